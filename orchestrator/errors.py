@@ -1,0 +1,58 @@
+"""Everything the orchestrator raises on purpose: one root, one child for each way out of the program."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class OrchestratorError(Exception):
+    """The root. Its message is one line that says what was wrong and how to mend it."""
+
+    exit_code = 2
+
+
+class InputError(OrchestratorError):
+    """What the user gave (an option, a file, a factory, an array) cannot be used."""
+
+
+class ProfileError(InputError):
+    """A hardware profile or a search file breaks its schema."""
+
+
+class ParameterError(InputError):
+    """A method's parameter has a value outside its declaration."""
+
+
+class PluginError(InputError):
+    """A plugin that was named cannot be used, or two plugins collide."""
+
+
+class SurroundingsError(OrchestratorError):
+    """The machine failed, not the input: disk full, run directory in use, board out of reach."""
+
+    exit_code = 4
+
+
+class RunInUseError(SurroundingsError):
+    """Another process holds the run directory."""
+
+
+class Interrupted(OrchestratorError):
+    """The user stopped the run; everything complete is kept."""
+
+    exit_code = 130
+
+
+class MethodError(OrchestratorError):
+    """A method cannot do its work on this model: the candidate fails, the search goes on."""
+
+
+class Refused(OrchestratorError):
+    """A method says, before the search, that it is not to be offered for this model, task or target, and why."""
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """One line for a name that is not known, with the nearest ones that are."""
+    names = sorted(set(known))
+    near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names) or 'none'}"
+    return f"unknown {what} '{name}'; {hint}"

@@ -1,0 +1,71 @@
+"""The plugin-facing module: all that a plugin needs of the orchestrator, and all that it may import.
+
+A plugin is one file with an entry point in the group `orchestrator`:
+
+    from orchestrator.plugin import TorchMethod, Number, hookimpl
+
+    class Shrink(TorchMethod): ...
+
+    @hookimpl
+    def orchestrator_methods():
+        return [Shrink()]
+"""
+
+from orchestrator.errors import (
+    InputError,
+    MethodError,
+    OrchestratorError,
+    ParameterError,
+    Refused,
+    SurroundingsError,
+)
+from orchestrator.plugin.device import Device, Job, JobFailed, Session
+from orchestrator.plugin.hookspecs import hookimpl
+from orchestrator.plugin.method import BuildContext, Method, Need, OnnxMethod, TorchMethod, Train
+from orchestrator.plugin.metric import Metric
+from orchestrator.plugin.parameters import Choice, Number, Parameter, narrowed
+from orchestrator.plugin.runtime import Runtime
+from orchestrator.plugin.task import TaskSource
+from orchestrator.values.profile import HardwareProfile
+from orchestrator.values.recipe import ParameterValue, Recipe, Step
+from orchestrator.values.results import CandidateResult, FailureKind, RunResult
+from orchestrator.values.target import Limits, Target
+from orchestrator.values.task import TaskDescription, TensorSpec
+
+__all__ = [
+    "BuildContext",
+    "CandidateResult",
+    "Choice",
+    "Device",
+    "FailureKind",
+    "HardwareProfile",
+    "InputError",
+    "Job",
+    "JobFailed",
+    "Limits",
+    "Method",
+    "MethodError",
+    "Metric",
+    "Need",
+    "Number",
+    "OnnxMethod",
+    "OrchestratorError",
+    "Parameter",
+    "ParameterError",
+    "ParameterValue",
+    "Recipe",
+    "Refused",
+    "RunResult",
+    "Runtime",
+    "Session",
+    "Step",
+    "SurroundingsError",
+    "Target",
+    "TaskDescription",
+    "TaskSource",
+    "TensorSpec",
+    "TorchMethod",
+    "Train",
+    "hookimpl",
+    "narrowed",
+]

@@ -1,0 +1,97 @@
+"""Every hook, with its type and who answers. The entry-point group is `orchestrator`.
+
+Contributions (no arguments, every answer collected) return a list of *instances* of the contract named. Questions: the first
+answer that is not None wins, the plugin registered last is asked first. Checks and events: every plugin is asked.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from orchestrator.plugin.device import Device
+from orchestrator.plugin.method import Method
+from orchestrator.plugin.metric import Metric
+from orchestrator.plugin.runtime import Runtime
+from orchestrator.plugin.task import TaskSource
+from orchestrator.values.profile import HardwareProfile
+from orchestrator.values.recipe import Recipe
+from orchestrator.values.results import CandidateResult
+from orchestrator.values.target import Target
+
+if TYPE_CHECKING:
+    import click
+
+GROUP = "orchestrator"
+hookspec = pluggy.HookspecMarker(GROUP)
+hookimpl = pluggy.HookimplMarker(GROUP)
+
+
+@hookspec
+def orchestrator_methods() -> list[Method]:  # type: ignore[empty-body]
+    """Methods. Two of one name are an error that names both plugins."""
+
+
+@hookspec
+def orchestrator_runtimes() -> list[Runtime]:  # type: ignore[empty-body]
+    """Runtimes."""
+
+
+@hookspec
+def orchestrator_devices() -> list[Device]:  # type: ignore[empty-body]
+    """Devices."""
+
+
+@hookspec
+def orchestrator_hardware_profiles() -> list[Path]:  # type: ignore[empty-body]
+    """Paths of TOML files, one hardware profile each."""
+
+
+@hookspec
+def orchestrator_metrics() -> list[Metric]:  # type: ignore[empty-body]
+    """Quality metrics."""
+
+
+@hookspec
+def orchestrator_tasks() -> list[TaskSource]:  # type: ignore[empty-body]
+    """Ready-made tasks."""
+
+
+@hookspec
+def orchestrator_searches() -> list[Path]:  # type: ignore[empty-body]
+    """Paths of TOML files, one ready-made search each."""
+
+
+@hookspec
+def orchestrator_samplers() -> dict[str, Any]:  # type: ignore[empty-body]
+    """Samplers by name: `{name: factory(seed) -> optuna.samplers.BaseSampler}`."""
+
+
+@hookspec
+def orchestrator_reports() -> dict[str, Any]:  # type: ignore[empty-body]
+    """Report formats by name: `{name: render(run: RunResult) -> str}`."""
+
+
+@hookspec(firstresult=True)
+def orchestrator_load_model(source: str) -> Any:
+    """First answer wins. A torch module for a model reference that the plugin understands, else None."""
+
+
+@hookspec(firstresult=True)
+def orchestrator_probe_host() -> HardwareProfile | None:
+    """First answer wins. The profile of this machine, from a plugin that knows it better than the built-in probe, else None."""
+
+
+@hookspec
+def orchestrator_check_recipe(recipe: Recipe, target: Target) -> list[str]:  # type: ignore[empty-body]
+    """A check: reasons why the recipe is illegal on the target; an empty list where it is legal."""
+
+
+@hookspec
+def orchestrator_trial_finished(trial: CandidateResult) -> None:
+    """An event: a candidate is complete, failed or rejected. What a plugin raises here is reported and goes no further."""
+
+
+@hookspec
+def orchestrator_commands(cli: "click.Group") -> None:
+    """Add commands to the command line."""

@@ -1,0 +1,201 @@
+"""The one door: plugins are found by entry point, registered one by one, and asked through pluggy."""
+
+import importlib.metadata
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pluggy
+
+from orchestrator.errors import PluginError, unknown
+from orchestrator.plugin import hookspecs
+from orchestrator.plugin.device import Device
+from orchestrator.plugin.method import Method
+from orchestrator.plugin.metric import Metric
+from orchestrator.plugin.runtime import Runtime
+from orchestrator.plugin.task import TaskSource
+from orchestrator.values.recipe import Recipe
+from orchestrator.values.results import CandidateResult
+from orchestrator.values.target import Target
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PluginInfo:
+    """A plugin that was found: who brought it, and why it is not there if it is not."""
+
+    name: str
+    package: str
+    version: str
+    error: str | None = None
+
+
+class Registry:
+    """All plugins of a run. Made anew for each run; there is no global one."""
+
+    def __init__(self, plugins: Sequence[PluginInfo], manager: pluggy.PluginManager) -> None:
+        self._manager = manager
+        self.plugins = tuple(plugins)
+
+    @classmethod
+    def discover(cls, *, without: Iterable[str] = ()) -> "Registry":
+        """Load every entry point of the group but those named; one that fails is reported in `plugins` and left out.
+
+        Raises:
+            PluginError: a name in `without` is not installed.
+        """
+        manager = pluggy.PluginManager(hookspecs.GROUP)
+        manager.add_hookspecs(hookspecs)
+        entries = {e.name: e for e in importlib.metadata.entry_points(group=hookspecs.GROUP)}
+        for name in set(without):
+            if name not in entries:
+                raise PluginError(unknown("plugin", name, entries))
+        infos = []
+        for name in sorted(entries.keys() - set(without)):
+            entry = entries[name]
+            package = entry.dist.name if entry.dist else name
+            version = entry.dist.version if entry.dist else "?"
+            try:
+                _register(manager, name, entry.load())
+            except (KeyboardInterrupt, MemoryError):
+                raise
+            except BaseException as error:  # a third party's module may raise anything, SystemExit too
+                reason = f"{type(error).__name__}: {error}".splitlines()[0]
+                infos.append(PluginInfo(name=name, package=package, version=version, error=reason))
+                continue
+            infos.append(PluginInfo(name=name, package=package, version=version))
+        return cls(infos, manager)
+
+    def register(self, plugin: object, name: str) -> None:
+        """Add a plugin from Python, as `discover` would from an entry point."""
+        _register(self._manager, name, plugin)
+        self.plugins = (*self.plugins, PluginInfo(name=name, package=name, version="?"))
+
+    @property
+    def failed(self) -> tuple[PluginInfo, ...]:
+        """The plugins that could not be used."""
+        return tuple(p for p in self.plugins if p.error)
+
+    def methods(self) -> dict[str, Method]:
+        """All methods by name."""
+        return self._named("orchestrator_methods", Method, lambda m: m.name)
+
+    def runtimes(self) -> dict[str, Runtime]:
+        """All runtimes by name."""
+        return self._named("orchestrator_runtimes", Runtime, lambda r: r.name)
+
+    def devices(self) -> dict[str, Device]:
+        """All devices by scheme."""
+        return self._named("orchestrator_devices", Device, lambda d: d.scheme)
+
+    def metrics(self) -> dict[str, Metric]:
+        """All metrics by name."""
+        return self._named("orchestrator_metrics", Metric, lambda m: m.name)
+
+    def tasks(self) -> dict[str, TaskSource]:
+        """All ready-made tasks by name."""
+        return self._named("orchestrator_tasks", TaskSource, lambda t: t.name)
+
+    def profile_files(self) -> dict[str, Path]:
+        """The hardware profile files by stem."""
+        return self._named("orchestrator_hardware_profiles", Path, lambda p: p.stem)
+
+    def search_files(self) -> dict[str, Path]:
+        """The ready-made search files by stem."""
+        return self._named("orchestrator_searches", Path, lambda p: p.stem)
+
+    def samplers(self) -> dict[str, Any]:
+        """Sampler factories by name."""
+        return self._mapped("orchestrator_samplers")
+
+    def reports(self) -> dict[str, Any]:
+        """Report renderers by name."""
+        return self._mapped("orchestrator_reports")
+
+    def load_model(self, source: str) -> Any:
+        """A plugin's answer to a model reference, or None."""
+        return self._manager.hook.orchestrator_load_model(source=source)
+
+    def probe_host(self) -> Any:
+        """A plugin's profile of this machine, or None."""
+        return self._manager.hook.orchestrator_probe_host()
+
+    def recipe_objections(self, recipe: Recipe, target: Target) -> list[str]:
+        """Why the plugins call a recipe illegal; empty where nobody does."""
+        answers = self._manager.hook.orchestrator_check_recipe(recipe=recipe, target=target)
+        return [reason for reasons in answers for reason in reasons or ()]
+
+    def trial_finished(self, trial: CandidateResult) -> None:
+        """Tell every plugin; one that raises is logged, and neither the others nor the search notice."""
+        for impl in self._manager.hook.orchestrator_trial_finished.get_hookimpls():
+            arguments = {"trial": trial}
+            try:
+                impl.function(*(arguments[name] for name in impl.argnames))
+            except Exception:  # an observer must never stop a search
+                logger.warning("plugin %s failed in orchestrator_trial_finished", impl.plugin_name, exc_info=True)
+
+    def commands(self, cli: Any) -> None:
+        """Let the plugins add commands."""
+        self._manager.hook.orchestrator_commands(cli=cli)
+
+    def _answers(self, hook: str) -> list[tuple[str, Any]]:
+        """(plugin name, answer) in the order of registration; a plugin that raises is marked as failed and left out."""
+        answers = []
+        for impl in getattr(self._manager.hook, hook).get_hookimpls():
+            try:
+                answers.append((impl.plugin_name, impl.function()))
+            except Exception as error:  # a third party's code
+                self._fail(impl.plugin_name, f"{hook} raised {type(error).__name__}: {error}".splitlines()[0])
+        return answers
+
+    def _fail(self, name: str, reason: str) -> None:
+        self.plugins = tuple(
+            PluginInfo(name=p.name, package=p.package, version=p.version, error=reason) if p.name == name else p
+            for p in self.plugins
+        )
+
+    def _named(self, hook: str, contract: type[T], key: Callable[[T], str]) -> dict[str, T]:
+        found: dict[str, tuple[str, T]] = {}
+        for plugin, answer in self._answers(hook):
+            if not isinstance(answer, list | tuple) or not all(isinstance(item, contract) for item in answer):
+                self._fail(plugin, f"{hook} must return a list of {contract.__name__} instances, but got {answer!r:.80}")
+                continue
+            for item in answer:
+                name = key(item)
+                if name in found:
+                    other = found[name][0]
+                    raise PluginError(
+                        f"plugins '{other}' and '{plugin}' both bring {contract.__name__} '{name}'; "
+                        f"switch one off with --without-plugin"
+                    )
+                found[name] = (plugin, item)
+        return {name: item for name, (_, item) in found.items()}
+
+    def _mapped(self, hook: str) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for plugin, answer in self._answers(hook):
+            if not isinstance(answer, dict):
+                self._fail(plugin, f"{hook} must return a dict, but got {answer!r:.80}")
+                continue
+            for name, item in answer.items():
+                if name in found:
+                    raise PluginError(f"{hook}: the name '{name}' is brought by two plugins, one of them '{plugin}'")
+                found[name] = item
+        return found
+
+
+def _register(manager: pluggy.PluginManager, name: str, plugin: object) -> None:
+    """Register and validate one plugin; on any failure it is not registered."""
+    if isinstance(plugin, type):
+        plugin = plugin()
+    try:
+        manager.register(plugin, name)
+        manager.check_pending()
+    except (pluggy.PluginValidationError, ValueError):
+        if manager.is_registered(plugin):
+            manager.unregister(plugin)
+        raise

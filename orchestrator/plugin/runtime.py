@@ -1,0 +1,45 @@
+"""The contract of a runtime: what executes an exported model."""
+
+import inspect
+import textwrap
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+
+class Runtime(ABC):
+    """What executes an exported model.
+
+    `load` runs in a fresh process on the device, where this package may not be installed: its *source text* travels.
+    So it imports what it needs inside its body and uses nothing of its module.
+
+    Class attributes:
+        name: As it stands in profiles and results ("onnxruntime").
+        suffix: Of the file that it runs (".onnx").
+    """
+
+    name: ClassVar[str]
+    suffix: ClassVar[str] = ".onnx"
+
+    @abstractmethod
+    def version(self) -> str:
+        """The version that is installed here.
+
+        Raises:
+            Refused: it is not installed, with the command that installs it.
+        """
+
+    def convert(self, model: Path, folder: Path) -> Path:
+        """The runtime's own file for an ONNX model; by default the ONNX file itself."""
+        return model
+
+    @staticmethod
+    @abstractmethod
+    def load(path: str, threads: int, options: Mapping[str, Any]) -> Callable[[dict[str, Any]], list[Any]]:
+        """Load the file and return `run(inputs) -> outputs`: arrays by input name in, a list of arrays out."""
+
+    def source(self) -> str:
+        """The text of `load`, ready to be executed on the device."""
+        text = textwrap.dedent(inspect.getsource(type(self).load))
+        return text.removeprefix("@staticmethod\n")

@@ -1,0 +1,1 @@
+"""The nouns of the house as frozen dataclasses. No torch, onnx, optuna or click in here."""

@@ -1,0 +1,49 @@
+"""Where a figure comes from, and the two kinds of figure, which are never the same type."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Evidence(StrEnum):
+    """The evidence behind a latency, the strongest first."""
+
+    MEASURED_ON_TARGET = "measured-on-target"
+    SIMULATED = "simulated"
+    ESTIMATED = "estimated"
+    MEASURED_ON_HOST = "measured-on-host"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measurement:
+    """A quantity that was observed.
+
+    Attributes:
+        samples: The raw observations, in the order in which they were made, in `unit`.
+        low, high: The 95 % confidence interval of the median (bootstrap), in `unit`.
+        disturbed: Why the figure should be read with care (a busy machine, ...), or None.
+    """
+
+    unit: str
+    samples: tuple[float, ...]
+    median: float
+    low: float
+    high: float
+    p90: float
+    p99: float
+    disturbed: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """A quantity that was computed, with its error band; never to be taken for a Measurement.
+
+    Attributes:
+        low, high: The band that holds the true value in about 95 % of cases by the source's own account, in `unit`.
+        model: What computed it, with its version.
+    """
+
+    unit: str
+    value: float
+    low: float
+    high: float
+    model: str

@@ -1,0 +1,158 @@
+"""What a run leaves behind: results.json, schema 1, as dataclasses. Field names are the keys of the file."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+State = Literal["complete", "failed", "rejected", "stopped"]
+FailureKind = Literal["error", "crash", "timeout", "out-of-memory", "limit"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failure:
+    """Why a candidate has no figures."""
+
+    kind: FailureKind
+    step: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepResult:
+    """One step of a recipe as it stands in results.json."""
+
+    method: str
+    version: int
+    parameters: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArtifactResult:
+    """The exported file; `path` is relative to the run directory, null once the file was dropped."""
+
+    path: str | None
+    digest: str
+    size_bytes: int
+    runtime: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Difference:
+    """Candidate minus baseline on the same examples, with its 95 % interval (paired bootstrap)."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QualityResult:
+    """The metric on one split with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+    examples: int
+    difference: Difference | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SplitQuality:
+    """Quality on the split that chooses and, for the front, on the one that is touched once, at the end."""
+
+    validation: QualityResult
+    test: QualityResult | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LatencyResult:
+    """One latency with its evidence; p90_ms, p99_ms and samples are null unless measured.
+
+    `ratio` is this candidate's time over the baseline's, timed side by side, with its 95 % interval (null for the baseline).
+    """
+
+    evidence: Literal["measured-on-target", "simulated", "estimated", "measured-on-host"]
+    device: str
+    runtime: str
+    threads: int
+    median_ms: float
+    low_ms: float
+    high_ms: float
+    p90_ms: float | None = None
+    p99_ms: float | None = None
+    samples: int | None = None
+    disturbed: str | None = None
+    note: str | None = None
+    ratio: Difference | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CandidateResult:
+    """One candidate. Its first latency is the one that the search used."""
+
+    id: str
+    state: State
+    recipe: list[StepResult]
+    failure: Failure | None = None
+    artifact: ArtifactResult | None = None
+    quality: SplitQuality | None = None
+    latency: list[LatencyResult] = field(default_factory=list)
+    peak_memory_bytes: int | None = None
+    compressed_bytes: int | None = None
+    macs: int | None = None
+    parameters: int | None = None
+    gains: bool | None = None
+    feasible: bool | None = None
+    trial: int | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskResult:
+    """The task; `digest` names the weights and the data."""
+
+    name: str
+    model: str
+    data: str
+    metric: str
+    direction: Literal["maximize", "minimize"]
+    examples: dict[str, int]
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TargetResult:
+    """The target and the limits that the search kept."""
+
+    profile: str
+    title: str
+    device: str
+    runtime: str
+    threads: int
+    limits: dict[str, float | None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunResult:
+    """results.json."""
+
+    schema: Literal[1]
+    task: TaskResult
+    target: TargetResult
+    baseline: CandidateResult
+    candidates: list[CandidateResult]
+    front: list[str]
+    recommended: str | None
+    reason: str
+    seconds: dict[str, float]
+    environment: dict[str, Any]
+    search: dict[str, Any]
+    """The search's name, sampler, seed and budget, and why it ended."""
+    notes: list[str] = field(default_factory=list)
+    """What the user should know: methods not offered and why, plugins that failed, files that were dropped."""
+
+    def candidate(self, identifier: str) -> CandidateResult:
+        """The candidate (or the baseline) of that id; KeyError when there is none."""
+        for candidate in (self.baseline, *self.candidates):
+            if candidate.id == identifier:
+                return candidate
+        raise KeyError(identifier)

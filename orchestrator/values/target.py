@@ -1,0 +1,51 @@
+"""Target: where a candidate has to run. Limits: what it must keep there."""
+
+from dataclasses import dataclass
+
+from orchestrator.values.profile import HardwareProfile, RuntimeSupport
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """Profile + device + runtime + options.
+
+    Attributes:
+        device: Where candidates are timed: "host", or a device's own reference.
+        is_device: Whether `device` is the profile's own machine, so that its times are measured-on-target.
+        threads: Threads of one inference on the target.
+    """
+
+    profile: HardwareProfile
+    device: str
+    is_device: bool
+    runtime: str
+    threads: int
+    batch_size: int = 1
+
+    @property
+    def support(self) -> RuntimeSupport:
+        """What the profile says about this target's runtime."""
+        support = self.profile.runtime(self.runtime)
+        if support is None:
+            raise KeyError(f"profile {self.profile.name} does not list the runtime {self.runtime}")
+        return support
+
+    def channel_multiple(self, number_format: str) -> int:
+        """The multiple of channels that the target's kernels really use in that number format (1: unknown)."""
+        multiples: dict[str, int] = {str(k): v for k, v in self.support.channel_multiple.items()}
+        return multiples.get(number_format, 1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """What a model must keep; None: no limit.
+
+    Attributes:
+        max_drop: Largest loss of the metric against the baseline, in the metric's own unit (0.01: one point of accuracy).
+    """
+
+    max_latency_ms: float | None = None
+    max_size_bytes: int | None = None
+    max_memory_bytes: int | None = None
+    max_drop: float | None = None
+    min_quality: float | None = None
