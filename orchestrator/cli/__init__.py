@@ -1,1 +1,5 @@
-def main(): pass
+"""The command line: parse, call the face, print. Commands are loaded when they are used."""
+
+from orchestrator.cli.program import main
+
+__all__ = ["main"]

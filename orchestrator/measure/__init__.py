@@ -1,0 +1,1 @@
+"""Figures that were observed: the timing protocol, statistics, quality with intervals, sizes."""

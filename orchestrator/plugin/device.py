@@ -4,18 +4,26 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from orchestrator.errors import OrchestratorError
 from orchestrator.values.results import FailureKind
 
 
 class JobFailed(OrchestratorError):
-    """A process on a device raised, crashed, hung or outgrew its memory."""
+    """A process raised, crashed, hung or outgrew its memory.
 
-    def __init__(self, kind: FailureKind, message: str) -> None:
+    Attributes:
+        kind: How it failed; "input" and "surroundings" stand for what is no fault of the candidate.
+        step: What it was doing, where that is known.
+    """
+
+    def __init__(
+        self, kind: "FailureKind | Literal['input', 'surroundings']", message: str, step: str | None = None
+    ) -> None:
         super().__init__(message)
-        self.kind: FailureKind = kind
+        self.kind = kind
+        self.step = step
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,6 +33,7 @@ class Job:
     Attributes:
         model: The file that the runtime loads.
         load: The source text of the runtime's `load`.
+        imports: Modules of the runtime; what importing them takes does not count as the model's memory.
         inputs: `{input name: path of a .npy file}`, first axis the examples.
         threads: Threads of one inference.
         options: Session options of the runtime.
@@ -34,6 +43,7 @@ class Job:
 
     model: Path
     load: str
+    imports: tuple[str, ...]
     inputs: Mapping[str, Path]
     threads: int
     options: Mapping[str, Any]
@@ -56,8 +66,8 @@ class Session(ABC):
         """
 
     @abstractmethod
-    def predict(self, folder: Path) -> list[Path]:
-        """Run all examples and write each output as a .npy file, first axis the examples; returns their paths."""
+    def predict(self, folder: Path, *, batch: int) -> list[Path]:
+        """Run all examples, `batch` at a time, and write each output as a .npy file, first axis the examples; returns their paths."""
 
     @abstractmethod
     def peak_memory_bytes(self) -> int:

@@ -142,6 +142,16 @@ class Registry:
         """Let the plugins add commands."""
         self._manager.hook.orchestrator_commands(cli=cli)
 
+    def brought(self) -> dict[str, list[str]]:
+        """What each plugin contributes, in words, by the plugin's name."""
+        found: dict[str, list[str]] = {}
+        kinds = ("methods", "runtimes", "devices", "hardware_profiles", "metrics", "tasks", "searches", "samplers", "reports")
+        for kind in kinds:
+            for plugin, answer in self._answers(f"orchestrator_{kind}"):
+                names = [_name_of(item) for item in answer]
+                found.setdefault(plugin, []).append(f"{kind.replace('_', ' ')}: {', '.join(names)}")
+        return found
+
     def _answers(self, hook: str) -> list[tuple[str, Any]]:
         """(plugin name, answer) in the order of registration; a plugin that raises is marked as failed and left out."""
         answers = []
@@ -186,6 +196,13 @@ class Registry:
                     raise PluginError(f"{hook}: the name '{name}' is brought by two plugins, one of them '{plugin}'")
                 found[name] = item
         return found
+
+
+def _name_of(item: Any) -> str:
+    """What a contribution is called."""
+    if isinstance(item, str):
+        return item
+    return str(item.stem if isinstance(item, Path) else getattr(item, "name", None) or getattr(item, "scheme", item))
 
 
 def _register(manager: pluggy.PluginManager, name: str, plugin: object) -> None:

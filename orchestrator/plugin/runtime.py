@@ -17,10 +17,12 @@ class Runtime(ABC):
     Class attributes:
         name: As it stands in profiles and results ("onnxruntime").
         suffix: Of the file that it runs (".onnx").
+        imports: The modules that `load` imports; they are loaded before the model's memory is measured.
     """
 
     name: ClassVar[str]
     suffix: ClassVar[str] = ".onnx"
+    imports: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def version(self) -> str:

@@ -40,6 +40,7 @@ class Estimate:
     Attributes:
         low, high: The band that holds the true value in about 95 % of cases by the source's own account, in `unit`.
         model: What computed it, with its version.
+        unknown: Parts of the computed thing that the model has no figures for; the band is wider for them.
     """
 
     unit: str
@@ -47,3 +48,4 @@ class Estimate:
     low: float
     high: float
     model: str
+    unknown: tuple[str, ...] = ()

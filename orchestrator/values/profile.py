@@ -1,11 +1,25 @@
-"""HardwareProfile: a machine described as data. Every table names the source of its figures."""
+"""HardwareProfile: a machine described as data. Every table names the source of its figures.
+
+The laws that one value must keep stand beside it as annotations; whoever loads a profile from a file enforces them. They are
+annotated-types, which pydantic understands and brings along: values import no framework.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge, Gt, MinLen
 
 NumberFormat = Literal["float32", "float16", "bfloat16", "int8"]
 Int8Scheme = Literal["u8s8", "s8s8", "u8u8"]
+MachineKind = Literal["edge", "mobile", "gpu", "desktop", "server"]
+
+Positive = Annotated[float, Gt(0)]
+Count = Annotated[int, Ge(1)]
+Text = Annotated[str, MinLen(1)]
+
+# A misspelt key must not pass for an optional one that was left out; infinite clocks would make every latency zero.
+_SCHEMA_RULES: dict[str, Any] = {"extra": "forbid", "allow_inf_nan": False}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -13,26 +27,30 @@ class Cluster:
     """Cores of one kind.
 
     Attributes:
-        clock_hz: Sustained clock of one core.
+        clock_hz: Sustained clock of one core; None: not known.
         isa: Instruction-set features that kernels look for ("neon", "asimddp", "avx512_vnni", ...).
     """
 
-    name: str
-    cores: int
-    clock_hz: float
+    __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA_RULES
+
+    name: Text
+    cores: Count
     isa: tuple[str, ...]
     source: str
-    l1d_bytes: int | None = None
-    l2_bytes: int | None = None
+    clock_hz: Positive | None = None
+    l1d_bytes: Count | None = None
+    l2_bytes: Count | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Memory:
-    """Main memory: its size, and the bandwidth that streaming code reaches."""
+    """Main memory: its size, and the bandwidth that streaming code reaches (None: not known)."""
 
-    size_bytes: int
-    bandwidth_bytes_per_second: float
+    __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA_RULES
+
+    size_bytes: Count
     source: str
+    bandwidth_bytes_per_second: Positive | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,12 +65,14 @@ class RuntimeSupport:
         options: Session options handed to the runtime as they are.
     """
 
-    name: str
-    threads: int
-    formats: tuple[NumberFormat, ...]
+    __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA_RULES
+
+    name: Text
+    threads: Count
+    formats: Annotated[tuple[NumberFormat, ...], MinLen(1)]
     source: str
     int8_schemes: tuple[Int8Scheme, ...] = ()
-    channel_multiple: Mapping[NumberFormat, int] = field(default_factory=dict)
+    channel_multiple: Mapping[NumberFormat, Count] = field(default_factory=dict)
     options: Mapping[str, str | int | float | bool] = field(default_factory=dict)
 
 
@@ -61,23 +81,26 @@ class CostModel:
     """Constants of the roofline latency model (Williams et al. 2009) for one runtime on this machine.
 
     Attributes:
-        macs_per_second: For each number format, multiply-accumulates a second of ONE core in a large dense convolution.
+        macs_per_second: For each number format, multiply-accumulates a second of ONE thread in a large dense convolution
+            (a GPU has one thread: itself).
         depthwise_share: The share of that rate which depthwise convolutions reach.
-        bytes_per_second: Memory traffic of one inference.
+        bytes_per_second: Memory traffic of one inference; all threads share it.
         seconds_per_operator: Fixed cost of one (fused) operator.
-        thread_speedup: Speed-up for 2, 3, ... threads over one: index 0 stands for two threads.
+        thread_speedup: Speed-up of the arithmetic for 2, 3, ... threads over one: index 0 stands for two threads.
         error: Half-width of the 95 % band of the milliseconds, as a factor: low = value / error, high = value * error.
         fitted_on: What the constants come from, and of which runtime.
     """
 
+    __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA_RULES
+
     runtime: str
-    macs_per_second: Mapping[NumberFormat, float]
-    depthwise_share: float
-    bytes_per_second: float
-    seconds_per_operator: float
-    thread_speedup: tuple[float, ...]
-    error: float
-    fitted_on: str
+    macs_per_second: Annotated[Mapping[NumberFormat, Positive], MinLen(1)]
+    depthwise_share: Positive
+    bytes_per_second: Positive
+    seconds_per_operator: Annotated[float, Ge(0)]
+    thread_speedup: tuple[Positive, ...]
+    error: Annotated[float, Ge(1)]
+    fitted_on: Text
     source: str
 
 
@@ -85,7 +108,9 @@ class CostModel:
 class DefaultLimits:
     """Limits that hold on this machine unless the user gives others."""
 
-    memory_bytes: int | None = None
+    __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA_RULES
+
+    memory_bytes: Count | None = None
     source: str
 
 
@@ -93,14 +118,16 @@ class DefaultLimits:
 class HardwareProfile:
     """A machine: cores, memory, runtimes, cost models, default limits; `sources` spells out each source's name."""
 
+    __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA_RULES
+
     schema: Literal[1]
-    name: str
-    title: str
-    kind: Literal["edge", "mobile", "gpu", "desktop", "server"]
+    name: Text
+    title: Text
+    kind: MachineKind
     sources: Mapping[str, str]
-    clusters: tuple[Cluster, ...]
+    clusters: Annotated[tuple[Cluster, ...], MinLen(1)]
     memory: Memory
-    runtimes: tuple[RuntimeSupport, ...]
+    runtimes: Annotated[tuple[RuntimeSupport, ...], MinLen(1)]
     aliases: tuple[str, ...] = ()
     cost_models: tuple[CostModel, ...] = ()
     limits: DefaultLimits | None = None

@@ -1,1 +1,10 @@
-"""x"""
+"""Distillation: training of a changed torch network with the original as its teacher."""
+
+from orchestrator.plugin import Method, hookimpl
+from orchestrator_distillation.distillation import Distillation
+
+
+@hookimpl
+def orchestrator_methods() -> list[Method]:
+    """The methods of this package."""
+    return [Distillation()]

@@ -1,1 +1,10 @@
-"""x"""
+"""Pruning: methods that remove weights or structure from a torch network."""
+
+from orchestrator.plugin import Method, hookimpl
+from orchestrator_pruning.channel import ChannelPruning
+
+
+@hookimpl
+def orchestrator_methods() -> list[Method]:
+    """The methods of this package."""
+    return [ChannelPruning()]

@@ -1,0 +1,241 @@
+"""The public Python face: search, resume, build, load_run."""
+
+import errno
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from orchestrator.build.workshop import Workshop
+from orchestrator.devices import interrupt
+from orchestrator.errors import InputError, Interrupted, OrchestratorError, PluginError, SurroundingsError
+from orchestrator.planning import SearchOptions, plan, plugin_versions, profile_named, resolve_target
+from orchestrator.plugin.device import Device
+from orchestrator.plugin.registry import Registry
+from orchestrator.plugin.runtime import Runtime
+from orchestrator.report.results import read_results
+from orchestrator.search.engine import Engine, Observer
+from orchestrator.search.publish import compose, publish
+from orchestrator.search.recipe_file import read_recipe
+from orchestrator.search.request import RunState, SearchRequest
+from orchestrator.search.run_directory import RunDirectory
+from orchestrator.search.space import Space
+from orchestrator.values.results import RunResult
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+
+
+def _nobody(event: dict[str, Any]) -> None:
+    """An observer that does not look."""
+
+
+def search(
+    options: SearchOptions | None = None, *, output: str | Path | None = None, observer: Observer = _nobody, **said: Any
+) -> RunResult:
+    """Find the Pareto-optimal models for a target.
+
+    Args:
+        options: What to search for; or give its fields by name: `search(target="raspberry-pi", trials=20)`.
+        output: The run directory; by default a new one under `runs/`.
+        observer: Called with a dict for every event.
+
+    Returns:
+        Everything that was found; the files are in the run directory, which `result.search["run"]` names.
+
+    Raises:
+        InputError: something that was given cannot be used; nothing has been written.
+        SurroundingsError: the disk is full, the run directory is in use, ...
+        Interrupted: the user stopped it; `resume` goes on.
+    """
+    started = time.monotonic()
+    options = replace(options or SearchOptions(), **said)
+    registry = Registry.discover(without=options.without_plugins)
+    request, runtime, device = plan(options, registry)
+    path = Path(output) if output is not None else _new_run(request)
+    existed = path.exists()
+    run = RunDirectory.create(path)
+    with run.locked(), _surroundings(run):
+        try:
+            return _run(run, request, None, registry, runtime, device, started, observer)
+        except OrchestratorError:
+            if not (run.work / "run.json").exists():  # nothing was begun: leave nothing behind
+                shutil.rmtree(run.work if existed else run.path, ignore_errors=True)
+                run.log.unlink(missing_ok=True)
+            raise
+
+
+def resume(
+    run_directory: str | Path, *, trials: int | None = None, timeout_s: float | None = None, observer: Observer = _nobody
+) -> RunResult:
+    """Go on with a run that was stopped, in whatever way, or that is to get a larger budget.
+
+    Args:
+        trials: A new budget of candidates, those that are there included; None: as before.
+        timeout_s: Seconds to go on for; None: what is left of the run's own.
+
+    Raises:
+        InputError: no run directory; or plugins, model or data are not those that it began with.
+    """
+    started = time.monotonic()
+    run = RunDirectory.open(Path(run_directory))
+    with run.locked(), _surroundings(run):
+        state = run.state()
+        request = state.request
+        if trials is not None or timeout_s is not None:
+            whole = None if timeout_s is None else run.elapsed() + timeout_s
+            request = replace(request, trials=trials, timeout_s=whole)
+            state = replace(state, request=request)
+            run.write_state(state)
+        registry = Registry.discover(without=request.without_plugins)
+        _same_plugins(request.plugins, plugin_versions(registry))
+        runtime = registry.runtimes()[request.target.runtime]
+        _, _, device = resolve_target(
+            request.target.profile, registry, runtimes=[request.target.runtime], device=request.target.device
+        )
+        return _run(run, request, state, registry, runtime, device, started, observer)
+
+
+def load_run(path: str | Path) -> RunResult:
+    """The results of a run directory or of a results.json.
+
+    Raises:
+        InputError: there are none, or they are damaged.
+    """
+    return read_results(Path(path))
+
+
+def preview(options: SearchOptions) -> tuple[SearchRequest, RunState, Space]:
+    """Check everything and compute the search space, without a trial: `orchestrate search --dry-run`."""
+    started = time.monotonic()
+    registry = Registry.discover(without=options.without_plugins)
+    request, runtime, device = plan(options, registry)
+    with tempfile.TemporaryDirectory() as folder:
+        run = RunDirectory.create(Path(folder) / "run")
+        engine = Engine(run, request, registry, runtime, device, started=started, observer=_nobody)
+        workshop = engine.workshop(None)
+        try:
+            with interrupt.heard():
+                state = engine.prepare(None, workshop)
+        finally:
+            workshop.close()
+    return request, state, Space(state.offers, registry.methods())
+
+
+def build(recipe: str | Path, output: str | Path, *, observer: Observer = _nobody) -> Path:
+    """Make one candidate again from its recipe.toml.
+
+    Args:
+        output: A new folder for model.onnx.
+
+    Returns:
+        The path of the exported model.
+
+    Raises:
+        InputError: the recipe cannot be read, or its model or data have changed.
+        JobFailed: a step failed.
+    """
+    file = read_recipe(Path(recipe))
+    folder = Path(output)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"--output '{folder}' is not empty; give a new folder")
+    options = SearchOptions(
+        target=file.target,
+        model=file.model,
+        data=file.data,
+        metric=file.metric,
+        loss=file.loss,
+        seed=file.seed,
+        threads=file.threads,
+        runtimes=(file.runtime,),
+        trials=1,
+        methods=tuple(dict.fromkeys(step.method for step in file.steps)),
+    )
+    registry = Registry.discover()
+    request, runtime, device = plan(options, registry)
+    with tempfile.TemporaryDirectory() as scratch:
+        run = RunDirectory.create(Path(scratch) / "run")
+        engine = Engine(run, request, registry, runtime, device, started=time.monotonic(), observer=observer)
+        workshop = engine.workshop(None)
+        try:
+            with interrupt.heard():
+                found = workshop.prepare()
+                if found.task.digest != file.task_digest:
+                    raise InputError("the model or its validation data are not those that the recipe was made for")
+                made = workshop.build(file.recipe, run.folder("built"), timeout_s=request.candidate_timeout_s)
+        finally:
+            workshop.close()
+        folder.mkdir(parents=True, exist_ok=True)
+        final = folder / Path(made.path).name
+        shutil.copyfile(made.path, final)
+    return final
+
+
+def _run(
+    run: RunDirectory,
+    request: SearchRequest,
+    state: RunState | None,
+    registry: Registry,
+    runtime: Runtime,
+    device: Device,
+    started: float,
+    observer: Observer,
+) -> RunResult:
+    engine = Engine(run, request, registry, runtime, device, started=started, observer=observer)
+    workshop: Workshop = engine.workshop(state)
+    try:
+        with interrupt.heard():
+            prepared = engine.prepare(state, workshop)
+            run.write_state(prepared)
+            try:
+                found = engine.finish(engine.search(prepared, workshop), workshop)
+            except Interrupted:
+                run.write_elapsed(engine.elapsed())
+                partial = engine.so_far(prepared)
+                if partial is not None:
+                    publish(compose(partial, registry, device, run), partial, run)
+                raise Interrupted(f"interrupted; go on with: orchestrate resume {run.path}") from None
+            result = compose(found, registry, device, run)
+            publish(result, found, run)
+            run.write_elapsed(engine.elapsed())
+            run.event(event="done", recommended=result.recommended, ended=found.ended)
+            return result
+    finally:
+        workshop.close()
+
+
+@contextmanager
+def _surroundings(run: RunDirectory) -> Iterator[None]:
+    """A full or read-only disk ends the run with one line, and it can go on when that is mended."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise SurroundingsError(
+                f"{error.strerror} ({error.filename or run.path}); mend it, then go on with: orchestrate resume {run.path}"
+            ) from error
+        raise
+
+
+def _new_run(request: SearchRequest) -> Path:
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    base = Path("runs") / f"{stamp}-{request.target.profile.name}"
+    return next(p for p in (base, *(base.with_name(f"{base.name}-{k}") for k in range(2, 1000))) if not p.exists())
+
+
+def _same_plugins(before: dict[str, str], now: dict[str, str]) -> None:
+    changed = [
+        f"{name}: {before.get(name, 'not there')} before, {now.get(name, 'not there')} now"
+        for name in before | now
+        if before.get(name) != now.get(name)
+    ]
+    if changed:
+        what = "; ".join(changed)
+        raise PluginError(f"the plugins are not those that the run began with ({what}); install the same or begin a new run")
+
+
+__all__ = ["SearchOptions", "build", "load_run", "preview", "profile_named", "resume", "search"]

@@ -1,0 +1,182 @@
+"""The task as loaded: a network (torch module or ONNX file) and its data, checked against each other before any work."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from orchestrator.build import network
+from orchestrator.build.data import DEFAULT_INPUT, Split, load_data, renamed, specs
+from orchestrator.build.onnx_model import OnnxModel
+from orchestrator.build.references import call_factory
+from orchestrator.errors import InputError, unknown
+from orchestrator.plugin.registry import Registry
+from orchestrator.values.task import TensorSpec
+
+EXAMPLES_TRIED = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedTask:
+    """A network and its data.
+
+    Attributes:
+        module: The network in eval mode on the CPU; None for an ONNX file.
+        file: The ONNX file; None for a torch module.
+        classes: Number of classes where labels are class indices and the first output holds one logit each.
+        digest: SHA-256 over weights, validation inputs and labels.
+    """
+
+    model: str
+    data: str
+    module: nn.Module | None
+    file: Path | None
+    splits: dict[str, Split]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    classes: int | None
+    digest: str
+
+
+def load_task(
+    model: str, data: str, registry: Registry, input_shapes: dict[str, tuple[int, ...]] | None = None
+) -> LoadedTask:
+    """Load both references and try the network on the data.
+
+    Raises:
+        InputError: one line; the file, factory, shape, type or label that is wrong, and the mend.
+    """
+    source = _load_model(model, registry)
+    splits = load_data(data)
+    names = source.input_names if isinstance(source, OnnxModel) else network.input_names(source)
+    if {spec.name for spec in specs(splits["validation"])} == {DEFAULT_INPUT}:
+        if len(names) != 1:
+            raise InputError(
+                f"--data '{data}' gives one nameless array, but the model takes {len(names)} inputs: "
+                f"give a mapping with the names {', '.join(names)}"
+            )
+        splits = {key: renamed(split, names[0]) for key, split in splits.items()}
+    given = specs(splits["validation"])
+    for spec in given:
+        if spec.name not in names and (isinstance(source, OnnxModel) or len(given) > 1):
+            raise InputError(f"--data '{data}': {unknown('input', spec.name, names)}")
+    if isinstance(source, OnnxModel):
+        missing = set(names) - {spec.name for spec in given}
+        if missing:
+            raise InputError(f"--data '{data}' has no input {', '.join(sorted(missing))}, which the model needs")
+        _check_input_shapes(input_shapes or {}, given)
+    example = splits["validation"].take(range(min(EXAMPLES_TRIED, splits["validation"].count)))[0]
+    outputs = _try(source, example, model)
+    classes = _classes(data, splits, outputs)
+    return LoadedTask(
+        model=model,
+        data=data,
+        module=None if isinstance(source, OnnxModel) else source,
+        file=source.path if isinstance(source, OnnxModel) else None,
+        splits=splits,
+        inputs=given,
+        outputs=tuple(TensorSpec(name=n, dtype=a.dtype.name, shape=a.shape[1:]) for n, a in outputs.items()),
+        classes=classes,
+        digest=_digest(source, splits["validation"]),
+    )
+
+
+def _load_model(reference: str, registry: Registry) -> "nn.Module | OnnxModel":
+    if reference.endswith(".onnx"):
+        return OnnxModel(Path(reference))
+    answer: Any = registry.load_model(reference)
+    if answer is None:
+        answer = call_factory(reference, "--model")
+    if not isinstance(answer, nn.Module):
+        raise InputError(f"--model '{reference}' must return a torch.nn.Module, but got a {type(answer).__name__}")
+    if not any(True for _ in answer.parameters()):
+        raise InputError(f"--model '{reference}' returned a network without weights")
+    for name, tensor in answer.state_dict().items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise InputError(f"--model '{reference}': the weight '{name}' holds NaN or infinity")
+    return answer.cpu().eval()
+
+
+def _try(source: "nn.Module | OnnxModel", example: dict[str, np.ndarray], reference: str) -> dict[str, np.ndarray]:
+    """The outputs on the first validation examples, checked."""
+    shown = ", ".join(f"{name or 'input'}: {a.dtype} {a.shape}" for name, a in example.items())
+    count = len(next(iter(example.values())))
+    try:
+        if isinstance(source, OnnxModel):
+            outputs = source.run(example)
+        else:
+            with torch.no_grad():
+                found = network.tensors(network.forward(source, network.as_tensors(example)))
+            outputs = {name: tensor.float().numpy() if tensor.is_floating_point() else tensor.numpy() for name, tensor in found.items()}
+    except InputError:
+        raise
+    except Exception as error:  # the user's forward may raise anything
+        text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"--model '{reference}' fails on the data ({shown}): {text}") from error
+    for name, array in outputs.items():
+        if array.ndim == 0 or len(array) != count:
+            raise InputError(
+                f"--model '{reference}': the output '{name}' has shape {array.shape} for {count} examples; "
+                f"its first axis must be the examples"
+            )
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise InputError(f"--model '{reference}': the output '{name}' holds NaN or infinity on validation examples")
+    return outputs
+
+
+def _classes(data: str, splits: dict[str, Split], outputs: dict[str, np.ndarray]) -> int | None:
+    """The number of classes where this is a classification; labels outside their range are an error."""
+    first = next(iter(outputs.values()))
+    labels = {name: _labels(split) for name, split in splits.items()}
+    given = {name: array for name, array in labels.items() if array is not None}
+    if not given or first.ndim < 2 or not all(array.dtype.kind in "iu" for array in given.values()):
+        return None
+    count = int(first.shape[1] if first.ndim > 3 else first.shape[-1])
+    positions = first.shape[:1] + (first.shape[2:] if first.ndim > 3 else first.shape[1:-1])
+    for name, array in given.items():
+        if array.shape[1:] != positions[1:]:
+            return None
+        low, high = int(array.min()), int(array.max())
+        if low < 0 or high >= count:
+            raise InputError(
+                f"--data '{data}', split '{name}': labels must be 0 to {count - 1}, for the model has {count} outputs, "
+                f"but they go from {low} to {high}"
+            )
+    return count
+
+
+def _labels(split: Split) -> np.ndarray | None:
+    """The labels; of a dataset, those of the first examples."""
+    return split.labels if split.inputs is not None else split.take(range(min(split.count, 64)))[1]
+
+
+def _check_input_shapes(shapes: dict[str, tuple[int, ...]], given: tuple[TensorSpec, ...]) -> None:
+    by_name = {spec.name: spec for spec in given}
+    for name, shape in shapes.items():
+        if name not in by_name:
+            raise InputError(f"--input-shape: {unknown('input', name, by_name)}")
+        if tuple(shape[1:]) != by_name[name].shape:
+            raise InputError(f"--input-shape: {name} is {shape}, but the data have examples of shape {by_name[name].shape}")
+
+
+def _digest(source: "nn.Module | OnnxModel", validation: Split) -> str:
+    digest = hashlib.sha256()
+    if isinstance(source, OnnxModel):
+        digest.update(source.path.read_bytes())
+    else:
+        for name, tensor in sorted(source.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    inputs, labels = validation.take(range(validation.count))
+    for name, array in sorted(inputs.items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    if labels is not None:
+        digest.update(np.ascontiguousarray(labels).tobytes())
+    return digest.hexdigest()
+
+

@@ -1,0 +1,90 @@
+"""`orchestrate`: the group of all commands, and what an error looks like."""
+
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+from orchestrator.errors import OrchestratorError
+
+COMMANDS = {
+    "build": "Make one candidate again from its recipe.toml.",
+    "plugins": "See which plugins are installed.",
+    "profiles": "List, show and check hardware profiles.",
+    "report": "Write a run's report again, in another format.",
+    "resume": "Go on with a run that was stopped.",
+    "search": "Find the Pareto-optimal models for a target.",
+}
+
+
+class LazyGroup(click.Group):
+    """Imports a command's module when it is used, so that `--help` answers at once.
+
+    Commands that plugins add are looked for only when a name is none of ours: finding plugins imports them all.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in COMMANDS:
+            command: click.Command = import_module(f"orchestrator.cli.{cmd_name}").command
+            return command
+        if cmd_name not in self.commands:
+            from orchestrator.plugin.registry import Registry
+
+            Registry.discover().commands(self)
+        return self.commands.get(cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name]) for name in self.list_commands(ctx)])
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError:
+            from orchestrator.errors import unknown
+
+            ctx.fail(unknown("command", args[0], COMMANDS))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.version_option(package_name="orchestrator", prog_name="orchestrate")
+@click.pass_context
+def program(context: click.Context, debug: bool) -> None:
+    """Find the best version of a trained network for a device: pruned, quantized, distilled, reshaped, and measured."""
+    context.obj = {"debug": debug}
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Run the command line and end the process: 0, 1, 2, 3, 4 or 130, as docs/interface says."""
+    debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
+    try:
+        sys.exit(program.main(args=arguments, prog_name="orchestrate", standalone_mode=False) or 0)
+    except click.UsageError as error:
+        _fail(f"{error.format_message()} ({_help(error)})", 2)
+    except click.ClickException as error:
+        _fail(error.format_message(), 2)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("interrupted", 130)
+    except OrchestratorError as error:
+        if debug:
+            raise
+        _fail(str(error), error.exit_code)
+    except OSError as error:
+        if debug:
+            raise
+        _fail(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""), 4)
+
+
+def _help(error: click.UsageError) -> str:
+    return f"see {error.ctx.command_path} --help" if error.ctx else "see orchestrate --help"
+
+
+def _fail(message: str, code: int) -> None:
+    """One line, whatever the message was."""
+    click.echo(f"orchestrate: {' '.join(message.split())}", err=True)
+    sys.exit(code)

@@ -1,0 +1,134 @@
+"""`orchestrate search`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from orchestrator.cli import options as shared
+
+EXIT_NOTHING_MEETS_THE_LIMITS = 1
+
+
+@click.command(name="search")
+@click.option("--target", "targets", multiple=True, metavar="NAME|FILE.toml", help="Hardware profile [default: host, probed].")
+@click.option("--model", metavar="REF", help="file.py:factory, package.module:factory or model.onnx [default: the digits task].")
+@click.option("--data", metavar="REF", help="file.py:factory, package.module:factory or arrays.npz [default: the digits task].")
+@click.option("--metric", metavar="NAME|file.py:function", help="Quality [default: accuracy, without labels fidelity].")
+@click.option("--loss", metavar="NAME|file.py:function", help="Training loss f(outputs, labels) [default: cross entropy].")
+@click.option("--search", "search_name", default="quick", show_default=True, metavar="NAME|FILE.toml", help="A ready-made search.")
+@shared.budget
+@click.option("--max-latency", metavar="TIME", help="Limit, e.g. 20ms.")
+@click.option("--max-size", metavar="SIZE", help="Limit of the file, e.g. 500kB.")
+@click.option("--max-memory", metavar="SIZE", help="Limit of peak memory, e.g. 64MB [default: the profile's].")
+@click.option("--max-drop", metavar="POINTS", help="Limit of the loss of the metric against the original, e.g. 1%.")
+@click.option("--min-quality", metavar="VALUE", help="Limit of the metric, e.g. 0.9.")
+@click.option("--method", "methods", multiple=True, metavar="NAME", help="Only this method (repeatable).")
+@click.option("--without", "without_methods", multiple=True, metavar="NAME", help="Not this method (repeatable).")
+@click.option("--runtime", "runtimes", multiple=True, metavar="NAME", help="Only this runtime (repeatable).")
+@click.option("--without-plugin", "without_plugins", multiple=True, metavar="NAME", help="Do not load this plugin (repeatable).")
+@click.option("--device", metavar="DEVICE", help="Where candidates are timed [default: the profile's, else this host].")
+@click.option("--threads", type=int, metavar="N", help="Threads of one inference [default: the profile's].")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Everything random starts from it.")
+@click.option("--output", type=click.Path(path_type=Path), metavar="DIR", help="The run directory [default: a new one in runs/].")
+@click.option("--storage", metavar="URL", help="Database of the Optuna study [default: a file in the run directory].")
+@click.option("--input-shape", "input_shape", multiple=True, metavar="NAME=1,3,32,32", help="Sizes for dynamic axes (repeatable).")
+@click.option("--dry-run", is_flag=True, help="Check everything, print the search space and the plan, do nothing.")
+@click.option("--json", "as_json", is_flag=True, help="The results on stdout as one JSON document, all else on stderr.")
+@click.pass_context
+def command(context: click.Context, targets: tuple[str, ...], **said: Any) -> None:
+    """Find the Pareto-optimal models for a target.
+
+    Without --model and --data it runs on a built-in task (handwritten digits), so that you see what you get:
+
+        orchestrate search --target raspberry-pi
+
+    Exit code 0: done, and a model that keeps the limits is recommended; 1: done, and none keeps them.
+    """
+    from orchestrator.planning import SearchOptions
+
+    targets = targets or ("host",)
+    limits = shared.limits(**{k: said[k] for k in ("max_latency", "max_size", "max_memory", "max_drop", "min_quality")})
+    timeout_s = shared.seconds(said["timeout"])
+    wanted = [
+        SearchOptions(
+            target=target,
+            model=said["model"],
+            data=said["data"],
+            metric=said["metric"],
+            loss=said["loss"],
+            search=said["search_name"],
+            trials=said["trials"],
+            timeout_s=None if timeout_s is None else timeout_s / len(targets),
+            limits=limits,
+            methods=said["methods"],
+            without_methods=said["without_methods"],
+            runtimes=said["runtimes"],
+            without_plugins=said["without_plugins"],
+            device=said["device"],
+            threads=said["threads"],
+            seed=said["seed"],
+            storage=said["storage"],
+            input_shapes=shared.input_shapes(said["input_shape"]),
+        )
+        for target in targets
+    ]
+    if said["dry_run"]:
+        for options in wanted:
+            _dry_run(options)
+        return
+    results = [_search(options, said["output"], said["as_json"], several=len(targets) > 1) for options in wanted]
+    if said["as_json"]:
+        _print_json(results)
+    if any(result.recommended is None for result in results):
+        context.exit(EXIT_NOTHING_MEETS_THE_LIMITS)
+
+
+def _search(options: Any, output: Path | None, as_json: bool, *, several: bool) -> Any:
+    from orchestrator.api import search
+    from orchestrator.cli.progress import progress
+    from orchestrator.report.terminal import print_summary
+
+    folder = output / Path(options.target).stem if output is not None and several else output
+    with progress(quiet_stdout=as_json) as (console, observer):
+        result = search(options, output=folder, observer=observer)
+    if not as_json:
+        print_summary(result, console, Path(result.search["run"]))
+    return result
+
+
+def _print_json(results: list[Any]) -> None:
+    import json
+
+    from orchestrator.report.results import render_json
+
+    documents = [render_json(result) for result in results]
+    click.echo(documents[0] if len(documents) == 1 else json.dumps([json.loads(d) for d in documents], indent=1))
+
+
+def _dry_run(options: Any) -> None:
+    from orchestrator.api import preview
+
+    request, state, space = preview(options)
+    task, target = state.task, request.target
+    where = "" if target.is_device else f" (estimated; timed on {target.device} too)"
+    lines = [
+        f"task      {task.name}: {task.metric}, examples " + ", ".join(f"{n} {c}" for n, c in task.examples.items()),
+        f"target    {target.profile.title}: {target.runtime}, {target.threads} threads{where}",
+        "limits    " + (", ".join(f"{n} {v:g}" for n, v in _set(request.limits)) or "none"),
+        f"budget    {request.trials or 'any number of'} trials, "
+        + (f"{request.timeout_s:.0f} s" if request.timeout_s else "no limit of time"),
+        f"sampler   {request.sampler}, seed {request.seed}",
+        f"space     {space.size()} recipes",
+        *(f"          {line}" for line in space.describe()),
+        *(f"refused   {offer.method}: {offer.refused}" for offer in state.offers if offer.refused),
+        *(f"note      {note}" for note in state.notes),
+        *(f"starts    {recipe}" for recipe in space.starters()),
+    ]
+    click.echo("\n".join(lines))
+
+
+def _set(limits: Any) -> list[tuple[str, float]]:
+    from dataclasses import asdict
+
+    return [(name, value) for name, value in asdict(limits).items() if value is not None]

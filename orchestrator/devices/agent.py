@@ -1,0 +1,147 @@
+"""Runs one exported model on a device and answers requests about it. One file that needs only Python, NumPy and the runtime.
+
+It is started as a script, never imported by the orchestrator, so that the same file serves on a board where nothing of ours
+is installed. Requests and replies are lines of JSON on standard input and on the file descriptor that standard output was
+at the start (what libraries print goes to standard error). It ends when its input ends.
+"""
+
+import json
+import os
+import sys
+import time
+
+import numpy as np
+
+EXAMPLES_TIMED = 16
+
+
+def resident_bytes(key):
+    """VmRSS or VmHWM (peak) of this process; None where /proc is missing."""
+    try:
+        with open("/proc/self/status") as status:  # noqa: PTH123
+            for line in status:
+                if line.startswith(key):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
+
+
+def peak_bytes():
+    """Peak resident memory of this process, bytes."""
+    peak = resident_bytes("VmHWM:")
+    if peak is None:
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peak *= 1 if sys.platform == "darwin" else 1024
+    return peak
+
+
+def reset_peak():
+    """Let the peak start anew, so that what the imports took is not counted as the model's."""
+    try:
+        with open("/proc/self/clear_refs", "w") as file:  # noqa: PTH123
+            file.write("5")
+    except OSError:
+        pass
+    return resident_bytes("VmRSS:") or peak_bytes()
+
+
+class Agent:
+    """The state of the process: the loaded model and its inputs."""
+
+    def load(self, model, load, imports, inputs, threads, options):
+        """Load the model; the memory that is there before it does not count."""
+        for name in imports:
+            __import__(name)
+        self.inputs = {name: np.load(path, mmap_mode="r", allow_pickle=False) for name, path in inputs.items()}
+        self.count = len(next(iter(self.inputs.values())))
+        chosen = range(min(EXAMPLES_TIMED, self.count))
+        self.timed = [{name: np.array(array[i : i + 1]) for name, array in self.inputs.items()} for i in chosen]
+        namespace = {}
+        exec(compile(load, "<runtime>", "exec"), namespace)  # noqa: S102 the runtime plugin's own code
+        self.empty = reset_peak()
+        self.run = namespace["load"](model, threads, options)
+        self.turn = 0
+        return {}
+
+    def time(self, seconds, runs):
+        """Inferences of one example each; [[wall seconds, CPU seconds of this thread], ...]."""
+        samples = []
+        end = time.perf_counter() + seconds
+        while len(samples) < runs:
+            example = self.timed[self.turn % len(self.timed)]
+            self.turn += 1
+            cpu = time.thread_time_ns()
+            wall = time.perf_counter_ns()
+            self.run(example)
+            wall = time.perf_counter_ns() - wall
+            samples.append([wall * 1e-9, (time.thread_time_ns() - cpu) * 1e-9])
+            if time.perf_counter() > end:
+                break
+        return {"samples": samples}
+
+    def memory(self):
+        """Peak resident memory so far above that of the process before the model was loaded."""
+        return {"peak_bytes": max(0, peak_bytes() - self.empty)}
+
+    def predict(self, folder, batch):
+        """All examples through the model, each output into a .npy file."""
+        files, paths = None, []
+        for start in range(0, self.count, batch):
+            stop = min(start + batch, self.count)
+            outputs = self.run({name: np.array(array[start:stop]) for name, array in self.inputs.items()})
+            outputs = [np.asarray(output) for output in outputs]
+            for k, output in enumerate(outputs):
+                if output.ndim == 0 or len(output) != stop - start:
+                    raise ValueError(
+                        f"output {k} has shape {output.shape} for {stop - start} examples: its first axis must be the examples"
+                    )
+            if files is None:
+                paths = [os.path.join(folder, f"output{k}.npy") for k in range(len(outputs))]  # noqa: PTH118
+                files = [
+                    np.lib.format.open_memmap(path, "w+", output.dtype, (self.count, *output.shape[1:]))
+                    for path, output in zip(paths, outputs, strict=True)
+                ]
+            for file, output in zip(files, outputs, strict=True):
+                file[start:stop] = output
+        for file in files:
+            file.flush()
+        return {"paths": paths}
+
+
+def die_with_parent():
+    """On Linux, have the kernel end this process when the orchestrator is killed, whatever it computes just then."""
+    if sys.platform == "linux":
+        import ctypes
+        import signal
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+        try:
+            with open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123
+                file.write("800")  # if memory runs out, this process goes before the orchestrator
+        except OSError:
+            pass
+
+
+def main():
+    """Answer requests until the input ends."""
+    die_with_parent()
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    agent = Agent()
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            reply = {"result": getattr(agent, request.pop("do"))(**request)}
+        except MemoryError as error:
+            reply = {"error": {"kind": "out-of-memory", "message": f"MemoryError: {error}"}}
+        except Exception as error:  # noqa: BLE001 whatever the runtime raises is the answer
+            reply = {"error": {"kind": "error", "message": f"{type(error).__name__}: {error}"}}
+        replies.write(json.dumps(reply) + "\n")
+        replies.flush()
+
+
+if __name__ == "__main__":
+    main()

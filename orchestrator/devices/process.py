@@ -1,0 +1,167 @@
+"""A child process that answers requests, watched from outside: nothing that it does can stop the search."""
+
+import contextlib
+import json
+import queue
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from orchestrator.devices import interrupt
+from orchestrator.plugin.device import JobFailed
+
+POLL_S = 0.05
+Event = Callable[[dict[str, Any]], None]
+
+
+class GuardedProcess:
+    """One child that reads requests and writes replies, a line of JSON each.
+
+    The child runs in a session of its own, so that Ctrl-C in the terminal reaches the orchestrator alone. Its standard error is
+    kept in a file, whose end explains a crash.
+
+    Args:
+        command: What to run.
+        environment: All of the child's environment variables.
+        folder: Its working folder.
+    """
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], folder: Path) -> None:
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 closed when the child is gone for good
+        self._child = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env=dict(environment),
+            cwd=folder,
+            start_new_session=True,
+        )
+        self._told = ""
+        self._replies: queue.Queue[str | None] = queue.Queue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        stream = self._child.stdout
+        if stream is not None:
+            with stream:
+                for line in stream:
+                    self._replies.put(line.decode("utf-8", "replace"))
+        self._replies.put(None)
+
+    @property
+    def pid(self) -> int:
+        """The child's process id."""
+        return self._child.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether the child still runs."""
+        return self._child.poll() is None
+
+    def request(
+        self,
+        message: Mapping[str, Any],
+        *,
+        timeout_s: float,
+        memory_bytes: int | None = None,
+        on_event: Event | None = None,
+    ) -> dict[str, Any]:
+        """Send a request and wait for its result.
+
+        Args:
+            message: What to ask; JSON.
+            timeout_s: After so many seconds without a result the child is killed.
+            memory_bytes: The child is killed when its resident memory, its children's included, passes this.
+            on_event: Called with each interim message.
+
+        Raises:
+            JobFailed: the child raised, crashed, hung or outgrew its memory. After all but the first it is dead.
+        """
+        deadline = time.monotonic() + timeout_s
+        try:
+            if self._child.stdin is None:
+                raise BrokenPipeError
+            self._child.stdin.write(json.dumps(message).encode() + b"\n")
+            self._child.stdin.flush()
+        except (BrokenPipeError, ValueError):
+            raise self._crash() from None
+        while True:
+            try:
+                line = self._replies.get(timeout=POLL_S)
+            except queue.Empty:
+                interrupt.check()
+                if time.monotonic() > deadline:
+                    self.kill()
+                    raise JobFailed("timeout", f"no answer within {timeout_s:.0f} s") from None
+                if memory_bytes is not None and (used := self._resident_bytes()) > memory_bytes:
+                    self.kill()
+                    message_text = f"took {used / 1e6:.0f} MB of memory, more than the limit of {memory_bytes / 1e6:.0f} MB"
+                    raise JobFailed("out-of-memory", message_text) from None
+                continue
+            if line is None:
+                raise self._crash()
+            reply = json.loads(line)
+            if "event" in reply:
+                interrupt.check()
+                if on_event is not None:
+                    on_event(reply)
+                continue
+            if "error" in reply:
+                error = reply["error"]
+                raise JobFailed(error["kind"], error["message"], error.get("step"))
+            result: dict[str, Any] = reply["result"]
+            return result
+
+    def _resident_bytes(self) -> int:
+        try:
+            process = psutil.Process(self.pid)
+            family = [process, *process.children(recursive=True)]
+            return sum(p.memory_info().rss for p in family)
+        except psutil.Error:
+            return 0
+
+    def _crash(self) -> JobFailed:
+        code = self._child.wait()
+        told = self._last_error()
+        tail = f": {told}" if told else ""
+        if code == -signal.SIGKILL:
+            return JobFailed("out-of-memory", f"the process was killed from outside, most likely for its memory{tail}")
+        if code < 0:
+            return JobFailed("crash", f"the process died of {signal.Signals(-code).name}{tail}")
+        return JobFailed("crash", f"the process ended by itself with exit code {code}{tail}")
+
+    def _last_error(self) -> str:
+        """The last line that the child wrote to standard error."""
+        if self._errors.closed:
+            return self._told
+        size = self._errors.seek(0, 2)
+        self._errors.seek(max(0, size - 4096))
+        lines = self._errors.read().decode("utf-8", "replace").strip().splitlines()
+        return lines[-1].strip()[:300] if lines else ""
+
+    def kill(self) -> None:
+        """End the child and its children at once, and free what they held. May be called twice."""
+        try:
+            family = psutil.Process(self.pid).children(recursive=True)
+        except psutil.Error:
+            family = []
+        self._child.kill()
+        for process in family:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        self._child.wait()
+        if self._child.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._child.stdin.close()
+        self._reader.join(timeout=5)
+        self._told = self._told or self._last_error()
+        self._errors.close()

@@ -1,0 +1,170 @@
+"""Counting from the exported graph: multiply-accumulates, parameters, memory traffic, operator by operator."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from orchestrator.errors import InputError
+from orchestrator.hardware.fusion import Fusion
+from orchestrator.hardware.operators import (
+    FREE_OPERATORS,
+    KNOWN_OPERATORS,
+    MAC_OPERATORS,
+    SELECTIONS,
+    WEIGHT_INPUT,
+    WEIGHT_POSITIONS,
+)
+from orchestrator.hardware.shapes import ShapedGraph, TensorType, read_shaped_graph
+from orchestrator.values.profile import NumberFormat
+
+_FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
+_SMALL_INTEGERS = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8, onnx.TensorProto.INT4, onnx.TensorProto.UINT4)
+_FORMATS: Mapping[int, NumberFormat] = {
+    onnx.TensorProto.FLOAT16: "float16",
+    onnx.TensorProto.BFLOAT16: "bfloat16",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Operator:
+    """One node of the graph and what it asks of the machine, for one example.
+
+    Attributes:
+        macs: Multiply-accumulates.
+        bytes_read, bytes_written: Activations and weights; a fused operator's stand with the one that it is fused into.
+        number_format: What the arithmetic is done in.
+        fused_into: The name of the operator that does this one's work on the way, or None.
+        free: Whether it costs nothing: a view, a constant, a pair of quantizers that the runtime takes out.
+        known: Whether the model knows what such an operator costs.
+    """
+
+    name: str
+    op_type: str
+    macs: int = 0
+    bytes_read: int = 0
+    bytes_written: int = 0
+    number_format: NumberFormat = "float32"
+    depthwise: bool = False
+    fused_into: str | None = None
+    free: bool = False
+    known: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GraphCount:
+    """What an exported model asks for, in all and operator by operator in topological order.
+
+    Attributes:
+        parameters: Weights and biases (normalisation statistics too); no shapes, scales or zero points.
+    """
+
+    macs: int
+    parameters: int
+    operators: tuple[Operator, ...]
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """The kinds of operator that the model does not know, each once."""
+        return tuple(dict.fromkeys(o.op_type for o in self.operators if not o.known))
+
+
+def count(model_path: Path, shapes: Mapping[str, Sequence[int]] | None = None) -> GraphCount:
+    """Count what one inference of an exported model asks for.
+
+    Args:
+        shapes: Full shapes of the inputs that have dynamic axes besides the batch axis, by input name.
+
+    Raises:
+        InputError: the file cannot be read, or a shape that the count needs is open.
+    """
+    graph = read_shaped_graph(model_path, shapes)
+    fusion = Fusion(graph)
+    operators = tuple(_operator(node, graph, fusion, model_path) for node in graph.nodes)
+    return GraphCount(
+        macs=sum(o.macs for o in operators), parameters=_parameters(graph, fusion), operators=operators
+    )
+
+
+def _operator(node: Any, graph: ShapedGraph, fusion: Fusion, path: Path) -> Operator:
+    name, kind = fusion.name(node), node.op_type
+    label = kind if node.domain in ("", "ai.onnx", "com.microsoft") else f"{node.domain}::{kind}"
+    if kind in FREE_OPERATORS or fusion.is_free(node):
+        return Operator(name=name, op_type=label, free=True)
+    root = fusion.root(node)
+    if root is not None:
+        return Operator(name=name, op_type=label, fused_into=fusion.name(root))
+    int8 = fusion.is_int8(node)
+    read = [fusion.stored(i) if int8 else graph.tensors.get(i) for i in fusion.operands(node)]
+    written = [fusion.stored_result(o) if int8 else graph.tensors.get(o) for o in fusion.results(node)]
+    bytes_written = sum(t.size_bytes for t in written if t)
+    return Operator(
+        name=name,
+        op_type=label,
+        macs=_macs(node, graph.tensors, path) if kind in MAC_OPERATORS else 0,
+        bytes_read=bytes_written if kind in SELECTIONS else sum(t.size_bytes for t in read if t),
+        bytes_written=bytes_written,
+        number_format="int8" if int8 else _format(node, graph.tensors),
+        depthwise=_is_depthwise(node, graph.tensors),
+        known=kind in KNOWN_OPERATORS and None not in read and None not in written,
+    )
+
+
+def _format(node: Any, tensors: Mapping[str, TensorType]) -> NumberFormat:
+    first = tensors.get(node.input[0]) if node.input else None
+    return _FORMATS.get(first.dtype, "float32") if first else "float32"
+
+
+def _attribute(node: Any, name: str, default: int) -> int:
+    return next((a.i for a in node.attribute if a.name == name), default)
+
+
+def _is_depthwise(node: Any, tensors: Mapping[str, TensorType]) -> bool:
+    """One filter a channel: as many groups as input channels."""
+    group = _attribute(node, "group", 1)
+    data = tensors.get(node.input[0]) if node.input else None
+    return group > 1 and data is not None and len(data.shape) > 1 and data.shape[1] == group
+
+
+def _macs(node: Any, tensors: Mapping[str, TensorType], path: Path) -> int:
+    """Multiply-accumulates of one node, by the definitions of the ONNX operators."""
+    shapes = []
+    for tensor in (node.input[0], node.input[WEIGHT_INPUT[node.op_type]], node.output[0] or node.output[1]):
+        if tensor not in tensors:
+            raise InputError(
+                f"{path}: the shape of '{tensor}' at {node.op_type} '{node.name}' cannot be inferred; "
+                f"export the model with fixed shapes or give --input-shape"
+            )
+        shapes.append(tensors[tensor].shape)
+    data, weights, result = shapes
+    match node.op_type:
+        case "Conv" | "FusedConv" | "ConvInteger" | "QLinearConv":
+            return prod(weights) * prod(result[2:]) * result[0]
+        case "ConvTranspose":
+            return prod(weights) * prod(data[2:]) * data[0]
+        case "Gemm" | "FusedGemm" | "QGemm":
+            return prod(result) * data[0 if _attribute(node, "transA", 0) else 1]
+        case "RNN" | "GRU" | "LSTM":
+            recurrent = tensors[node.input[2]].shape
+            return prod(data[:2]) * (prod(weights) + prod(recurrent))
+        case _:
+            return prod(result) * data[-1]
+
+
+def _parameters(graph: ShapedGraph, fusion: Fusion) -> int:
+    """The elements of every stored constant that some operator takes as weights; shared ones count once."""
+    counted: dict[str, int] = {}
+    for node in graph.nodes:
+        for position, name in enumerate(node.input):
+            if name not in fusion.stored_constants or position not in WEIGHT_POSITIONS.get(node.op_type, (position,)):
+                continue
+            tensor = graph.tensors.get(name)
+            if tensor is None or not tensor.shape:
+                continue
+            is_bias = tensor.dtype == onnx.TensorProto.INT32 and node.op_type in WEIGHT_POSITIONS
+            if tensor.dtype in (*_FLOATS, *_SMALL_INTEGERS) or is_bias:
+                counted[name] = prod(tensor.shape)
+    return sum(counted.values())

@@ -1,0 +1,78 @@
+"""What the latency model knows about ONNX operators, as tables. Standard: https://onnx.ai/onnx/operators/.
+
+The names of onnxruntime's own operators (domain com.microsoft) stand among the others: none means two things.
+"""
+
+
+def _words(*lines: str) -> frozenset[str]:
+    return frozenset(word for line in lines for word in line.split())
+
+
+MAC_OPERATORS = _words(
+    "Conv ConvTranspose Gemm MatMul RNN GRU LSTM",
+    "ConvInteger MatMulInteger QLinearConv QLinearMatMul",
+    "FusedConv FusedGemm FusedMatMul QGemm DynamicQuantizeMatMul MatMulIntegerToFloat",
+)
+"""Operators whose time is arithmetic: multiply-accumulates are counted for these."""
+
+WEIGHT_INPUT = dict.fromkeys(MAC_OPERATORS, 1) | {"QLinearConv": 3, "QLinearMatMul": 3, "QGemm": 3}
+"""Which input of such an operator holds the weights (or the second matrix)."""
+
+INT8_OPERATORS = _words(
+    "ConvInteger MatMulInteger QLinearConv QLinearMatMul QGemm DynamicQuantizeMatMul MatMulIntegerToFloat",
+    "QLinearAdd QLinearMul QLinearConcat QLinearGlobalAveragePool QLinearAveragePool QLinearLeakyRelu QLinearSigmoid",
+    "QLinearSoftmax QLinearWhere QLinearReduceMean",
+)
+"""Operators that compute on 8-bit integers by their very name (the QOperator form)."""
+
+QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
+
+# Views, and what a runtime settles when it loads the file: no time of their own.
+FREE_OPERATORS = _words("Constant ConstantOfShape Dropout Flatten Identity Reshape Shape Size Squeeze Unsqueeze")
+
+# What runtimes apply to a convolution's or matrix product's result while it is still in registers.
+ACTIVATIONS = _words("Clip HardSigmoid HardSwish LeakyRelu PRelu Relu Sigmoid Tanh")
+GATES = frozenset({"Sigmoid", "HardSigmoid"})
+
+# These read only as much as they write, however large the table they read from is.
+SELECTIONS = _words("Gather GatherElements GatherND Slice")
+
+WEIGHT_POSITIONS = {
+    "QuantizeLinear": (0,),
+    "DequantizeLinear": (0,),
+    "QLinearConv": (3, 8),
+    "QLinearMatMul": (0, 3),
+    "QLinearAdd": (0, 3),
+    "QLinearMul": (0, 3),
+    "QGemm": (0, 3, 6),
+    "ConvInteger": (1,),
+    "MatMulInteger": (0, 1),
+    "DynamicQuantizeMatMul": (1, 4),
+    "MatMulIntegerToFloat": (1, 6),
+    "Clip": (),
+    "Pad": (0,),
+    "Resize": (0,),
+    "Upsample": (0,),
+    "Dropout": (0,),
+}
+"""Inputs that can hold parameters of the network, where the others only steer (scales, zero points, limits)."""
+
+MEMORY_OPERATORS = _words(
+    "Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BatchNormalization BitShift BitwiseAnd",
+    "BitwiseNot BitwiseOr BitwiseXor Cast CastLike Ceil Celu CenterCropPad Clip Compress Concat ConcatFromSequence Cos",
+    "Cosh CumSum DepthToSpace DequantizeLinear Div DynamicQuantizeLinear Elu Equal Erf Exp Expand EyeLike Floor Gather",
+    "GatherElements GatherND Gelu GlobalAveragePool GlobalLpPool GlobalMaxPool Greater GreaterOrEqual",
+    "GroupNormalization HardSigmoid HardSwish Hardmax InstanceNormalization IsInf IsNaN LRN LayerNormalization",
+    "LeakyRelu Less LessOrEqual Log LogSoftmax LpNormalization LpPool Max MaxPool MaxUnpool Mean",
+    "MeanVarianceNormalization Min Mish Mod Mul Neg Not OneHot Or PRelu Pad Pow QuantizeLinear RMSNormalization",
+    "RandomNormalLike Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin",
+    "ReduceProd ReduceSum ReduceSumSquare Relu Resize ReverseSequence RotaryEmbedding Round ScatterElements ScatterND",
+    "Selu Shrink Sigmoid Sign Sin Sinh Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Sub Sum Swish Tan Tanh",
+    "ThresholdedRelu Tile TopK Transpose Trilu Upsample Where Xor",
+    "BiasGelu BiasSoftmax EmbedLayerNormalization FastGelu QLinearAdd QLinearAveragePool QLinearConcat",
+    "QLinearGlobalAveragePool QLinearLeakyRelu QLinearMul QLinearReduceMean QLinearSigmoid QLinearSoftmax QLinearWhere",
+    "QuickGelu SimplifiedLayerNormalization SkipLayerNormalization SkipSimplifiedLayerNormalization",
+)
+"""Operators whose time is their memory traffic, as far as a roofline can tell."""
+
+KNOWN_OPERATORS = MAC_OPERATORS | MEMORY_OPERATORS | FREE_OPERATORS

@@ -1,0 +1,117 @@
+"""Reading a TOML file into a frozen dataclass; whatever is wrong with the file becomes one line that says where."""
+
+import difflib
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar, get_args, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from orchestrator.errors import ProfileError, unknown
+
+T = TypeVar("T")
+Location = tuple[str | int, ...]
+
+_UNKNOWN_KEY = "unexpected_keyword_argument"
+
+_HEADER = re.compile(r"^\s*(\[\[?)\s*([\w.\-\"' ]+?)\s*\]\]?\s*(?:#.*)?$")
+_KEY = re.compile(r"^\s*([\w\-\"'.]+)\s*=")
+
+
+def read_toml(path: Path) -> tuple[dict[str, Any], str]:
+    """The file's tables and its text.
+
+    Raises:
+        ProfileError: it cannot be read, or is not TOML.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        return tomllib.loads(text), text
+    except FileNotFoundError:
+        raise ProfileError(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise ProfileError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise ProfileError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ProfileError(f"{path}: not valid TOML: {error}") from None
+
+
+def validated(kind: type[T], data: Mapping[str, Any], text: str, path: Path) -> T:
+    """The tables as an instance of the dataclass `kind`, each value in exactly the type that it declares.
+
+    Raises:
+        ProfileError: the first thing that breaks the schema; unknown keys first, since a misspelt key is a missing one too.
+    """
+    try:
+        # By way of JSON, because strict validation takes a JSON array for a tuple and a Python list for a mistake.
+        return TypeAdapter(kind).validate_json(json.dumps(data, default=str), strict=True)
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        first = next((p for p in problems if p["type"] == _UNKNOWN_KEY), problems[0])
+        fail(path, text, first["loc"], _message(kind, first))
+
+
+def fail(path: Path, text: str, location: Location, message: str) -> NoReturn:
+    """Raise a ProfileError of one line: file, line, key, what is wrong."""
+    line = _line(text, location)
+    where = f"{path}:{line}" if line else f"{path}"
+    key = _dotted(location)
+    raise ProfileError(f"{where}: {key}: {message}" if key else f"{where}: {message}")
+
+
+def _message(kind: type, problem: Any) -> str:
+    location: Location = problem["loc"]
+    if problem["type"] == _UNKNOWN_KEY:
+        return unknown("key", str(location[-1]), _keys_at(kind, location[:-1]))
+    if problem["type"] == "missing":
+        return f"the key '{location[-1]}' is missing; add it"
+    law = problem["msg"].replace("Input should ", "must ", 1)
+    value = problem["input"]
+    got = f"{value!r:.60}" if not isinstance(value, dict | list) else f"a {'table' if isinstance(value, dict) else 'list'}"
+    whole = isinstance(value, float) and value.is_integer() and problem["type"] == "int_type"
+    near = difflib.get_close_matches(str(value), re.findall(r"'([^']*)'", law), n=1)
+    hint = f"; write {int(value)}" if whole else f"; did you mean '{near[0]}'?" if near else ""
+    return f"{law}, but got {got}{hint}"
+
+
+def _keys_at(kind: Any, location: Location) -> list[str]:
+    """The keys that the schema knows at a place, found by walking its types."""
+    for step in location:
+        if isinstance(step, str):
+            kind = get_type_hints(kind).get(step)
+        while not is_dataclass(kind) and get_args(kind):
+            kind = next((a for a in get_args(kind) if is_dataclass(a)), get_args(kind)[0])
+    return [f.name for f in fields(kind)] if is_dataclass(kind) else []
+
+
+def _dotted(location: Location) -> str:
+    steps = [f"[{s}]" if isinstance(s, int) else f".{s}" for s in location if s != "[key]"]
+    return "".join(steps).removeprefix(".")
+
+
+def _line(text: str, location: Location) -> int | None:
+    """The line of a key, or of the nearest table around it. tomllib keeps no positions, so the headers are read again."""
+    lines: dict[Location, int] = {}
+    table: Location = ()
+    counts: dict[Location, int] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := _HEADER.match(line):
+            table = ()
+            names = [part.strip().strip("\"'") for part in header[2].split(".")]
+            for i, name in enumerate(names):
+                table = (*table, name)
+                if header[1] == "[[" and i == len(names) - 1:
+                    counts[table] = counts.get(table, -1) + 1
+                if table in counts:
+                    table = (*table, counts[table])
+            lines.setdefault(table, number)
+        elif key := _KEY.match(line):
+            lines.setdefault((*table, *(part.strip("\"'") for part in key[1].split("."))), number)
+    while location and location not in lines:
+        location = location[:-1]
+    return lines.get(location)

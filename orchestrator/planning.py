@@ -1,0 +1,229 @@
+"""From what the user said to a complete request: names become profiles, runtimes and devices, defaults are filled in."""
+
+import importlib.metadata
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psutil
+
+from orchestrator.build.references import absolute
+from orchestrator.devices.host import HostDevice, usable_cores
+from orchestrator.errors import InputError, PluginError, Refused, unknown
+from orchestrator.hardware.loading import resolve_profile
+from orchestrator.hardware.probe import probe_host
+from orchestrator.plugin.device import Device
+from orchestrator.plugin.registry import Registry
+from orchestrator.plugin.runtime import Runtime
+from orchestrator.search.request import SearchRequest
+from orchestrator.search.settings import load_settings
+from orchestrator.values.profile import HardwareProfile
+from orchestrator.values.target import Limits, Target
+
+CANDIDATE_SHARE = 0.25
+LEAST_CANDIDATE_S = 30.0
+CANDIDATE_S = 3600.0
+MEMORY_SHARE = 0.75
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SearchOptions:
+    """`orchestrate search` as the user said it; None: not said. See the command's help for each."""
+
+    target: str = "host"
+    model: str | None = None
+    data: str | None = None
+    metric: str | None = None
+    loss: str | None = None
+    search: str = "quick"
+    trials: int | None = None
+    timeout_s: float | None = None
+    limits: Limits = Limits()
+    methods: tuple[str, ...] = ()
+    without_methods: tuple[str, ...] = ()
+    runtimes: tuple[str, ...] = ()
+    without_plugins: tuple[str, ...] = ()
+    device: str | None = None
+    threads: int | None = None
+    seed: int = 0
+    storage: str | None = None
+    input_shapes: dict[str, tuple[int, ...]] | None = None
+
+
+def plan(options: SearchOptions, registry: Registry) -> tuple[SearchRequest, Runtime, Device]:
+    """A complete request, with what it runs on.
+
+    Raises:
+        InputError: an unknown name or an impossible combination, in one line; nothing has been done yet.
+    """
+    profile = profile_named(options.target, registry)
+    target, runtime, device = resolve_target(
+        profile, registry, runtimes=options.runtimes, device=options.device, threads=options.threads
+    )
+    settings = load_settings(options.search, registry.search_files())
+    if options.trials is not None and options.trials < 1:
+        raise InputError(f"--trials must be 1 or more, but got {options.trials}")
+    own_budget = options.trials is not None or options.timeout_s is not None
+    trials = options.trials if own_budget else settings.trials
+    timeout_s = options.timeout_s if own_budget else settings.timeout_s
+    if trials is None and timeout_s is None:
+        raise InputError(f"search '{settings.name}' has no budget: give --trials or --timeout")
+    samplers = registry.samplers()
+    if settings.sampler not in samplers:
+        raise PluginError(f"search '{settings.name}': {unknown('sampler', settings.sampler, samplers)}")
+    methods = registry.methods()
+    for name in (*options.methods, *options.without_methods, *(settings.methods or ())):
+        if name not in methods:
+            raise PluginError(unknown("method", name, methods) + _broken(registry))
+    task_name, model, data = _task(options, registry)
+    share = CANDIDATE_S if timeout_s is None else max(LEAST_CANDIDATE_S, CANDIDATE_SHARE * timeout_s)
+    return (
+        SearchRequest(
+            task_name=task_name,
+            model=model,
+            data=data,
+            metric=_absolute(options.metric),
+            loss=_absolute(options.loss),
+            target=target,
+            limits=_with_defaults(options.limits, profile),
+            asked=options.limits,
+            search=settings.name,
+            sampler=settings.sampler,
+            trials=trials,
+            timeout_s=timeout_s,
+            training=settings.training,
+            methods=options.methods or settings.methods,
+            without_methods=options.without_methods,
+            without_plugins=options.without_plugins,
+            candidate_timeout_s=settings.candidate_timeout_s or share,
+            memory_bytes=settings.memory_bytes or int(MEMORY_SHARE * psutil.virtual_memory().available),
+            seed=options.seed,
+            storage=options.storage,
+            input_shapes=options.input_shapes or {},
+            plugins=plugin_versions(registry),
+        ),
+        runtime,
+        device,
+    )
+
+
+def profile_named(reference: str, registry: Registry) -> HardwareProfile:
+    """The profile of a target's name, alias or file; `host` is probed."""
+    return resolve_profile(reference, registry.profile_files(), lambda: registry.probe_host() or probe_host())
+
+
+def resolve_target(
+    profile: HardwareProfile,
+    registry: Registry,
+    *,
+    runtimes: Iterable[str] = (),
+    device: str | None = None,
+    threads: int | None = None,
+) -> tuple[Target, Runtime, Device]:
+    """The profile with a runtime that it lists and that works here, and a device to time on."""
+    runtime = _runtime(profile, registry, tuple(runtimes))
+    devices = all_devices(registry)
+    reference = device or profile.device or HostDevice.scheme
+    scheme = reference.partition(":")[0]
+    if scheme not in devices:
+        raise InputError(unknown("device", reference, devices))
+    support = profile.runtime(runtime.name)
+    if threads is not None and threads < 1:
+        raise InputError(f"--threads must be 1 or more, but got {threads}")
+    is_device = scheme != HostDevice.scheme or profile.device == HostDevice.scheme
+    if not is_device and profile.cost_model(runtime.name) is None:
+        raise InputError(
+            f"target '{profile.name}' has no cost model for {runtime.name}, so its latency cannot be estimated here; "
+            f"attach the device with --device"
+        )
+    target = Target(
+        profile=profile,
+        device=reference,
+        is_device=is_device,
+        runtime=runtime.name,
+        threads=threads or (support.threads if support else usable_cores()),
+    )
+    return target, runtime, devices[scheme]
+
+
+def all_devices(registry: Registry) -> dict[str, Device]:
+    """This host, and what plugins bring."""
+    return {HostDevice.scheme: HostDevice(), **registry.devices()}
+
+
+def plugin_versions(registry: Registry) -> dict[str, str]:
+    """The plugins that are in use, with their versions."""
+    return {p.name: f"{p.package} {p.version}" for p in registry.plugins if not p.error}
+
+
+def _runtime(profile: HardwareProfile, registry: Registry, wanted: tuple[str, ...]) -> Runtime:
+    known = registry.runtimes()
+    for name in wanted:
+        if name not in known:
+            raise InputError(unknown("runtime", name, known) + _broken(registry))
+    listed = [support.name for support in profile.runtimes if not wanted or support.name in wanted]
+    reasons = []
+    for name in listed:
+        if name not in known:
+            reasons.append(f"no plugin brings {name}")
+            continue
+        try:
+            known[name].version()
+        except Refused as reason:
+            reasons.append(str(reason))
+            continue
+        return known[name]
+    if not listed:
+        names = ", ".join(support.name for support in profile.runtimes)
+        raise InputError(f"target '{profile.name}' lists the runtimes {names}, but not {', '.join(wanted)}")
+    raise InputError(f"target '{profile.name}' has no runtime that works here: {'; '.join(reasons)}")
+
+
+def _task(options: SearchOptions, registry: Registry) -> tuple[str, str, str]:
+    """(name, model reference, data reference)."""
+    if options.model is None and options.data is None:
+        default = next((task for task in registry.tasks().values() if task.default), None)
+        if default is None:
+            raise InputError("no plugin brings a default task: give --model and --data")
+        return default.name, default.model, default.data
+    if options.model is None or options.data is None:
+        given, missing = ("--model", "--data") if options.data is None else ("--data", "--model")
+        raise InputError(f"{given} needs {missing} beside it")
+    for option, reference in (("--model", options.model), ("--data", options.data)):
+        _check_reference(option, reference)
+    name = options.model.rpartition(":")[2] if ":" in options.model else Path(options.model).stem
+    return name, absolute(options.model), absolute(options.data)
+
+
+def _check_reference(option: str, reference: str) -> None:
+    """What can be seen without running anything."""
+    file = {"--model": ".onnx", "--data": ".npz"}[option]
+    path, colon, name = reference.rpartition(":")
+    if reference.endswith(file):
+        path = reference
+    elif not colon or not path or not name:
+        raise InputError(f"{option} '{reference}' must be file.py:factory, package.module:factory or a {file} file")
+    elif not path.endswith(".py"):
+        return
+    if not Path(path).is_file():
+        raise InputError(f"{option}: there is no file '{path}'")
+
+
+def _absolute(reference: str | None) -> str | None:
+    return reference if reference is None or ":" not in reference else absolute(reference)
+
+
+def _with_defaults(limits: Limits, profile: HardwareProfile) -> Limits:
+    if limits.max_memory_bytes is None and profile.limits is not None:
+        return replace(limits, max_memory_bytes=profile.limits.memory_bytes)
+    return limits
+
+
+def _broken(registry: Registry) -> str:
+    """What the user may have meant to be there: plugins that could not be used."""
+    return "".join(f"; plugin '{p.name}' could not be used: {p.error}" for p in registry.failed)
+
+
+def product_version() -> str:
+    """The version that is installed."""
+    return importlib.metadata.version("orchestrator")

@@ -1,0 +1,46 @@
+"""What has no figures, and why, grouped by reason."""
+
+from dataclasses import dataclass, field
+
+from orchestrator.report import words
+from orchestrator.values.results import CandidateResult, RunResult
+
+TITLES = {
+    "error": "A step could not do its work",
+    "crash": "The process crashed",
+    "timeout": "It took too long",
+    "out-of-memory": "Out of memory",
+    "limit": "It broke a limit",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FailureGroup:
+    """The candidates that ended in one way, for one reason."""
+
+    title: str
+    message: str
+    candidates: list[CandidateResult] = field(default_factory=list)
+
+
+def failure_groups(run: RunResult) -> list[FailureGroup]:
+    """The groups, the largest first."""
+    groups: dict[tuple[str, str], FailureGroup] = {}
+    for candidate in run.candidates:
+        if candidate.state == "complete":
+            continue
+        title, message = _reason(candidate)
+        groups.setdefault((title, message), FailureGroup(title=title, message=message)).candidates.append(candidate)
+    return sorted(groups.values(), key=lambda group: -len(group.candidates))
+
+
+def _reason(candidate: CandidateResult) -> tuple[str, str]:
+    failure = candidate.failure
+    if failure is None:
+        known = {"stopped": "Stopped early: it could not reach the front", "rejected": "Rejected before it was built"}
+        return known.get(candidate.state, "Failed, without a reason"), ""
+    title = TITLES.get(failure.kind, failure.kind)
+    if candidate.state == "rejected":
+        title = f"Rejected before it was built: {title[0].lower()}{title[1:]}"
+    step = f" ({words.line(failure.step)})" if failure.step else ""
+    return title + step, words.clean(failure.message).strip()

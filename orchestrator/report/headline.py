@@ -1,0 +1,156 @@
+"""What a run comes to, in one plain sentence, and the few figures behind it."""
+
+from dataclasses import dataclass
+
+from orchestrator.report import words
+from orchestrator.report.figures import gained, objective, objective_evidence, on_host, place, shown_quality
+from orchestrator.report.table import approximate
+from orchestrator.values.results import CandidateResult, LatencyResult, QualityResult, RunResult
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KeyFigure:
+    """One figure of the baseline and of the recommended candidate ("" where there is none), and what changed."""
+
+    title: str
+    detail: str = ""
+    evidence: str = ""
+    before: str
+    after: str = ""
+    interval: str = ""
+    change: str = ""
+
+
+def recommended(run: RunResult) -> CandidateResult | None:
+    """The recommended candidate, None where nothing is recommended."""
+    return None if run.recommended is None else run.candidate(run.recommended)
+
+
+def headline(run: RunResult) -> str:
+    """One sentence: what is recommended, and what it gains over the baseline."""
+    best = recommended(run)
+    if best is None:
+        return "No model is recommended."
+    if best.id == run.baseline.id:
+        return "The original model stays the best choice."
+    facts = [fact for fact in (_time_fact(run, best), _smaller(run, best)) if fact]
+    gain = f"{' and '.join(facts)} than the original" if facts else "no faster and no smaller than the original"
+    shown = shown_quality(best)
+    if shown is None:
+        return f"The recommended model is {gain}."
+    metric, figure = words.line(run.task.metric), shown[1]
+    change = f" ({words.difference(metric, figure.difference, figure.examples)})" if figure.difference else ""
+    value = words.quality(metric, figure.value, figure.examples)
+    return f"The recommended model is {gain}, at {value} {metric} on the {shown[0]} split{change}."
+
+
+def key_figures(run: RunResult) -> list[KeyFigure]:
+    """The few figures that matter: the baseline's, and the recommended candidate's beside them."""
+    best = recommended(run)
+    best = None if best is None or best.id == run.baseline.id else best
+    figures = [_quality_figure(run, best), _latency_figure(run, best), _host_figure(run, best), _size_figure(run, best)]
+    return [figure for figure in figures if figure is not None]
+
+
+def _factor(run: RunResult, best: CandidateResult) -> float | None:
+    """The baseline's time over the candidate's: the paired ratio where they were timed side by side."""
+    fast, slow = objective(run, best), objective(run, run.baseline)
+    if fast is not None and fast.ratio is not None and fast.ratio.value > 0:
+        return 1 / fast.ratio.value
+    if fast is None or slow is None or fast.median_ms <= 0:
+        return None
+    return slow.median_ms / fast.median_ms
+
+
+def _speed(factor: float | None) -> str:
+    times = gained(1.0, factor) if factor else None
+    return f"{times} {'faster' if factor and factor > 1 else 'slower'}" if times else ""
+
+
+def _time_fact(run: RunResult, best: CandidateResult) -> str:
+    speed = _speed(_factor(run, best))
+    evidence = objective_evidence(run)
+    if not speed or evidence is None:
+        return ""
+    where = "this host" if evidence == "measured-on-host" or run.target.profile == "host" else place(run)
+    return f"{speed} on {where} ({words.EVIDENCE[evidence]})"
+
+
+def _smaller(run: RunResult, best: CandidateResult) -> str:
+    if best.artifact is None or run.baseline.artifact is None or run.baseline.artifact.size_bytes <= 0:
+        return ""
+    share = best.artifact.size_bytes / run.baseline.artifact.size_bytes - 1
+    return f"{abs(share) * 100:.0f} % {'smaller' if share < 0 else 'larger'}" if abs(share) >= 0.005 else ""
+
+
+def _quality_figure(run: RunResult, best: CandidateResult | None) -> KeyFigure | None:
+    metric = words.line(run.task.metric)
+    base, shown = run.baseline.quality, shown_quality(best or run.baseline)
+    if base is None or shown is None:
+        return None
+    split, figure = shown
+    before: QualityResult | None = base.test if split == "test" else base.validation
+    value = words.quality(metric, figure.value, figure.examples)
+    change = ""
+    if best and figure.difference:
+        change = words.difference(metric, figure.difference, figure.examples)
+        change += f" {words.difference_span(metric, figure.difference, figure.examples)}"
+    return KeyFigure(
+        title=metric,
+        detail=f"{split} split, {figure.examples:,} examples",
+        before=words.quality(metric, before.value, before.examples) if before else words.NONE,
+        after=value if best else "",
+        interval=words.quality_span(metric, figure),
+        change=change,
+    )
+
+
+def _times(
+    title: str, before: LatencyResult | None, after: LatencyResult | None, change: str, detail: str = ""
+) -> KeyFigure | None:
+    known = after or before
+    if known is None:
+        return None
+    return KeyFigure(
+        title=title,
+        detail=detail,
+        evidence=words.EVIDENCE[known.evidence],
+        before=approximate(before) if before else words.NONE,
+        after=approximate(after) if after else "",
+        interval=words.span(known.low_ms, known.high_ms, known.median_ms),
+        change=change,
+    )
+
+
+def _paired(latency: LatencyResult | None) -> str:
+    if latency is None or latency.ratio is None:
+        return ""
+    return f"{latency.ratio.value:.2f} of the original's time {words.ratio_span(latency.ratio)}"
+
+
+def _latency_figure(run: RunResult, best: CandidateResult | None) -> KeyFigure | None:
+    after = objective(run, best) if best else None
+    change = (_paired(after) or _speed(_factor(run, best))) if best else ""
+    where = "this host" if objective_evidence(run) == "measured-on-host" else place(run)
+    return _times(f"latency on {where}", objective(run, run.baseline), after, change)
+
+
+def _host_figure(run: RunResult, best: CandidateResult | None) -> KeyFigure | None:
+    if objective_evidence(run) == "measured-on-host":
+        return None
+    after = on_host(best) if best else None
+    return _times("latency on this host", on_host(run.baseline), after, _paired(after), "for comparison")
+
+
+def _size_figure(run: RunResult, best: CandidateResult | None) -> KeyFigure | None:
+    if run.baseline.artifact is None:
+        return None
+    new = best.artifact if best else None
+    packed = best.compressed_bytes if best else run.baseline.compressed_bytes
+    return KeyFigure(
+        title="file",
+        before=words.size(run.baseline.artifact.size_bytes),
+        after=words.size(new.size_bytes) if new else "",
+        change=_smaller(run, best) if best else "",
+        detail="" if packed is None else f"{words.size(packed)} compressed",
+    )

@@ -1,0 +1,113 @@
+"""results.json, schema 1: written at once, validated when it is read."""
+
+import dataclasses
+import functools
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.errors import InputError
+from orchestrator.values.files import write_atomic
+from orchestrator.values.results import RunResult
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter, ValidationError
+
+SCHEMA = 1
+
+
+def render_json(run: RunResult) -> str:
+    """The text of results.json. NaN and infinity are never in it: where a figure may be absent they become null.
+
+    Raises:
+        ValueError: A figure that must be there is NaN or infinite, or something is of the wrong type.
+    """
+    from pydantic import ValidationError
+
+    data = _plain(run)
+    try:
+        _adapter().validate_python(data)
+    except ValidationError as error:
+        raise ValueError(f"results.json would not be readable: {_first(error)}") from error
+    return json.dumps(data, indent=2, allow_nan=False) + "\n"
+
+
+def write_results(run: RunResult, path: Path) -> None:
+    """Write `run` to the file `path`, so that a reader finds the old content or the new one.
+
+    Raises:
+        ValueError: As `render_json`.
+        OSError: As `write_atomic`.
+    """
+    write_atomic(path, render_json(run))
+
+
+def read_results(path: Path) -> RunResult:
+    """The run that the file `path` (or the run directory `path`) describes. Keys that are not known are passed over.
+
+    Raises:
+        InputError: The file is missing, damaged, or of another schema.
+    """
+    from pydantic import ValidationError
+
+    file = path / "results.json" if path.is_dir() else path
+    try:
+        data = json.loads(file.read_bytes(), parse_float=_finite, parse_constant=_finite)
+    except FileNotFoundError:
+        raise InputError(f"there is no {file}; give the folder of a run, with results.json in it") from None
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file} is damaged, not valid JSON: {error}") from error
+    if not isinstance(data, dict) or "schema" not in data:
+        raise InputError(f"{file} is not the results of a run: it has no 'schema'")
+    if data["schema"] != SCHEMA:
+        raise InputError(f"{file} has schema {data['schema']!r}; this version reads schema {SCHEMA}")
+    try:
+        run = _adapter().validate_python(data)
+    except ValidationError as error:
+        raise InputError(f"{file} is damaged: {_first(error)}") from error
+    known = {run.baseline.id, *(candidate.id for candidate in run.candidates)}
+    named = [*run.front, *([run.recommended] if run.recommended is not None else [])]
+    if missing := [identifier for identifier in named if identifier not in known]:
+        raise InputError(f"{file} is damaged: there is no candidate {missing[0]!r}, though the front names it")
+    return run
+
+
+@functools.cache
+def _adapter() -> "TypeAdapter[RunResult]":
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(RunResult)
+
+
+def _first(error: "ValidationError") -> str:
+    """The first complaint as 'where: what', in one line."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not a finite number")
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses, mappings and NumPy scalars as what JSON knows; numbers that are not finite as None."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, bool | int | str) or value is None:
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if callable(item := getattr(value, "item", None)):  # a NumPy scalar; numpy itself is not needed for this
+        return _plain(item())
+    return str(value)

@@ -1,0 +1,113 @@
+"""The table of all candidates, once for every format: which columns there are, and what stands in a cell."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from orchestrator.report import words
+from orchestrator.report.figures import objective, objective_evidence, on_host, ordered, place
+from orchestrator.values.results import CandidateResult, LatencyResult, QualityResult, RunResult
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cell:
+    """A figure in words, its interval or remark, and what it is sorted by (None: always last)."""
+
+    text: str = words.NONE
+    note: str = ""
+    order: float | str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Column:
+    """One figure of every candidate.
+
+    Attributes:
+        evidence: "measured", "estimated", "simulated", or "" where there is nothing to confuse.
+    """
+
+    title: str
+    evidence: str = ""
+    cell: Callable[[CandidateResult], Cell]
+
+
+def columns(run: RunResult) -> list[Column]:
+    """The figure columns of this run; one that would be empty for every candidate is left out."""
+    metric = words.line(run.task.metric)
+    evidence = words.EVIDENCE.get(objective_evidence(run) or "", "")
+    here = objective_evidence(run) == "measured-on-host"
+    there = "this host" if here else place(run)
+    listed = [
+        Column(title=f"{metric}, validation", cell=lambda c: _quality(metric, _validation(c))),
+        Column(title=f"{metric} minus the original's", cell=lambda c: _difference(metric, c)),
+        Column(title=f"{metric}, test", cell=lambda c: _quality(metric, c.quality.test if c.quality else None)),
+        Column(title=f"latency on {there}", evidence=evidence, cell=lambda c: _latency(objective(run, c))),
+        Column(title=f"ratio to the original, {there}", evidence=evidence, cell=lambda c: _ratio(objective(run, c))),
+    ]
+    if not here:
+        listed += [
+            Column(title="latency on this host", evidence="measured", cell=lambda c: _latency(on_host(c))),
+            Column(title="ratio to the original, this host", evidence="measured", cell=lambda c: _ratio(on_host(c))),
+        ]
+    listed += [
+        Column(title="file", cell=lambda c: _amount(words.size, c.artifact.size_bytes if c.artifact else None)),
+        Column(title="compressed", cell=lambda c: _amount(words.size, c.compressed_bytes)),
+        Column(title="MACs", cell=lambda c: _amount(words.count, c.macs)),
+        Column(title="parameters", cell=lambda c: _amount(words.count, c.parameters)),
+        Column(title="peak memory", cell=lambda c: _amount(words.size, c.peak_memory_bytes)),
+        Column(title="gains", cell=_gains),
+    ]
+    return [column for column in listed if any(column.cell(c).order is not None for c in ordered(run))]
+
+
+def approximate(latency: LatencyResult) -> str:
+    """The latency in words, with the sign of approximation unless it was measured."""
+    sign = "" if latency.evidence.startswith("measured") else "~ "
+    return sign + words.milliseconds(latency.median_ms)
+
+
+def _validation(candidate: CandidateResult) -> QualityResult | None:
+    return candidate.quality.validation if candidate.quality else None
+
+
+def _quality(metric: str, figure: QualityResult | None) -> Cell:
+    if figure is None:
+        return Cell()
+    text = words.quality(metric, figure.value, figure.examples)
+    return Cell(text=text, note=words.quality_span(metric, figure), order=figure.value)
+
+
+def _difference(metric: str, candidate: CandidateResult) -> Cell:
+    figure = _validation(candidate)
+    if figure is None or figure.difference is None:
+        return Cell()
+    return Cell(
+        text=words.difference(metric, figure.difference, figure.examples),
+        note=words.difference_span(metric, figure.difference, figure.examples),
+        order=figure.difference.value,
+    )
+
+
+def _latency(latency: LatencyResult | None) -> Cell:
+    if latency is None:
+        return Cell()
+    note = words.span(latency.low_ms, latency.high_ms, latency.median_ms)
+    if latency.disturbed:
+        note += " disturbed"
+    return Cell(text=approximate(latency), note=note, order=latency.median_ms)
+
+
+def _ratio(latency: LatencyResult | None) -> Cell:
+    if latency is None or latency.ratio is None:
+        return Cell()
+    ratio = latency.ratio
+    return Cell(text=f"{ratio.value:.2f}", note=words.ratio_span(ratio), order=ratio.value)
+
+
+def _amount(show: Callable[[int | None], str], value: int | None) -> Cell:
+    return Cell(text=show(value), order=value)
+
+
+def _gains(candidate: CandidateResult) -> Cell:
+    if candidate.gains is None:
+        return Cell()
+    return Cell(text="yes", order=1.0) if candidate.gains else Cell(text="no gain", order=0.0)

@@ -1,0 +1,98 @@
+"""The summary at the end of a search, on the terminal."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.report import words
+from orchestrator.report.figures import objective, objective_evidence, objective_label, on_host, ordered, role
+from orchestrator.report.headline import headline
+from orchestrator.report.table import approximate
+from orchestrator.values.results import CandidateResult, LatencyResult, RunResult
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+ROWS = 10
+# For terminals that are not UTF-8.
+ASCII = str.maketrans({"→": ">", "−": "-", "±": "+-", "–": "-", "★": "*", "…": "~"})  # noqa: RUF001
+
+
+def print_summary(run: RunResult, console: "Console", folder: Path) -> None:
+    """Print the front with the baseline first and the recommended one marked, the reason, and where the files are."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    def text(content: str, style: str = "") -> Text:
+        plain = words.clean(content)
+        return Text(plain if console.encoding.startswith("utf") else plain.translate(ASCII), style=style)
+
+    host = objective_evidence(run) != "measured-on-host" and any(on_host(c) for c in (run.baseline, *run.candidates))
+    rows, left_out = _rows(run)
+    wide = console.width >= 100
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, collapse_padding=not wide)
+    table.add_column(text("candidate"), overflow="fold")
+    table.add_column(text(f"{words.line(run.task.metric)}\nvalidation"), justify="right", no_wrap=True)
+    table.add_column(text("latency\n" + objective_label(run).replace(", ", ",\n", 1)), justify="right")
+    if host:
+        table.add_column(text("latency\nmeasured,\nthis host"), justify="right")
+    table.add_column(text("file"), justify="right", no_wrap=True)
+    for candidate in rows:
+        best = candidate.id == run.recommended
+        style = "bold green" if best else "dim" if candidate.id == run.baseline.id else ""
+        name = text(f"★ {candidate.id} recommended" if best else candidate.id)
+        name.append_text(text(_steps(candidate, wide), "not bold dim"))
+        cells = [_quality(run, candidate), _time(objective(run, candidate))]
+        if host:
+            # A narrow terminal has no room for the interval of a figure that decides nothing.
+            cells.append(_time(on_host(candidate), interval=wide))
+        cells.append(words.size(candidate.artifact.size_bytes if candidate.artifact else None))
+        table.add_row(name, *map(text, cells), style=style)
+    console.print(table)
+    if left_out:
+        console.print(text(f"{left_out} more on the front, in the report", "dim"))
+    failed = sum(role(run, candidate) == "failed" for candidate in run.candidates)
+    if failed:
+        console.print(text(f"{failed} of {len(run.candidates)} candidates failed; the report says why", "dim"))
+    console.print(text(headline(run), "bold"))
+    if run.reason:
+        console.print(text(words.line(run.reason, 1000)))
+    console.print()
+    console.print(text(f"report       {folder / 'report.html'}"), soft_wrap=True)
+    if run.recommended is not None:
+        console.print(text(f"recommended  {folder / 'recommended'}"), soft_wrap=True)
+
+
+def _rows(run: RunResult) -> tuple[list[CandidateResult], int]:
+    """The baseline, then the front from fast to slow, and how many of the front found no room."""
+    front = [candidate for candidate in ordered(run)[1:] if candidate.id in (*run.front, run.recommended)]
+    # `ordered` puts the recommended one first, so it is never among those that are left out.
+    kept = front[: ROWS - 1]
+
+    def time(candidate: CandidateResult) -> float:
+        latency = objective(run, candidate)
+        return latency.median_ms if latency else float("inf")
+
+    return [run.baseline, *sorted(kept, key=time)], len(front) - len(kept)
+
+
+def _steps(candidate: CandidateResult, wide: bool) -> str:
+    """The recipe below the candidate's name: in one line, or a line for each step."""
+    if not candidate.recipe:
+        return ""
+    recipe = words.recipe_words(candidate.recipe, parameters=False)
+    return "\n" + (recipe if wide else recipe.replace(" → ", "\n→ "))
+
+
+def _quality(run: RunResult, candidate: CandidateResult) -> str:
+    if candidate.quality is None:
+        return words.NONE
+    figure, metric = candidate.quality.validation, run.task.metric
+    return f"{words.quality(metric, figure.value, figure.examples)}\n{words.quality_span(metric, figure)}"
+
+
+def _time(latency: LatencyResult | None, *, interval: bool = True) -> str:
+    if latency is None:
+        return words.NONE
+    span = words.span(latency.low_ms, latency.high_ms, latency.median_ms)
+    return f"{approximate(latency)}\n{span}" if interval else approximate(latency)

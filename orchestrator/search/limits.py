@@ -1,0 +1,29 @@
+"""Limits: by how much a candidate breaks each, as Optuna's constraints want it (zero or less is kept)."""
+
+from orchestrator.values.results import CandidateResult
+from orchestrator.values.target import Limits
+
+
+def excesses(candidate: CandidateResult, baseline: CandidateResult, limits: Limits, direction: str) -> dict[str, float]:
+    """For each limit that is set, the excess relative to the limit (of a drop: in the metric's own unit); <= 0 where it is kept."""
+    found: dict[str, float] = {}
+    if candidate.quality is None or candidate.artifact is None or baseline.quality is None:
+        return found
+    if limits.max_latency_ms is not None:
+        found["max_latency"] = candidate.latency[0].median_ms / limits.max_latency_ms - 1
+    if limits.max_size_bytes is not None:
+        found["max_size"] = candidate.artifact.size_bytes / limits.max_size_bytes - 1
+    if limits.max_memory_bytes is not None and candidate.peak_memory_bytes is not None:
+        found["max_memory"] = candidate.peak_memory_bytes / limits.max_memory_bytes - 1
+    sign = 1.0 if direction == "maximize" else -1.0
+    value = candidate.quality.validation.value
+    if limits.max_drop is not None:
+        found["max_drop"] = sign * (baseline.quality.validation.value - value) - limits.max_drop - 1e-12
+    if limits.min_quality is not None:
+        found["min_quality"] = sign * (limits.min_quality - value)
+    return found
+
+
+def kept(candidate: CandidateResult, baseline: CandidateResult, limits: Limits, direction: str) -> bool:
+    """Whether a candidate keeps every limit."""
+    return all(value <= 0 for value in excesses(candidate, baseline, limits, direction).values())

@@ -1,0 +1,86 @@
+"""Ready-made searches: TOML files that fix budget, sampler and methods."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from orchestrator.errors import InputError, ProfileError, unknown
+from orchestrator.values.units import parse_bytes, parse_seconds
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SearchSettings:
+    """One search.
+
+    Attributes:
+        trials: Candidates after which the search ends; None: no limit.
+        timeout: Budget of the whole command ("4m"); None: no limit.
+        candidate_timeout: Time that one candidate's build may take; None: a quarter of the timeout.
+        memory: Memory that a build or a measurement may take ("8GB"); None: three quarters of what is free at the start.
+        training: Whether methods that train take part.
+        methods: The methods that take part; None: all that are installed.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 read by pydantic
+
+    schema: Literal[1]
+    name: str
+    title: str
+    sampler: str = "tpe"
+    trials: int | None = None
+    timeout: str | None = None
+    candidate_timeout: str | None = None
+    memory: str | None = None
+    training: bool = True
+    methods: tuple[str, ...] | None = None
+
+    @property
+    def timeout_s(self) -> float | None:
+        """The budget in seconds."""
+        return None if self.timeout is None else parse_seconds(self.timeout, f"search '{self.name}': timeout")
+
+    @property
+    def candidate_timeout_s(self) -> float | None:
+        """One candidate's share in seconds."""
+        if self.candidate_timeout is None:
+            return None
+        return parse_seconds(self.candidate_timeout, f"search '{self.name}': candidate_timeout")
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The memory limit in bytes."""
+        return None if self.memory is None else parse_bytes(self.memory, f"search '{self.name}': memory")
+
+
+_ADAPTER = TypeAdapter(SearchSettings)
+
+
+def load_settings(reference: str, files: Mapping[str, Path]) -> SearchSettings:
+    """A search by name or by file.
+
+    Raises:
+        InputError: unknown name, unreadable file, unknown key or wrong value, in one line.
+    """
+    if not reference.endswith(".toml") and reference not in files:
+        raise InputError(unknown("search", reference, files) + "; or give a FILE.toml")
+    path = files.get(reference, Path(reference))
+    try:
+        settings: SearchSettings = _ADAPTER.validate_python(tomllib.loads(path.read_text("utf-8")))
+    except OSError as error:
+        raise InputError(f"search file '{path}' cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ProfileError(f"search file '{path}' is no valid TOML: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            raise ProfileError(f"search file '{path}': {unknown('key', key, SearchSettings.__dataclass_fields__)}") from None
+        raise ProfileError(f"search file '{path}', key '{key}': {first['msg']}, but got {first.get('input')!r:.60}") from None
+    if settings.trials is not None and settings.trials < 1:
+        raise ProfileError(f"search file '{path}': trials >= 1 must hold, but got {settings.trials}")
+    _ = settings.timeout_s, settings.candidate_timeout_s, settings.memory_bytes  # their own errors now, not in the middle
+    return settings

@@ -1,0 +1,96 @@
+"""The Optuna study: one file in the run directory, or a storage that the user names."""
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from orchestrator.errors import InputError
+from orchestrator.values.results import CandidateResult
+
+CANDIDATE_ATTRIBUTE = "candidate"
+OBJECTIVES = ("quality", "latency_ms", "size_bytes")
+
+
+def open_study(path: Path, storage: str | None, sampler: Any, direction: str, name: str) -> optuna.Study:
+    """The study of a run, made where it is not there yet.
+
+    Args:
+        path: The journal file, for a run without a storage of its own.
+        storage: A database URL, or None.
+        direction: Of the quality; latency and size are minimised.
+
+    Raises:
+        InputError: the storage cannot be opened.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    backend: BaseStorage
+    if storage is None:
+        _repair(path)
+        backend = JournalStorage(JournalFileBackend(str(path)))
+    else:
+        try:
+            backend = RDBStorage(storage)
+        except Exception as error:  # SQLAlchemy's and the drivers' errors share no base
+            text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise InputError(f"--storage '{storage}' cannot be opened: {text}") from None
+    quality = StudyDirection.MAXIMIZE if direction == "maximize" else StudyDirection.MINIMIZE
+    study = optuna.create_study(
+        study_name=name,
+        storage=backend,
+        sampler=sampler,
+        directions=[quality, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE],
+        load_if_exists=True,
+    )
+    study.set_metric_names(list(OBJECTIVES))
+    return study
+
+
+def _repair(path: Path) -> None:
+    """Undo what a killed process left: half a line at the journal's end, and its lock. The run directory's own lock is held."""
+    path.with_name(path.name + ".lock").unlink(missing_ok=True)
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        with path.open("r+b") as file:
+            file.truncate(whole)
+
+
+def settle(study: optuna.Study, candidates: dict[str, CandidateResult], constraints: dict[str, dict[str, float]]) -> int:
+    """After a run was killed: tell trials whose candidate was kept, ask the others again. Returns how many were asked again.
+
+    Args:
+        constraints: For each candidate id its constraint values.
+    """
+    again = 0
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        identifier = trial.user_attrs.get(CANDIDATE_ATTRIBUTE)
+        candidate = candidates.get(identifier) if identifier else None
+        if candidate is not None and candidate.trial == trial.number:
+            tell(study, trial, candidate, constraints.get(candidate.id, {}))
+            continue
+        study.tell(trial.number, state=TrialState.FAIL)
+        if trial.params:
+            study.enqueue_trial(dict(trial.params), skip_if_exists=False)
+            again += 1
+    return again
+
+
+def tell(
+    study: optuna.Study, trial: "optuna.Trial | FrozenTrial", candidate: CandidateResult, constraints: dict[str, float]
+) -> None:
+    """Tell Optuna what came of a trial: its objectives and constraints, or that it failed."""
+    if candidate.state != "complete" or candidate.quality is None or candidate.artifact is None:
+        study.tell(trial.number, state=TrialState.FAIL)
+        return
+    live = optuna.Trial(study, trial._trial_id)
+    for key, value in constraints.items():
+        live.set_constraint(key, value)
+    values = [candidate.quality.validation.value, candidate.latency[0].median_ms, float(candidate.artifact.size_bytes)]
+    study.tell(trial.number, values)

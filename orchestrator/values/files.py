@@ -1,0 +1,28 @@
+"""Writing a file so that a reader, at any moment, finds the old content or the new one and never half of it."""
+
+import os
+import secrets
+from pathlib import Path
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write `data` to `path` at once: a temporary name in the same folder, flushed to the disk, then renamed.
+
+    Args:
+        path: Where to; its folder must exist. What is there already is replaced.
+        data: The whole content; text is encoded as UTF-8.
+
+    Raises:
+        OSError: The disk is full, the folder is missing or read-only, ...; `path` is then as it was before.
+    """
+    content = data.encode() if isinstance(data, str) else data
+    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        # "x" and not mkstemp: the file gets the permissions of the user's umask, not 0600.
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,87 @@
+"""Recovery training with the original as the teacher: Hinton et al. 2015, "Distilling the Knowledge in a Neural Network"."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+from orchestrator.plugin import (
+    BuildContext,
+    Choice,
+    MethodError,
+    Need,
+    Number,
+    Parameter,
+    ParameterValue,
+    Refused,
+    TorchMethod,
+    narrowed,
+)
+
+if TYPE_CHECKING:
+    from torch import nn
+
+STEPS = 2
+"""The search tries the least, the middle and the most epochs that the budget pays for."""
+
+
+class Distillation(TorchMethod):
+    """Trains a network that was pruned or shortened until it answers like the original again.
+
+    Classifiers learn the original's softened class probabilities, mixed with the labels where there are any; other networks
+    learn all of its floating-point outputs. Neither needs labels.
+    """
+
+    name = "distillation"
+    version = 1
+    family = "distillation"
+    summary = "Recovery training with the original as the teacher (Hinton et al. 2015)."
+    parameters: ClassVar[tuple[Parameter, ...]] = (
+        Number(
+            name="epochs",
+            help="passes over the train split; fractions are served",
+            low=1,
+            high=10,
+            step=4.5,
+            default=1,
+            bounds=(0.001, 1000),
+        ),
+        Choice(
+            name="learning_rate",
+            help="peak of the schedule",
+            choices=(0.001, 0.0003, 0.003),
+        ),
+        Choice(name="temperature", help="temperature of both softmax functions; for classifiers", choices=(4.0, 2.0)),
+        Choice(name="label_weight", help="share of the task's own loss, the rest is the teacher's", choices=(0.0, 0.3)),
+    )
+    needs = frozenset({Need.TRAIN})
+    after = frozenset({"morphology", "pruning"})
+    requires = frozenset({"morphology", "pruning"})
+
+    def offer(self, model: "nn.Module", parameters: tuple[Parameter, ...], context: BuildContext) -> tuple[Parameter, ...]:
+        least, most = context.epochs
+        if most <= 0:
+            raise Refused(f"{self.name}: the budget pays for no training; give the search more time")
+        least = min(max(least, 0.001), most)
+        changes: dict[str, dict[str, object]] = {
+            "epochs": {"low": least, "high": most, "step": max((most - least) / STEPS, 1e-3), "default": least}
+        }
+        if context.task.classes is None:
+            changes["temperature"] = {"choices": (4.0,)}  # without classes there is no softmax
+        if "train" not in context.task.labelled or context.task_loss is None:
+            changes["label_weight"] = {"choices": (0.0,)}
+        return narrowed(parameters, **changes)
+
+    def transform(self, model: "nn.Module", parameters: Mapping[str, ParameterValue], context: BuildContext) -> "nn.Module":
+        if context.original is None:
+            raise MethodError(f"{self.name}: the task has no torch network to learn from")
+        from orchestrator_distillation.losses import TeacherLoss
+
+        loss = TeacherLoss(
+            context.original,
+            context.forward,
+            classes=context.task.classes,
+            temperature=float(parameters["temperature"]),
+            task_loss=context.task_loss,
+            label_weight=float(parameters["label_weight"]),
+        )
+        context.train(model, epochs=float(parameters["epochs"]), loss=loss, learning_rate=float(parameters["learning_rate"]))
+        return model

@@ -1,0 +1,130 @@
+"""Profiles: the built-in ones are legal, and every broken one is told in one line that says where and how to mend it."""
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import ProfileError
+from orchestrator.hardware.loading import load_profile, resolve_profile
+from orchestrator.hardware.probe import probe_host
+
+BUILT_IN = {p.stem: p for p in (Path(__file__).parents[2] / "hardware_profiles").glob("*.toml")}
+
+
+def message(reference: str, files: dict[str, Path] | None = None) -> str:
+    with pytest.raises(ProfileError) as caught:
+        load_profile(reference, files or {})
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def broken(folder: Path, text: str) -> str:
+    path = folder / "board.toml"
+    path.write_text(text)
+    return message(str(path)).removeprefix(str(path))
+
+
+@pytest.mark.parametrize("name", sorted(BUILT_IN))
+def test_built_in_profile_keeps_the_schema_when_loaded(name: str) -> None:
+    profile = load_profile(name, BUILT_IN)
+    assert profile.name == name
+    assert profile.limits is not None
+    for cost in profile.cost_models:
+        support = profile.runtime(cost.runtime)
+        assert support is not None
+        assert set(support.formats) <= set(cost.macs_per_second)
+
+
+def test_built_in_profiles_cover_edge_mobile_and_gpu_when_listed() -> None:
+    assert {load_profile(name, BUILT_IN).kind for name in BUILT_IN} >= {"edge", "mobile", "gpu"}
+
+
+def test_profile_is_found_when_named_by_alias_or_path() -> None:
+    by_name = load_profile("raspberry-pi-4", BUILT_IN)
+    assert load_profile("raspberry-pi", BUILT_IN) == by_name
+    assert load_profile(str(BUILT_IN["raspberry-pi-4"]), {}) == by_name
+    assert by_name.runtime("onnxruntime").threads == 4  # type: ignore[union-attr]
+
+
+def test_host_is_probed_when_it_is_the_target() -> None:
+    assert resolve_profile("host", BUILT_IN).name == "host"
+    described = load_profile("nvidia-t4", BUILT_IN)
+    assert resolve_profile("host", BUILT_IN, probe=lambda: described) is described
+
+
+def test_unknown_name_gets_the_nearest_ones_when_misspelt() -> None:
+    assert "did you mean raspberry-pi" in message("raspbery-pi", BUILT_IN)
+    assert "unknown target 'hosst'; did you mean host?" in message("hosst", BUILT_IN)
+
+
+def test_two_profiles_are_both_named_when_they_share_an_alias(tmp_path: Path, profile_text: str) -> None:
+    (tmp_path / "one.toml").write_text(profile_text)
+    (tmp_path / "two.toml").write_text(profile_text.replace('name = "board"', 'name = "other"'))
+    text = message("board", {"one": tmp_path / "one.toml", "two": tmp_path / "two.toml"})
+    assert "'plank'" in text
+    assert "one.toml" in text
+    assert "two.toml" in text
+
+
+def test_broken_file_stops_nobody_else_when_another_profile_is_asked_for(tmp_path: Path, profile_text: str) -> None:
+    (tmp_path / "good.toml").write_text(profile_text)
+    (tmp_path / "bad.toml").write_text("name = ")
+    files = {"good": tmp_path / "good.toml", "bad": tmp_path / "bad.toml"}
+    assert load_profile("board", files).title == "A board"
+    assert "not valid TOML" in message("bad", files)
+
+
+def test_valid_profile_loads_when_nothing_is_broken(tmp_path: Path, profile_text: str) -> None:
+    (tmp_path / "board.toml").write_text(profile_text)
+    assert load_profile(str(tmp_path / "board.toml"), {}).clusters[0].clock_hz == 1.5e9
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("clock_hz =", "clock_herz =", ":13: clusters[0].clock_herz: unknown key 'clock_herz'; did you mean clock_hz"),
+        ("kind =", "knd =", ":4: knd: unknown key 'knd'; did you mean kind?"),
+        ("depthwise_share =", "depthwise =", "cost_models[0].depthwise: unknown key 'depthwise'; did you mean depthwise_share"),
+        ('source = "sheet"', 'source = "shet"', ":15: clusters[0].source: unknown source 'shet'; did you mean sheet?"),
+        ("clock_hz = 1.5e9", "clock_hz = -1.5e9", ":13: clusters[0].clock_hz: must be greater than 0, but got -1500000000.0"),
+        ("clock_hz = 1.5e9", "clock_hz = inf", "clusters[0].clock_hz: must be a finite number"),
+        ("cores = 4", "cores = 0", "clusters[0].cores: must be greater than or equal to 1, but got 0"),
+        ("cores = 4", 'cores = "4"', "clusters[0].cores: must be a valid integer, but got '4'"),
+        ("1_000_000", "1e6", "memory.size_bytes: must be a valid integer, but got 1000000.0; write 1000000"),
+        ("cores = 4\n", "", ":10: clusters[0].cores: the key 'cores' is missing; add it"),
+        ("error = 1.5", "error = 0.5", "cost_models[0].error: must be greater than or equal to 1, but got 0.5"),
+        ("[1.8, 2.5", "[0, 2.5", "cost_models[0].thread_speedup[0]: must be greater than 0, but got 0"),
+        ("float32 = 1e9", "float23 = 1e9", "did you mean 'float32'?"),
+        ('"u8s8"', '"u8u9"', "did you mean 'u8u8'?"),
+        ('runtime = "onnxruntime"', 'runtime = "onnxrt"', "cost_models[0].runtime: unknown runtime 'onnxrt'; did you mean onnx"),
+        ("threads = 4", "threads = 5", "runtimes[0].threads: threads <= 4, the cores of all clusters, must hold, but got 5"),
+        ('int8_schemes = ["u8s8"]\n', "", "int8_schemes must be given exactly when formats list 'int8'"),
+        ('["plank"]', '["plank", "plank"]', "aliases: a name must stand once"),
+        ('["plank"]', '["host"]', "aliases: 'host' cannot name a profile"),
+        ("schema = 1", "schema = 2", ":1: schema: must be 1, but got 2"),
+        ('kind = "edge"', 'kind = "edge', ": not valid TOML: Illegal character '\\n' (at line 4"),
+    ],
+)  # fmt: skip
+def test_broken_profile_is_told_in_one_line_when_loaded(
+    tmp_path: Path, profile_text: str, old: str, new: str, expected: str
+) -> None:
+    assert old in profile_text
+    assert expected in broken(tmp_path, profile_text.replace(old, new, 1))
+
+
+def test_missing_file_is_named_when_loaded(tmp_path: Path) -> None:
+    assert message(str(tmp_path / "none.toml")).endswith("none.toml: there is no such file")
+    (tmp_path / "folder.toml").mkdir()
+    assert "cannot be read (Is a directory)" in message(str(tmp_path / "folder.toml"))
+
+
+def test_file_in_another_encoding_is_told_when_loaded(tmp_path: Path) -> None:
+    (tmp_path / "latin.toml").write_bytes('title = "Gerät"'.encode("latin-1"))
+    assert "not UTF-8" in message(str(tmp_path / "latin.toml"))
+
+
+def test_probed_profile_could_stand_in_a_file_when_its_sources_are_checked() -> None:
+    profile = probe_host()
+    named = {profile.memory.source, *(c.source for c in profile.clusters), *(r.source for r in profile.runtimes)}
+    assert named <= set(profile.sources)

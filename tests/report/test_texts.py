@@ -1,0 +1,153 @@
+"""The card, the Markdown table, the terminal and the words that all of them use."""
+
+import dataclasses
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from rich.console import Console
+
+from orchestrator.report import words
+from orchestrator.report.card import render_card
+from orchestrator.report.formats import FORMATS
+from orchestrator.report.terminal import print_summary
+from orchestrator.values.results import Difference, RunResult
+
+
+def printed(run: RunResult, width: int = 80, encoding: str = "utf-8") -> str:
+    file = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    print_summary(run, Console(file=file, width=width, force_terminal=False), Path("runs/digits"))
+    file.flush()
+    file.seek(0)
+    return file.read()
+
+
+def tiny_model(path: Path) -> None:
+    """Two inputs of different types, one with a dynamic batch."""
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 1, 8, 8])
+    mask = helper.make_tensor_value_info("mask", TensorProto.INT64, [1])
+    outputs = [
+        helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 1, 8, 8]),
+        helper.make_tensor_value_info("kept", TensorProto.INT64, [1]),
+    ]
+    nodes = [helper.make_node("Relu", ["image"], ["scores"]), helper.make_node("Identity", ["mask"], ["kept"])]
+    graph = helper.make_graph(nodes, "tiny", [image, mask], outputs)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+
+
+def test_code_of_the_card_runs(
+    digits_run: RunResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_model(tmp_path / "model.onnx")
+    monkeypatch.chdir(tmp_path)
+    found = re.search(r"```python\n(.*?)```", render_card(digits_run, digits_run.candidate("5be27f6a10")), re.S)
+    assert found is not None
+    names: dict[str, object] = {}
+    exec(found.group(1), names)  # noqa: S102 - that it runs is what is tested
+    assert capsys.readouterr().out.split("\n")[:2] == ["scores (1, 1, 8, 8) float32", "kept (1,) int64"]
+    assert isinstance(names["inputs"], dict)
+    assert names["inputs"]["mask"].dtype == np.int64
+
+
+def test_card_gives_every_figure_its_evidence(digits_run: RunResult) -> None:
+    card = render_card(digits_run, digits_run.candidate("5be27f6a10"))
+    assert "| latency, estimated, raspberry-pi-4 (onnxruntime, 1 thread) | ~ 1.12 ms |" in card
+    assert "| latency, measured, this host (onnxruntime, 1 thread) | 0.204 ms |" in card
+    assert "test split (360 examples) | 97.7 %" in card
+    assert "   - ratio: 0.3" in card
+    assert digits_run.candidate("5be27f6a10").artifact.digest in card  # type: ignore[union-attr]
+    assert digits_run.task.digest in card
+
+
+def test_card_of_a_bare_candidate_and_of_another_format(digits_run: RunResult, empty_run: RunResult) -> None:
+    assert "Nothing was measured." in render_card(empty_run, empty_run.baseline)
+    best = digits_run.candidate("5be27f6a10")
+    assert best.artifact is not None
+    other = dataclasses.replace(best, artifact=dataclasses.replace(best.artifact, path="a/model.tflite", runtime="litert"))
+    assert "`model.tflite` is in the format of the runtime litert" in render_card(digits_run, other)
+
+
+def test_markdown_holds_the_table_and_no_html(digits_run: RunResult) -> None:
+    text = FORMATS["markdown"](digits_run)
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(rows) == 2 + 1 + len(digits_run.candidates)
+    assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1
+    assert "latency on Raspberry Pi 4 (estimated)" in rows[0]
+    assert "latency on this host (measured)" in rows[0]
+    assert "<script" not in text
+
+
+@pytest.mark.parametrize("name", ["digits_run", "empty_run", "failed_run", "host_run"])
+@pytest.mark.parametrize("form", sorted(FORMATS))
+def test_every_format_renders_every_run(name: str, form: str, request: pytest.FixtureRequest) -> None:
+    assert FORMATS[form](request.getfixturevalue(name)).endswith("\n")
+
+
+@pytest.mark.parametrize("name", ["digits_run", "empty_run", "failed_run", "host_run"])
+@pytest.mark.parametrize("width", [40, 80, 140])
+def test_terminal_keeps_to_its_width(name: str, width: int, request: pytest.FixtureRequest) -> None:
+    text = printed(request.getfixturevalue(name), width)
+    assert all(len(line) <= width for line in text.splitlines())
+    assert str(Path("runs/digits/report.html")) in text
+
+
+def test_terminal_is_readable_at_80_columns(digits_run: RunResult) -> None:
+    lines = printed(digits_run).splitlines()
+    text = "\n".join(lines)
+    for whole in ("★ 5be27f6a10 recommended", "→ recovery-distillation", "~ 1.12 ms", "[0.87, 1.42]", "0.204 ms"):
+        assert whole in text
+    assert "estimated" in text
+    assert "measured" in text
+    order = [text.index(name) for name in ("baseline", "c7714d0e93", "5be27f6a10", "3fa1c09b2e", "a90d11e7c4")]
+    assert order == sorted(order), "the baseline first, then from fast to slow"
+    assert str(Path("runs/digits/recommended")) in text
+
+
+def test_terminal_leaves_out_what_finds_no_room_but_not_the_recommended(digits_run: RunResult) -> None:
+    many = [
+        dataclasses.replace(digits_run.candidates[0], id=f"c{number:09d}", latency=digits_run.candidates[4].latency)
+        for number in range(30)
+    ]
+    run = dataclasses.replace(
+        digits_run, candidates=[*many, *digits_run.candidates], front=[*(c.id for c in many), *digits_run.front]
+    )
+    text = printed(run)
+    assert "25 more on the front" in text
+    assert "★ 5be27f6a10" in text
+
+
+def test_terminal_that_is_not_utf8_and_hostile_texts(digits_run: RunResult) -> None:
+    text = printed(dataclasses.replace(digits_run, reason="[bold]x[/nonsense] \x1b[2J"), encoding="ascii")
+    assert "* 5be27f6a10" in text
+    assert "[bold]x[/nonsense]" in text
+    assert "\x1b" not in text
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (words.milliseconds(0.6312), "0.631 ms"),
+        (words.milliseconds(1234.5), "1,234 ms"),
+        (words.milliseconds(None), words.NONE),
+        (words.size(812), "812 bytes"),
+        (words.size(81_300), "81.3 kB"),
+        (words.count(4_120_000), "4.12 M"),
+        (words.number(0.0), "0"),
+        (words.quality("accuracy", 0.978), "97.8 %"),
+        (words.quality("fidelity", 0.9931), "0.9931"),
+        (words.difference("accuracy", Difference(value=-0.003, low=0, high=0)), "−0.3 points"),  # noqa: RUF001
+        (words.difference("accuracy", Difference(value=-0.0001, low=0, high=0)), "±0.0 points"),
+        (words.seconds(200), "3 min 20 s"),
+        (words.seconds(0.4), "0.4 s"),
+        (words.limit_words("max_drop", 0.01, "accuracy"), "accuracy drops by at most 1 point"),
+        (words.limit_words("max_drop", 0.01, "fidelity"), "fidelity drops by at most 0.01"),
+        (words.recipe_words([]), "the original"),
+        (words.clean("a\x1b[31mb\u202ec\ud800"), "a[31mbc?"),
+    ],
+)
+def test_words(shown: str, expected: str) -> None:
+    assert shown == expected
