@@ -190,7 +190,8 @@ def _run(
     try:
         with interrupt.heard():
             prepared = engine.prepare(state, workshop)
-            run.write_state(prepared)
+            engine.baseline(prepared, workshop)
+            run.write_state(prepared)  # from here on there is something to resume
             try:
                 found = engine.finish(engine.search(prepared, workshop), workshop)
             except Interrupted:

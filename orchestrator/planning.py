@@ -2,7 +2,7 @@
 
 import importlib.metadata
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
@@ -38,7 +38,7 @@ class SearchOptions:
     search: str = "quick"
     trials: int | None = None
     timeout_s: float | None = None
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
     methods: tuple[str, ...] = ()
     without_methods: tuple[str, ...] = ()
     runtimes: tuple[str, ...] = ()

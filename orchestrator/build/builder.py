@@ -142,7 +142,8 @@ class Builder:
     def _network(self, steps: tuple[Step, ...], folder: Path) -> nn.Module:
         """The network after those steps, from the longest prefix that is kept; never to be changed by the caller."""
         if not steps:
-            return self._original()
+            original: nn.Module = self._original()
+            return original
         key = Recipe(steps=steps).digest
         if key in self._networks:
             self._networks.move_to_end(key)
@@ -154,7 +155,7 @@ class Builder:
         module = copy.deepcopy(self._network(steps[:-1], folder))
         self._report(step.method, 0.0)
         context = self._context(folder, step.method)
-        made = _guarded(step.method, partial(method.transform, module, step.parameters, context)).eval()
+        made: nn.Module = _guarded(step.method, partial(method.transform, module, step.parameters, context)).eval()
         self._networks[key] = made
         while len(self._networks) > KEPT_NETWORKS:
             dropped, _ = self._networks.popitem(last=False)

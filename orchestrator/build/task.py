@@ -111,7 +111,7 @@ def _try(source: "nn.Module | OnnxModel", example: dict[str, np.ndarray], refere
         else:
             with torch.no_grad():
                 found = network.tensors(network.forward(source, network.as_tensors(example)))
-            outputs = {name: tensor.float().numpy() if tensor.is_floating_point() else tensor.numpy() for name, tensor in found.items()}
+            outputs = {n: (t.float() if t.is_floating_point() else t).numpy() for n, t in found.items()}
     except InputError:
         raise
     except Exception as error:  # the user's forward may raise anything

@@ -42,6 +42,7 @@ class Workshop:
     def __init__(self, request: PrepareRequest, *, memory_bytes: int, folder: Path, progress: Progress) -> None:
         self._request, self._memory_bytes, self._folder, self._progress = request, memory_bytes, folder, progress
         self._process: GuardedProcess | None = None
+        self._doing = "start"
 
     def prepare(self) -> PrepareReply:
         """Load and check the task.
@@ -91,32 +92,40 @@ class Workshop:
             self._process.kill()
             self._process = None
 
-    def _ask(self, name: str, timeout_s: float, **arguments: Any) -> dict[str, Any]:
+    def _ask(self, request: str, timeout_s: float, **arguments: Any) -> dict[str, Any]:
         if self._process is None or not self._process.alive:
             self.close()
-            environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1"}
+            # OpenMP's threads spin while they wait: beside any other busy process that made training 20 times slower.
+            environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1"}
             self._process = GuardedProcess(
                 [sys.executable, "-m", "orchestrator.build.worker"], environment, self._folder
             )
-            if name != "prepare":
+            if request != "prepare":
                 self._send("prepare", PREPARE_TIMEOUT_S, as_json(PREPARE, self._request))
         try:
-            return self._send(name, timeout_s, arguments)
+            return self._send(request, timeout_s, arguments)
         except Interrupted:
             self.close()
             raise
 
-    def _send(self, name: str, timeout_s: float, arguments: dict[str, Any]) -> dict[str, Any]:
+    def _hear(self, event: dict[str, Any]) -> None:
+        self._doing = event["what"]
+        self._progress(event["what"], event["done"])
+
+    def _send(self, request: str, timeout_s: float, arguments: dict[str, Any]) -> dict[str, Any]:
+        self._doing = request
         if self._process is None:
             raise JobFailed("crash", "the build worker is gone")
         try:
             return self._process.request(
-                {"do": name, **arguments},
+                {"do": request, **arguments},
                 timeout_s=timeout_s,
                 memory_bytes=self._memory_bytes,
-                on_event=lambda event: self._progress(event["what"], event["done"]),
+                on_event=self._hear,
             )
         except JobFailed as failure:
+            if failure.step is None:
+                failure.step = self._doing  # a process that died cannot say what it was doing
             if failure.kind == "input":
                 raise InputError(str(failure)) from failure
             if failure.kind == "surroundings":

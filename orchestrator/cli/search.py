@@ -16,7 +16,7 @@ EXIT_NOTHING_MEETS_THE_LIMITS = 1
 @click.option("--data", metavar="REF", help="file.py:factory, package.module:factory or arrays.npz [default: the digits task].")
 @click.option("--metric", metavar="NAME|file.py:function", help="Quality [default: accuracy, without labels fidelity].")
 @click.option("--loss", metavar="NAME|file.py:function", help="Training loss f(outputs, labels) [default: cross entropy].")
-@click.option("--search", "search_name", default="quick", show_default=True, metavar="NAME|FILE.toml", help="A ready-made search.")
+@click.option("--search", "search_name", default="quick", show_default=True, metavar="NAME|FILE.toml", help="Ready-made search.")
 @shared.budget
 @click.option("--max-latency", metavar="TIME", help="Limit, e.g. 20ms.")
 @click.option("--max-size", metavar="SIZE", help="Limit of the file, e.g. 500kB.")
@@ -32,11 +32,11 @@ EXIT_NOTHING_MEETS_THE_LIMITS = 1
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Everything random starts from it.")
 @click.option("--output", type=click.Path(path_type=Path), metavar="DIR", help="The run directory [default: a new one in runs/].")
 @click.option("--storage", metavar="URL", help="Database of the Optuna study [default: a file in the run directory].")
-@click.option("--input-shape", "input_shape", multiple=True, metavar="NAME=1,3,32,32", help="Sizes for dynamic axes (repeatable).")
+@click.option("--input-shape", "input_shape", multiple=True, metavar="NAME=1,3,32,32", help="Sizes of dynamic axes (repeatable).")
 @click.option("--dry-run", is_flag=True, help="Check everything, print the search space and the plan, do nothing.")
 @click.option("--json", "as_json", is_flag=True, help="The results on stdout as one JSON document, all else on stderr.")
 @click.pass_context
-def command(context: click.Context, targets: tuple[str, ...], **said: Any) -> None:
+def command(context: click.Context, /, targets: tuple[str, ...], **said: Any) -> None:
     """Find the Pareto-optimal models for a target.
 
     Without --model and --data it runs on a built-in task (handwritten digits), so that you see what you get:

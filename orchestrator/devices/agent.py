@@ -5,17 +5,20 @@ is installed. Requests and replies are lines of JSON on standard input and on th
 at the start (what libraries print goes to standard error). It ends when its input ends.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import sys
 import time
+from typing import Any
 
 import numpy as np
 
 EXAMPLES_TIMED = 16
 
 
-def resident_bytes(key):
+def resident_bytes(key: str) -> int | None:
     """VmRSS or VmHWM (peak) of this process; None where /proc is missing."""
     try:
         with open("/proc/self/status") as status:  # noqa: PTH123
@@ -27,7 +30,7 @@ def resident_bytes(key):
     return None
 
 
-def peak_bytes():
+def peak_bytes() -> int:
     """Peak resident memory of this process, bytes."""
     peak = resident_bytes("VmHWM:")
     if peak is None:
@@ -38,7 +41,7 @@ def peak_bytes():
     return peak
 
 
-def reset_peak():
+def reset_peak() -> int:
     """Let the peak start anew, so that what the imports took is not counted as the model's."""
     try:
         with open("/proc/self/clear_refs", "w") as file:  # noqa: PTH123
@@ -51,7 +54,15 @@ def reset_peak():
 class Agent:
     """The state of the process: the loaded model and its inputs."""
 
-    def load(self, model, load, imports, inputs, threads, options):
+    def load(
+        self,
+        model: str,
+        load: str,
+        imports: list[str],
+        inputs: dict[str, str],
+        threads: int,
+        options: dict[str, Any],
+    ) -> dict[str, Any]:
         """Load the model; the memory that is there before it does not count."""
         for name in imports:
             __import__(name)
@@ -59,16 +70,16 @@ class Agent:
         self.count = len(next(iter(self.inputs.values())))
         chosen = range(min(EXAMPLES_TIMED, self.count))
         self.timed = [{name: np.array(array[i : i + 1]) for name, array in self.inputs.items()} for i in chosen]
-        namespace = {}
+        namespace: dict[str, Any] = {}
         exec(compile(load, "<runtime>", "exec"), namespace)  # noqa: S102 the runtime plugin's own code
         self.empty = reset_peak()
         self.run = namespace["load"](model, threads, options)
         self.turn = 0
         return {}
 
-    def time(self, seconds, runs):
+    def time(self, seconds: float, runs: int) -> dict[str, Any]:
         """Inferences of one example each; [[wall seconds, CPU seconds of this thread], ...]."""
-        samples = []
+        samples: list[list[float]] = []
         end = time.perf_counter() + seconds
         while len(samples) < runs:
             example = self.timed[self.turn % len(self.timed)]
@@ -82,13 +93,14 @@ class Agent:
                 break
         return {"samples": samples}
 
-    def memory(self):
+    def memory(self) -> dict[str, Any]:
         """Peak resident memory so far above that of the process before the model was loaded."""
         return {"peak_bytes": max(0, peak_bytes() - self.empty)}
 
-    def predict(self, folder, batch):
+    def predict(self, folder: str, batch: int) -> dict[str, Any]:
         """All examples through the model, each output into a .npy file."""
-        files, paths = None, []
+        files: list[Any] = []
+        paths: list[str] = []
         for start in range(0, self.count, batch):
             stop = min(start + batch, self.count)
             outputs = self.run({name: np.array(array[start:stop]) for name, array in self.inputs.items()})
@@ -96,9 +108,10 @@ class Agent:
             for k, output in enumerate(outputs):
                 if output.ndim == 0 or len(output) != stop - start:
                     raise ValueError(
-                        f"output {k} has shape {output.shape} for {stop - start} examples: its first axis must be the examples"
+                        f"output {k} has shape {output.shape} for {stop - start} examples: "
+                        "its first axis must be the examples"
                     )
-            if files is None:
+            if not files:
                 paths = [os.path.join(folder, f"output{k}.npy") for k in range(len(outputs))]  # noqa: PTH118
                 files = [
                     np.lib.format.open_memmap(path, "w+", output.dtype, (self.count, *output.shape[1:]))
@@ -111,7 +124,7 @@ class Agent:
         return {"paths": paths}
 
 
-def die_with_parent():
+def die_with_parent() -> None:
     """On Linux, have the kernel end this process when the orchestrator is killed, whatever it computes just then."""
     if sys.platform == "linux":
         import ctypes
@@ -125,7 +138,7 @@ def die_with_parent():
             pass
 
 
-def main():
+def main() -> None:
     """Answer requests until the input ends."""
     die_with_parent()
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -137,7 +150,7 @@ def main():
             reply = {"result": getattr(agent, request.pop("do"))(**request)}
         except MemoryError as error:
             reply = {"error": {"kind": "out-of-memory", "message": f"MemoryError: {error}"}}
-        except Exception as error:  # noqa: BLE001 whatever the runtime raises is the answer
+        except Exception as error:  # whatever the runtime raises is the answer
             reply = {"error": {"kind": "error", "message": f"{type(error).__name__}: {error}"}}
         replies.write(json.dumps(reply) + "\n")
         replies.flush()

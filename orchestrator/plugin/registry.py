@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pluggy
 
@@ -20,7 +20,6 @@ from orchestrator.values.recipe import Recipe
 from orchestrator.values.results import CandidateResult
 from orchestrator.values.target import Target
 
-T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
@@ -168,8 +167,8 @@ class Registry:
             for p in self.plugins
         )
 
-    def _named(self, hook: str, contract: type[T], key: Callable[[T], str]) -> dict[str, T]:
-        found: dict[str, tuple[str, T]] = {}
+    def _named(self, hook: str, contract: type[Any], key: Callable[[Any], str]) -> dict[str, Any]:
+        found: dict[str, tuple[str, Any]] = {}
         for plugin, answer in self._answers(hook):
             if not isinstance(answer, list | tuple) or not all(isinstance(item, contract) for item in answer):
                 self._fail(plugin, f"{hook} must return a list of {contract.__name__} instances, but got {answer!r:.80}")

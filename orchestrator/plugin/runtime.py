@@ -44,4 +44,5 @@ class Runtime(ABC):
     def source(self) -> str:
         """The text of `load`, ready to be executed on the device."""
         text = textwrap.dedent(inspect.getsource(type(self).load))
-        return text.removeprefix("@staticmethod\n")
+        # Annotations name what only this module imports: they must stay unevaluated on the device.
+        return "from __future__ import annotations\n" + text.removeprefix("@staticmethod\n")

@@ -101,12 +101,20 @@ class Engine:
             raise InputError(f"no method can be used on this model, these data and this target ({reasons or 'none installed'})")
         return state
 
-    def search(self, state: RunState, workshop: Workshop) -> Found:
-        """All trials that the budget pays for."""
+    def baseline(self, state: RunState, workshop: Workshop) -> CandidateResult:
+        """The original, exported and measured like every candidate.
+
+        Raises:
+            InputError: it cannot be exported, scored or run.
+        """
         self._known = self._run.read_candidates()
         self._direction, self._metric = state.task.direction, state.task.metric
+        return self._baseline(self._laboratory(state, workshop))
+
+    def search(self, state: RunState, workshop: Workshop) -> Found:
+        """All trials that the budget pays for; `baseline` came before."""
         laboratory = self._laboratory(state, workshop)
-        baseline = self._baseline(laboratory)
+        baseline = self._known[BASELINE]
         space = Space(state.offers, self._registry.methods())
         study = self._study(space, baseline)
         generator = np.random.default_rng([self._request.seed, len(self._known)])

@@ -5,7 +5,7 @@ from orchestrator.values.target import Limits
 
 
 def excesses(candidate: CandidateResult, baseline: CandidateResult, limits: Limits, direction: str) -> dict[str, float]:
-    """For each limit that is set, the excess relative to the limit (of a drop: in the metric's own unit); <= 0 where it is kept."""
+    """For each limit that is set, the excess: relative to the limit, of qualities in the metric's own unit; <= 0 where kept."""
     found: dict[str, float] = {}
     if candidate.quality is None or candidate.artifact is None or baseline.quality is None:
         return found

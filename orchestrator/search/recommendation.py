@@ -49,7 +49,7 @@ def recommend(
     some_limit = not only_quality or asked.max_drop is not None or asked.min_quality is not None
     if not some_limit:
         chosen = _knee(able, baseline, direction)
-        reason = "no limits were given, and it is the knee of the front: going on to the next faster one costs more than it gains"
+        reason = f"no limits were given, and it is the knee of the front, its best balance of {metric} and latency"
     elif only_quality:
         sure = [c for c in able if _keeps_drop_beyond_doubt(c, limits, direction)]
         chosen = min(sure or able, key=lambda c: (latency_of(c), size_of(c)))

@@ -29,7 +29,7 @@ class RunDirectory:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = path = path.resolve()  # the processes that read and write here have working folders of their own
         self.work = path / "work"
         self.candidates = self.work / "candidates"
         self.data = self.work / "data"

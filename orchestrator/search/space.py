@@ -16,6 +16,7 @@ from orchestrator.plugin.parameters import Choice, Number, Parameter
 from orchestrator.values.recipe import ParameterValue, Recipe, Step
 
 NONE = "none"
+DIGITS = 9
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -157,24 +158,20 @@ class Space:
 
 def _suggest(trial: Trial, name: str, parameter: Parameter) -> ParameterValue:
     if isinstance(parameter, Choice):
-        value: ParameterValue = trial.suggest_categorical(name, parameter.choices)
-        return value
+        return parameter.check(trial.suggest_categorical(name, parameter.choices))
     if not isinstance(parameter, Number):
         raise PluginError(f"parameter '{name}' must be a Choice or a Number, but is a {type(parameter).__name__}")
     if parameter.integer:
         return trial.suggest_int(name, int(parameter.low), int(parameter.high), step=int(parameter.step))
     # Rounded: 0.1 + 2 * 0.1 and 0.3 are one value, and must have one digest.
-    return round(trial.suggest_float(name, parameter.low, _last(parameter), step=parameter.step), 9)
-
-
-def _last(parameter: Number) -> float:
-    """The highest value on the grid: Optuna warns where `high` is off it."""
-    return round(parameter.low + (parameter.count() - 1) * parameter.step, 9)
+    low, step = round(parameter.low, DIGITS), round(parameter.step, DIGITS)
+    high = round(low + (parameter.count() - 1) * step, DIGITS)  # Optuna warns where `high` is off the grid
+    return round(trial.suggest_float(name, low, high, step=step), DIGITS)
 
 
 def _draw(parameter: Parameter, generator: np.random.Generator) -> ParameterValue:
     if isinstance(parameter, Number):
-        value = round(parameter.low + int(generator.integers(parameter.count())) * parameter.step, 9)
+        value = round(parameter.low + int(generator.integers(parameter.count())) * parameter.step, DIGITS)
         return int(value) if parameter.integer else float(value)
     if isinstance(parameter, Choice):
         return parameter.choices[int(generator.integers(len(parameter.choices)))]

@@ -1,5 +1,6 @@
 """The Optuna study: one file in the run directory, or a storage that the user names."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,9 @@ def open_study(path: Path, storage: str | None, sampler: Any, direction: str, na
         directions=[quality, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE],
         load_if_exists=True,
     )
-    study.set_metric_names(list(OBJECTIVES))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names(list(OBJECTIVES))
     return study
 
 

@@ -15,7 +15,6 @@ from orchestrator.values.recipe import Recipe
 from orchestrator.values.results import (
     CandidateResult,
     Failure,
-    FailureKind,
     LatencyResult,
     QualityResult,
     SplitQuality,
@@ -131,7 +130,9 @@ class Laboratory:
 def _failure(error: JobFailed | InputError, stage: str) -> Failure:
     if isinstance(error, InputError):
         return Failure(kind="error", step=stage, message=str(error))
-    kind: FailureKind = "error" if error.kind in ("input", "surroundings") else error.kind
+    kind = error.kind
+    if kind == "input" or kind == "surroundings":
+        kind = "error"
     return Failure(kind=kind, step=error.step or stage, message=str(error))
 
 

@@ -55,7 +55,8 @@ class DigitsNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits."""
         x = self.blocks(functional.relu(self.norm(self.stem(images))))
-        return self.head(x.mean((2, 3)))
+        logits: Tensor = self.head(x.mean((2, 3)))
+        return logits
 
 
 def network() -> DigitsNet:
@@ -103,7 +104,7 @@ def _train(model: DigitsNet) -> None:
         down, right = random.integers(-SHIFT, SHIFT + 1, 2).tolist()
         loss = functional.cross_entropy(model(images[chosen].roll((down, right), (2, 3))), labels[chosen], label_smoothing=0.1)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
     model.eval()

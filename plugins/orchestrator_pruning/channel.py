@@ -117,7 +117,8 @@ def sound_groups(model: "nn.Module", context: BuildContext) -> list["Group"]:
     try:
         groups = _groups(model, context)
     except Exception as error:  # whatever a user's network or torch-pruning raises
-        raise MethodError(f"channel-pruning cannot trace this network: {type(error).__name__}: {error:.200}") from error
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise MethodError(f"channel-pruning cannot trace this network: {reason:.200}") from error
     if groups and _sound(model, groups, context):
         return groups
     return [group for group in groups if _sound(model, [group], context)]

@@ -212,7 +212,9 @@ def same(first: Sequence[Tensor], second: Sequence[Tensor]) -> bool:
 
 
 def kept(channels: int, wanted: float, step: int) -> int:
-    """Channels that stay: `wanted` rounded to the nearest multiple of `step`, but at least `step`; a narrow layer stays whole."""
+    """Channels that stay: of the multiples of `step` (at least one) and the whole layer, what is nearest to `wanted`."""
     if channels <= step:
         return channels
-    return min(channels, max(step, math.floor(wanted / step + 0.5) * step))
+    lower = max(step, math.floor(wanted / step) * step)
+    upper = min(channels, lower + step)
+    return lower if wanted - lower < upper - wanted else upper

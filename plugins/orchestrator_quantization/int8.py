@@ -80,7 +80,7 @@ def read(path: Path, method: str) -> Any:
         model = onnx.load(str(path))
         size = model.ByteSize()
     except Exception as error:  # protobuf's and the file system's own errors
-        raise MethodError(f"{method}: {path.name} cannot be read as ONNX: {error:.200}") from error
+        raise MethodError(f"{method}: {path.name} cannot be read as ONNX: {_line(error)}") from error
     if size > LARGEST_BYTES:
         raise MethodError(f"{method}: {path.name} holds {size} bytes, but quantization takes at most {LARGEST_BYTES}")
     return model

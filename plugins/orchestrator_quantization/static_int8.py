@@ -77,8 +77,12 @@ class StaticInt8(OnnxMethod):
 
     def offer(self, model: Path, parameters: tuple[Parameter, ...], context: BuildContext) -> tuple[Parameter, ...]:
         held = weights(read(model, self.name))
-        if not any(held.get(kind) for kind in ("Conv", "ConvTranspose", "Gemm", "MatMul")):
-            raise Refused(f"{self.name}: the network holds no convolution or matrix product with constant weights")
+        quantized, whole = sum(held.get(kind, 0) for kind in PRODUCTS), sum(held.values())
+        if not quantized or 2 * quantized < whole:
+            raise Refused(
+                f"{self.name}: convolutions and matrix products hold {quantized} of the {whole} weights; the others would stay "
+                f"in float"
+            )
         return parameters
 
     def transform(self, model: Path, parameters: Mapping[str, ParameterValue], context: BuildContext) -> Path:

@@ -1,5 +1,6 @@
 """The built-in samplers: Optuna's, by short names."""
 
+import warnings
 from typing import Any
 
 from orchestrator.plugin import hookimpl
@@ -7,9 +8,12 @@ from orchestrator.plugin import hookimpl
 
 def _tpe(seed: int) -> Any:
     """Multi-objective tree-structured Parzen estimator (Ozaki et al. 2022), joint over the parameters of a recipe."""
+    from optuna.exceptions import ExperimentalWarning
     from optuna.samplers import TPESampler
 
-    return TPESampler(seed=seed, multivariate=True, group=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # `group`: without it conditional parameters are drawn alone
+        return TPESampler(seed=seed, multivariate=True, group=True)
 
 
 def _nsga2(seed: int) -> Any:

@@ -221,6 +221,15 @@ def make_case(name: str) -> Case:
     return Case(model=model, inputs=inputs(np.random.default_rng(0)), classes=classes)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks of this size gain nothing from threads, and spinning ones disturb whatever else runs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(name="make_case")
 def make_case_fixture() -> Callable[[str], Case]:
     return make_case
@@ -277,6 +286,7 @@ def run() -> Callable[[Path, Mapping[str, np.ndarray]], list[np.ndarray]]:
     def infer(path: Path, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        options.intra_op_num_threads = 1
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         return session.run(None, dict(inputs))
 
