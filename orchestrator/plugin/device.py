@@ -67,7 +67,7 @@ class Session(ABC):
 
     @abstractmethod
     def predict(self, folder: Path, *, batch: int) -> list[Path]:
-        """Run all examples, `batch` at a time, and write each output as a .npy file, first axis the examples; returns their paths."""
+        """Run all examples, `batch` at a time; each output becomes a .npy file, first axis the examples. Returns the paths."""
 
     @abstractmethod
     def peak_memory_bytes(self) -> int:
