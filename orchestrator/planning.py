@@ -63,6 +63,7 @@ def plan(options: SearchOptions, registry: Registry) -> tuple[SearchRequest, Run
     settings = load_settings(options.search, registry.search_files())
     if options.trials is not None and options.trials < 1:
         raise InputError(f"--trials must be 1 or more, but got {options.trials}")
+    own_quality_limit = options.limits.max_drop is not None or options.limits.min_quality is not None
     own_budget = options.trials is not None or options.timeout_s is not None
     trials = options.trials if own_budget else settings.trials
     timeout_s = options.timeout_s if own_budget else settings.timeout_s
@@ -87,6 +88,7 @@ def plan(options: SearchOptions, registry: Registry) -> tuple[SearchRequest, Run
             target=target,
             limits=_with_defaults(options.limits, profile),
             asked=options.limits,
+            useful_drop=settings.useful_drop_share if not own_quality_limit else None,
             search=settings.name,
             sampler=settings.sampler,
             trials=trials,

@@ -7,7 +7,7 @@ import click
 
 @click.command(name="build")
 @click.argument("recipe", type=click.Path(path_type=Path))
-@click.option("--output", type=click.Path(path_type=Path), default="built", show_default=True, metavar="DIR", help="New folder.")
+@click.option("--output", type=click.Path(path_type=Path), default="built", show_default=True, metavar="DIR")
 def command(recipe: Path, output: Path) -> None:
     """Make one candidate again from its RECIPE (a recipe.toml of front/ or recommended/)."""
     from orchestrator.api import build

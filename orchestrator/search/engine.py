@@ -19,7 +19,7 @@ from orchestrator.plugin.registry import Registry
 from orchestrator.plugin.runtime import Runtime
 from orchestrator.search import study as studies
 from orchestrator.search.front import pareto_front
-from orchestrator.search.limits import excesses, kept
+from orchestrator.search.limits import drop, excesses, kept
 from orchestrator.search.recommendation import recommend
 from orchestrator.search.request import RunState, SearchRequest
 from orchestrator.search.run_directory import RunDirectory
@@ -314,14 +314,25 @@ class Engine:
     def _best(self, baseline: CandidateResult) -> CandidateResult | None:
         """What would be recommended now."""
         front = pareto_front(list(self._known.values()), self._direction)
-        limits, asked = self._request.limits, self._request.asked
-        chosen = recommend(front, baseline, limits, asked=asked, metric=self._metric, direction=self._direction).id
+        request = self._request
+        chosen = recommend(
+            front,
+            baseline,
+            request.limits,
+            asked=request.asked,
+            useful_drop=request.useful_drop,
+            metric=self._metric,
+            direction=self._direction,
+        ).id
         return None if chosen is None else self._known[chosen]
 
     def _excesses(self, candidate: CandidateResult, baseline: CandidateResult) -> dict[str, float]:
         if candidate.state != "complete":
             return {}
-        return excesses(candidate, baseline, self._request.limits, self._direction)
+        found = excesses(candidate, baseline, self._request.limits, self._direction)
+        if self._request.useful_drop is not None:
+            found["useful_drop"] = drop(candidate, baseline, self._direction) - self._request.useful_drop
+        return found
 
     def _keep(self, candidate: CandidateResult) -> CandidateResult:
         self._run.write_candidate(candidate)

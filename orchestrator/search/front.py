@@ -59,10 +59,8 @@ def relative_latency(candidate: CandidateResult) -> float:
 def dominates(a: CandidateResult, b: CandidateResult, direction: str) -> bool:
     """Whether `a` is nowhere worse than `b`, and beyond the uncertainty of the comparison better somewhere.
 
-    Of two that are the same file the one that came first stays.
+    Of two that cost the same and cannot be told apart, one stays: the better by value, or the one that came first.
     """
-    if a.artifact is not None and b.artifact is not None and a.artifact.digest == b.artifact.digest:
-        return (_trial(a), a.id) < (_trial(b), b.id)
     sign = 1.0 if direction == "maximize" else -1.0
     gain = sign * (quality_of(a) - quality_of(b))
     ratio = relative_latency(a) / relative_latency(b)
@@ -70,7 +68,9 @@ def dominates(a: CandidateResult, b: CandidateResult, direction: str) -> bool:
         return False
     faster = ratio < 1 - math.hypot(latency_noise(a), latency_noise(b))
     better = gain > math.hypot(quality_noise(a), quality_noise(b))
-    return faster or better or size_of(a) < size_of(b)
+    if faster or better or size_of(a) < size_of(b):
+        return True
+    return gain > 0 or (ratio == 1 and (_trial(a), a.id) < (_trial(b), b.id))
 
 
 def pareto_front(candidates: Sequence[CandidateResult], direction: str) -> list[CandidateResult]:

@@ -3,6 +3,8 @@
 from orchestrator.values.results import CandidateResult
 from orchestrator.values.target import Limits
 
+ROUNDING = 1e-12  # 0.90 - 0.89 is a drop of 0.01, whatever the last bit says
+
 
 def excesses(candidate: CandidateResult, baseline: CandidateResult, limits: Limits, direction: str) -> dict[str, float]:
     """For each limit that is set, the excess: relative to the limit, of qualities in the metric's own unit; <= 0 where kept."""
@@ -18,10 +20,18 @@ def excesses(candidate: CandidateResult, baseline: CandidateResult, limits: Limi
     sign = 1.0 if direction == "maximize" else -1.0
     value = candidate.quality.validation.value
     if limits.max_drop is not None:
-        found["max_drop"] = sign * (baseline.quality.validation.value - value) - limits.max_drop - 1e-12
+        found["max_drop"] = drop(candidate, baseline, direction) - limits.max_drop - ROUNDING
     if limits.min_quality is not None:
         found["min_quality"] = sign * (limits.min_quality - value)
     return found
+
+
+def drop(candidate: CandidateResult, baseline: CandidateResult, direction: str) -> float:
+    """By how much the metric is worse than the baseline's on validation, in its own unit; negative where it is better."""
+    if candidate.quality is None or baseline.quality is None:
+        raise ValueError(f"candidate {candidate.id} has no quality")
+    sign = 1.0 if direction == "maximize" else -1.0
+    return sign * (baseline.quality.validation.value - candidate.quality.validation.value)
 
 
 def kept(candidate: CandidateResult, baseline: CandidateResult, limits: Limits, direction: str) -> bool:

@@ -31,6 +31,7 @@ def compose(found: Found, registry: Registry, device: Device, run: RunDirectory)
         found.baseline,
         request.limits,
         asked=request.asked,
+        useful_drop=request.useful_drop,
         metric=task.metric,
         direction=task.direction,
     )

@@ -16,6 +16,7 @@ class SearchRequest:
     Attributes:
         limits: What a model must keep: the user's limits, and the profile's where the user named none.
         asked: The user's limits alone.
+        useful_drop: See SearchSettings; None where a limit on quality was asked for.
         trials, timeout_s: The budget; the first that is reached ends the search.
         methods: Names of the methods that take part; None: all.
         candidate_timeout_s: Time that one candidate's build may take.
@@ -31,6 +32,7 @@ class SearchRequest:
     target: Target
     limits: Limits
     asked: Limits
+    useful_drop: float | None
     search: str
     sampler: str
     trials: int | None

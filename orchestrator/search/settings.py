@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.errors import InputError, ProfileError, unknown
-from orchestrator.values.units import parse_bytes, parse_seconds
+from orchestrator.values.units import parse_bytes, parse_seconds, parse_share
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,6 +21,7 @@ class SearchSettings:
         timeout: Budget of the whole command ("4m"); None: no limit.
         candidate_timeout: Time that one candidate's build may take; None: a quarter of the timeout.
         memory: Memory that a build or a measurement may take ("8GB"); None: three quarters of what is free at the start.
+        useful_drop: Without a limit on quality, models that lose more than this ("5%") are neither looked for nor recommended.
         training: Whether methods that train take part.
         methods: The methods that take part; None: all that are installed.
     """
@@ -35,6 +36,7 @@ class SearchSettings:
     timeout: str | None = None
     candidate_timeout: str | None = None
     memory: str | None = None
+    useful_drop: str = "5%"
     training: bool = True
     methods: tuple[str, ...] | None = None
 
@@ -49,6 +51,11 @@ class SearchSettings:
         if self.candidate_timeout is None:
             return None
         return parse_seconds(self.candidate_timeout, f"search '{self.name}': candidate_timeout")
+
+    @property
+    def useful_drop_share(self) -> float:
+        """The drop in the metric's own unit."""
+        return parse_share(self.useful_drop, f"search '{self.name}': useful_drop")
 
     @property
     def memory_bytes(self) -> int | None:
@@ -82,5 +89,6 @@ def load_settings(reference: str, files: Mapping[str, Path]) -> SearchSettings:
         raise ProfileError(f"search file '{path}', key '{key}': {first['msg']}, but got {first.get('input')!r:.60}") from None
     if settings.trials is not None and settings.trials < 1:
         raise ProfileError(f"search file '{path}': trials >= 1 must hold, but got {settings.trials}")
-    _ = settings.timeout_s, settings.candidate_timeout_s, settings.memory_bytes  # their own errors now, not in the middle
+    # Their own errors now, not in the middle.
+    _ = settings.timeout_s, settings.candidate_timeout_s, settings.memory_bytes, settings.useful_drop_share
     return settings

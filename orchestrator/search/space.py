@@ -61,22 +61,31 @@ class Space:
             raise PluginError(f"the methods' declarations of order contradict each other: {' > '.join(error.args[1])}") from None
         return tuple(Slot(family=family, methods=tuple(families[family])) for family in order)
 
-    def _allowed(self, slot: Slot, before: Sequence[str]) -> tuple[str, ...]:
-        """The methods of a slot that may follow those families."""
+    def _choices(self, slot: Slot, before: Sequence[str]) -> tuple[str, ...]:
+        """What may follow those families in a slot; empty where nothing may.
+
+        A method that requires an earlier one is its recovery: where one is offered, no recipe goes without, for a structure
+        that is cut and not trained again is seldom worth a trial.
+        """
         needs = {name: self._methods[name].requires for name in slot.methods}
-        return tuple(name for name in slot.methods if not needs[name] or needs[name] & set(before))
+        allowed = tuple(name for name in slot.methods if not needs[name] or needs[name] & set(before))
+        recovery = any(needs[name] for name in allowed)
+        return allowed if recovery or not allowed else (NONE, *allowed)
+
+    def _label(self, slot: Slot, choices: Sequence[str]) -> str:
+        """Optuna wants one set of choices for each name: a narrower set is a parameter of its own."""
+        narrower = set(choices) - {NONE} != set(slot.methods)
+        return f"{slot.family}[{','.join(choices)}]" if narrower else slot.family
 
     def suggest(self, trial: Trial) -> Recipe:
         """Let Optuna choose a recipe."""
         steps: list[Step] = []
         families: list[str] = []
         for slot in self.slots:
-            allowed = self._allowed(slot, families)
-            if not allowed:
+            choices = self._choices(slot, families)
+            if not choices:
                 continue
-            # Optuna wants one set of choices for each name: a narrower set is a parameter of its own.
-            name = slot.family if allowed == slot.methods else f"{slot.family}[{','.join(allowed)}]"
-            chosen = trial.suggest_categorical(name, (NONE, *allowed))
+            chosen = trial.suggest_categorical(self._label(slot, choices), choices)
             if chosen != NONE:
                 values = {p.name: _suggest(trial, f"{chosen}.{p.name}", p) for p in self._offers[str(chosen)].parameters}
                 steps.append(self._step(str(chosen), values))
@@ -92,10 +101,10 @@ class Space:
         families: list[str] = []
         chosen = {self._methods[step.method].family: step for step in recipe.steps}
         for slot in self.slots:
-            allowed = self._allowed(slot, families)
-            if not allowed:
+            choices = self._choices(slot, families)
+            if not choices:
                 continue
-            name = slot.family if allowed == slot.methods else f"{slot.family}[{','.join(allowed)}]"
+            name = self._label(slot, choices)
             step = chosen.get(slot.family)
             found[name] = NONE if step is None else step.method
             if step is not None:
@@ -108,9 +117,9 @@ class Space:
         for chosen in itertools.product(*((NONE, *slot.methods) for slot in self.slots)):
             families: list[str] = []
             for slot, name in zip(self.slots, chosen, strict=True):
+                if name not in (self._choices(slot, families) or (NONE,)):
+                    break
                 if name != NONE:
-                    if name not in self._allowed(slot, families):
-                        break
                     families.append(slot.family)
             else:
                 yield tuple(name for name in chosen if name != NONE)
@@ -121,18 +130,8 @@ class Space:
         return sum(int(np.prod([counts[name] for name in chosen])) for chosen in self.combinations() if chosen)
 
     def starters(self) -> list[Recipe]:
-        """The recipes that are tried first: every legal combination of methods at its defaults, the short ones first.
-
-        A change of the structure is tried with its recovery where one is offered: without it, it is seldom worth a trial.
-        """
-        recovers = {name: method.requires for name, method in self._methods.items() if method.requires}
-        found = []
-        for chosen in self.combinations():
-            families = {self._methods[name].family for name in chosen}
-            missing = any(requires & families and name not in chosen for name, requires in recovers.items())
-            if chosen and not missing:
-                found.append(chosen)
-        found.sort(key=len)
+        """The recipes that are tried first: every legal combination of methods at its defaults, the short ones first."""
+        found = sorted((chosen for chosen in self.combinations() if chosen), key=len)
         return [
             Recipe(steps=tuple(self._step(n, {p.name: p.start for p in self._offers[n].parameters}) for n in chosen))
             for chosen in found
