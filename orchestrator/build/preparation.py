@@ -23,8 +23,9 @@ from orchestrator.plugin.metric import Metric
 from orchestrator.plugin.registry import Registry
 from orchestrator.values.task import TaskDescription
 
-RECOVERIES_IN_A_RUN = 14
-SHARE_FOR_RECOVERY = 0.5
+SHARE_FOR_RECOVERY = 0.55
+RECOVERIES_A_TRIAL = 0.5  # the others only quantize, or share the training of an earlier one
+RECOVERIES_IN_A_RUN = 8  # where the trials are not limited: few that are long enough to be of use
 UNTIMED_EPOCHS = (1.0, 4.0)
 LEAST_SHARE = 0.25
 MOST_EPOCHS = 40.0
@@ -60,7 +61,7 @@ def prepare(request: PrepareRequest, report: Report) -> Prepared:
     methods = _methods(registry, request.methods)
     workspace = Path(request.workspace)
     _lay_out(task, workspace / "data")
-    epochs = request.epochs or _epochs(task, loss, request.seconds, request.seed)
+    epochs = request.epochs or _epochs(task, request.seconds, request.trials, request.seed)
     description = TaskDescription(
         name=request.name,
         model=task.model,
@@ -129,7 +130,8 @@ def _loss(name: str | None, task: LoadedTask) -> Callable[[Any, Tensor], Tensor]
     function = load_function(name, "--loss")
     if len(inspect.signature(function).parameters) != 2:
         raise InputError(f"--loss {name} must take (outputs, labels)")
-    return function
+    # Mixed precision is this product's choice, not the user's: their loss sees float32.
+    return lambda outputs, labels: function(outputs.float() if isinstance(outputs, Tensor) else outputs, labels)
 
 
 def _builtin_loss(name: str) -> Callable[[Any, Tensor], Tensor]:
@@ -169,10 +171,8 @@ def _lay_out(task: LoadedTask, folder: Path) -> None:
                 partial.replace(path)
 
 
-def _epochs(
-    task: LoadedTask, loss: Callable[[Any, Tensor], Tensor] | None, seconds: float | None, seed: int
-) -> tuple[float, float]:
-    """(least, most) epochs of one recovery, so that the run's time pays for a dozen of them; fixed where time is not limited."""
+def _epochs(task: LoadedTask, seconds: float | None, trials: int | None, seed: int) -> tuple[float, float]:
+    """(least, most) epochs of one recovery, so that the run's time pays for all of them; fixed where time is not limited."""
     if seconds is None or task.module is None or "train" not in task.splits:
         return UNTIMED_EPOCHS
     import copy
@@ -194,7 +194,7 @@ def _epochs(
         if timed:
             break
     epoch = (time.monotonic() - start) / share
-    most = SHARE_FOR_RECOVERY * seconds / RECOVERIES_IN_A_RUN / epoch
-    most = min(MOST_EPOCHS, most)
+    recoveries = RECOVERIES_IN_A_RUN if trials is None else max(1.0, RECOVERIES_A_TRIAL * trials)
+    most = min(MOST_EPOCHS, SHARE_FOR_RECOVERY * seconds / recoveries / epoch)
     most = float(f"{most:.2g}")
     return (float(f"{most * LEAST_SHARE:.2g}"), most)

@@ -19,7 +19,7 @@ class PrepareRequest:
         metric, loss: A plugin's name, `file.py:function`, or None for the default.
         methods: Names of the methods that take part; None: all that are installed.
         workspace: The run's work folder.
-        seconds: Budget of the run, for the length of recovery trainings; None where only trials are limited.
+        seconds, trials: Budget of the run, for the length of recovery trainings; None: not limited.
         offers: Whether to ask the methods what they offer (a worker that replaces a dead one need not).
         epochs: The epochs that the first worker found; None: find them.
     """
@@ -36,6 +36,7 @@ class PrepareRequest:
     seed: int
     workspace: str
     seconds: float | None
+    trials: int | None
     offers: bool = True
     epochs: tuple[float, float] | None = None
 

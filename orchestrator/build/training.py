@@ -74,7 +74,7 @@ def train(
         targets = None if labels is None else torch.from_numpy(labels).to(place)
         with _autocast(place):
             outputs = forward(model, inputs)
-        value = loss(outputs, inputs, targets)
+            value = loss(outputs, inputs, targets)  # inside: a loss may run a teacher, which is to be as fast
         if not torch.isfinite(value):
             raise MethodError(f"the training loss became {value.item()} at step {step} of {steps}; try a lower learning rate")
         optimizer.zero_grad(set_to_none=True)

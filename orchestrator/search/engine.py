@@ -177,6 +177,7 @@ class Engine:
             seed=request.seed,
             workspace=str(self._run.work),
             seconds=request.timeout_s,
+            trials=request.trials,
             offers=state is None,
             epochs=state.epochs if state else None,
         )

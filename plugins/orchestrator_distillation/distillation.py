@@ -62,7 +62,7 @@ class Distillation(TorchMethod):
             raise Refused(f"{self.name}: the budget pays for no training; give the search more time")
         least = min(max(least, 0.001), most)
         changes: dict[str, dict[str, object]] = {
-            "epochs": {"low": least, "high": most, "step": max((most - least) / STEPS, 1e-3), "default": least}
+            "epochs": {"low": least, "high": most, "step": max((most - least) / STEPS, 1e-3), "default": most}
         }
         if context.task.classes is None:
             changes["temperature"] = {"choices": (4.0,)}  # without classes there is no softmax
