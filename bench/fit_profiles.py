@@ -4,8 +4,8 @@
 
 No onnxruntime times are published for these boards. So float32, one thread, is fitted to *simulated* times of onnxruntime
 1.31.1: counts of what its aarch64 build executes on such a core under qemu, turned into cycles by constants that were fitted
-to published ncnn times (prototypes/simulated-arm: NOTES.md, counts.json). The gain of int8 is that of the counted instructions of MobileNetV2, and the
-speed-up of threads that of ncnn's published rows (Tencent/ncnn, benchmark/README.md).
+to published ncnn times (prototypes/simulated-arm: NOTES.md, counts.json). The gain of int8 is that of the counted
+instructions of MobileNetV2, and the speed-up of threads that of ncnn's published rows (Tencent/ncnn, benchmark/README.md).
 """
 
 import argparse
@@ -48,10 +48,20 @@ class Board:
 
 BOARDS = {
     "raspberry-pi-4": Board(
-        published="Raspberry Pi 4B", core="a72", clock_hz=1.8e9, cycles=(0.77, 15.8, 5.3), int8_ratio=120 / 181, least_operator_s=1e-5
+        published="Raspberry Pi 4B",
+        core="a72",
+        clock_hz=1.8e9,
+        cycles=(0.77, 15.8, 5.3),
+        int8_ratio=120 / 181,
+        least_operator_s=1e-5,
     ),
     "snapdragon-855-plus": Board(
-        published="Snapdragon 855+ phone", core="a76", clock_hz=2.96e9, cycles=(0.82, 4.4, 2.2), int8_ratio=61 / 181, least_operator_s=1e-7
+        published="Snapdragon 855+ phone",
+        core="a76",
+        clock_hz=2.96e9,
+        cycles=(0.82, 4.4, 2.2),
+        int8_ratio=61 / 181,
+        least_operator_s=1e-7,
     ),
 }
 # What the fit cannot show, as factors: the simulation against published times of ncnn (mean error 7 %, nearly all within 20 %),

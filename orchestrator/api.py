@@ -1,19 +1,18 @@
 """The public Python face: search, resume, build, load_run."""
 
-import errno
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from orchestrator.build.workshop import Workshop
 from orchestrator.devices import interrupt
-from orchestrator.errors import InputError, Interrupted, OrchestratorError, PluginError, SurroundingsError
+from orchestrator.errors import FULL, InputError, Interrupted, PluginError, SurroundingsError, unknown
 from orchestrator.planning import SearchOptions, plan, plugin_versions, profile_named, resolve_target
 from orchestrator.plugin.device import Device
 from orchestrator.plugin.registry import Registry
@@ -26,8 +25,7 @@ from orchestrator.search.request import RunState, SearchRequest
 from orchestrator.search.run_directory import RunDirectory
 from orchestrator.search.space import Space
 from orchestrator.values.results import RunResult
-
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+from orchestrator.values.target import Limits
 
 
 def _nobody(event: dict[str, Any]) -> None:
@@ -53,20 +51,33 @@ def search(
         Interrupted: the user stopped it; `resume` goes on.
     """
     started = time.monotonic()
-    options = replace(options or SearchOptions(), **said)
+    options = _said(options or SearchOptions(), said)
     registry = Registry.discover(without=options.without_plugins)
     request, runtime, device = plan(options, registry)
     path = Path(output) if output is not None else _new_run(request)
     existed = path.exists()
     run = RunDirectory.create(path)
     with run.locked(), _surroundings(run):
+        run.clear()
         try:
             return _run(run, request, None, registry, runtime, device, started, observer)
-        except OrchestratorError:
-            if not (run.work / "run.json").exists():  # nothing was begun: leave nothing behind
+        except BaseException:
+            if not run.begun:  # leave nothing behind
                 shutil.rmtree(run.work if existed else run.path, ignore_errors=True)
                 run.log.unlink(missing_ok=True)
+                run.study.unlink(missing_ok=True)
             raise
+
+
+def _said(options: SearchOptions, said: dict[str, Any]) -> SearchOptions:
+    """The options with what was given by name; limits may stand there too: `search(max_drop=0.01)`."""
+    limits = {name: said.pop(name) for name in [f.name for f in fields(Limits)] if name in said}
+    known = {f.name for f in fields(SearchOptions)}
+    for name in said:
+        if name not in known:
+            raise InputError(unknown("option", name, known | {f.name for f in fields(Limits)}))
+    options = replace(options, **said)
+    return replace(options, limits=replace(options.limits, **limits))
 
 
 def resume(
@@ -82,6 +93,8 @@ def resume(
         InputError: no run directory; or plugins, model or data are not those that it began with.
     """
     started = time.monotonic()
+    if trials is not None and trials < 1:
+        raise InputError(f"--trials must be 1 or more, but got {trials}")
     run = RunDirectory.open(Path(run_directory))
     with run.locked(), _surroundings(run):
         state = run.state()
@@ -107,6 +120,16 @@ def load_run(path: str | Path) -> RunResult:
         InputError: there are none, or they are damaged.
     """
     return read_results(Path(path))
+
+
+def check(options: Sequence[SearchOptions]) -> None:
+    """Whether searches can be planned at all, before the first of them begins.
+
+    Raises:
+        InputError: one cannot.
+    """
+    for each in options:
+        plan(each, Registry.discover(without=each.without_plugins))
 
 
 def preview(options: SearchOptions) -> tuple[SearchRequest, RunState, Space]:
@@ -172,6 +195,8 @@ def build(recipe: str | Path, output: str | Path, *, observer: Observer = _nobod
         folder.mkdir(parents=True, exist_ok=True)
         final = folder / Path(made.path).name
         shutil.copyfile(made.path, final)
+        if made.digest != file.model_digest:
+            observer({"event": "notes", "notes": ["the file is not the same to the byte: other versions, or another machine"]})
     return final
 
 
@@ -199,12 +224,15 @@ def _run(
                 partial = engine.so_far(prepared)
                 if partial is not None:
                     publish(compose(partial, registry, device, run), partial, run)
-                raise Interrupted(f"interrupted; go on with: orchestrate resume {run.path}") from None
+                raise
             result = compose(found, registry, device, run)
             publish(result, found, run)
             run.write_elapsed(engine.elapsed())
             run.event(event="done", recommended=result.recommended, ended=found.ended)
             return result
+    except Interrupted:
+        ways_on = f"go on with: orchestrate resume {run.path}" if run.begun else "nothing was begun yet"
+        raise Interrupted(f"interrupted; {ways_on}") from None
     finally:
         workshop.close()
 
@@ -216,9 +244,8 @@ def _surroundings(run: RunDirectory) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in FULL:
-            raise SurroundingsError(
-                f"{error.strerror} ({error.filename or run.path}); mend it, then go on with: orchestrate resume {run.path}"
-            ) from error
+            way_on = f"go on with: orchestrate resume {run.path}" if run.begun else "begin again"
+            raise SurroundingsError(f"{error.strerror} ({error.filename or run.path}); mend it, then {way_on}") from error
         raise
 
 
@@ -229,14 +256,15 @@ def _new_run(request: SearchRequest) -> Path:
 
 
 def _same_plugins(before: dict[str, str], now: dict[str, str]) -> None:
+    # One that came since is no harm: the search space was fixed when the run began.
     changed = [
-        f"{name}: {before.get(name, 'not there')} before, {now.get(name, 'not there')} now"
-        for name in before | now
-        if before.get(name) != now.get(name)
+        f"{name}: {version} before, {now.get(name, 'not there')} now"
+        for name, version in before.items()
+        if now.get(name) != version
     ]
     if changed:
         what = "; ".join(changed)
         raise PluginError(f"the plugins are not those that the run began with ({what}); install the same or begin a new run")
 
 
-__all__ = ["SearchOptions", "build", "load_run", "preview", "profile_named", "resume", "search"]
+__all__ = ["SearchOptions", "build", "check", "load_run", "preview", "profile_named", "resume", "search"]

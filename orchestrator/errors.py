@@ -1,7 +1,11 @@
 """Everything the orchestrator raises on purpose: one root, one child for each way out of the program."""
 
 import difflib
+import errno
 from collections.abc import Iterable
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+"""Errors of the operating system that are the machine's, not a candidate's: the run stops and goes on when they are mended."""
 
 
 class OrchestratorError(Exception):

@@ -1,6 +1,5 @@
 """From what the user said to a complete request: names become profiles, runtimes and devices, defaults are filled in."""
 
-import importlib.metadata
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -86,6 +85,8 @@ def plan(options: SearchOptions, registry: Registry) -> tuple[SearchRequest, Run
             metric=_absolute(options.metric),
             loss=_absolute(options.loss),
             target=target,
+            target_reference=str(Path(options.target).resolve()) if options.target.endswith(".toml") else options.target,
+            folder=str(Path.cwd()),
             limits=_with_defaults(options.limits, profile),
             asked=options.limits,
             useful_drop=settings.useful_drop_share if not own_quality_limit else None,
@@ -154,8 +155,9 @@ def all_devices(registry: Registry) -> dict[str, Device]:
 
 
 def plugin_versions(registry: Registry) -> dict[str, str]:
-    """The plugins that are in use, with their versions."""
-    return {p.name: f"{p.package} {p.version}" for p in registry.plugins if not p.error}
+    """The plugins that bring something, with their versions."""
+    brought = registry.brought()
+    return {p.name: f"{p.package} {p.version}" for p in registry.plugins if p.name in brought and not p.error}
 
 
 def _runtime(profile: HardwareProfile, registry: Registry, wanted: tuple[str, ...]) -> Runtime:
@@ -192,17 +194,19 @@ def _task(options: SearchOptions, registry: Registry) -> tuple[str, str, str]:
         given, missing = ("--model", "--data") if options.data is None else ("--data", "--model")
         raise InputError(f"{given} needs {missing} beside it")
     for option, reference in (("--model", options.model), ("--data", options.data)):
-        _check_reference(option, reference)
+        _check_reference(option, reference, elsewhere=option == "--model" and registry.loads_models)
     name = options.model.rpartition(":")[2] if ":" in options.model else Path(options.model).stem
     return name, absolute(options.model), absolute(options.data)
 
 
-def _check_reference(option: str, reference: str) -> None:
-    """What can be seen without running anything."""
+def _check_reference(option: str, reference: str, *, elsewhere: bool) -> None:
+    """What can be seen without running anything; a plugin may understand references of another form."""
     file = {"--model": ".onnx", "--data": ".npz"}[option]
     path, colon, name = reference.rpartition(":")
     if reference.endswith(file):
         path = reference
+    elif elsewhere and not path.endswith(".py"):
+        return
     elif not colon or not path or not name:
         raise InputError(f"{option} '{reference}' must be file.py:factory, package.module:factory or a {file} file")
     elif not path.endswith(".py"):
@@ -224,8 +228,3 @@ def _with_defaults(limits: Limits, profile: HardwareProfile) -> Limits:
 def _broken(registry: Registry) -> str:
     """What the user may have meant to be there: plugins that could not be used."""
     return "".join(f"; plugin '{p.name}' could not be used: {p.error}" for p in registry.failed)
-
-
-def product_version() -> str:
-    """The version that is installed."""
-    return importlib.metadata.version("orchestrator")

@@ -1,7 +1,6 @@
 """A recipe into an exported artifact: its steps in order."""
 
 import copy
-import errno
 import shutil
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
@@ -16,8 +15,9 @@ from torch import Tensor, nn
 
 from orchestrator.build import network, training
 from orchestrator.build.export import export_onnx
+from orchestrator.build.protocol import ASKING
 from orchestrator.build.task import LoadedTask
-from orchestrator.errors import MethodError, OrchestratorError, Refused
+from orchestrator.errors import FULL, MethodError, OrchestratorError, Refused
 from orchestrator.plugin.method import BuildContext, Method, Need, OnnxMethod, TorchMethod
 from orchestrator.plugin.parameters import Parameter, checked
 from orchestrator.values.recipe import Recipe, Step
@@ -25,7 +25,7 @@ from orchestrator.values.target import Target
 from orchestrator.values.task import TaskDescription
 
 KEPT_NETWORKS = 8
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
 
 Report = Callable[[str, float], None]
 
@@ -72,6 +72,7 @@ class Builder:
     ) -> None:
         self._task, self._methods, self._report = task, methods, report
         self._exports = workspace / "exports"
+        shutil.rmtree(self._exports, ignore_errors=True)  # a worker that died may have left half of one
         self._exports.mkdir(parents=True, exist_ok=True)
         self._networks: OrderedDict[str, nn.Module] = OrderedDict()
         example = task.splits["validation"].take(np.arange(2) % task.splits["validation"].count)[0]
@@ -94,6 +95,7 @@ class Builder:
         exported: Path | None = None
         found = []
         for name, method in sorted(self._methods.items()):
+            self._report(f"{ASKING}{name}", 0.0)  # if the worker dies now, that method is left out
             try:
                 self._check_needs(method)
                 parameters = method.legal(self.context.target)
@@ -104,6 +106,10 @@ class Builder:
                     parameters = method.offer(exported, parameters, self._context(self._exports, name))
             except (Refused, MethodError) as reason:
                 found.append(Offer(method=name, refused=str(reason)))
+            except OSError as error:
+                if error.errno in FULL:
+                    raise
+                found.append(Offer(method=name, refused=f"it failed: {type(error).__name__}: {error}".splitlines()[0]))
             except Exception as error:  # a plugin's own fault takes only that method out of the search
                 found.append(Offer(method=name, refused=f"it failed: {type(error).__name__}: {error}".splitlines()[0]))
             else:
@@ -136,7 +142,8 @@ class Builder:
                 model = _guarded(step.method, partial(method.transform, model, step.parameters, context))
         final = folder / "model.onnx"
         if model != final:
-            shutil.copyfile(model, final)
+            last = steps[-1].method if steps else "export"
+            _guarded(last, partial(shutil.copyfile, model, final))  # a method may name a file that it never wrote
         return final
 
     def _network(self, steps: tuple[Step, ...], folder: Path) -> nn.Module:
@@ -203,6 +210,7 @@ class Builder:
 
     def _calibration(self, count: int, batch: int) -> Iterator[dict[str, np.ndarray]]:
         split = self._task.splits.get("calibration") or self._task.splits["train"]
+        training.seed_everything(self.context.seed)  # a train split may draw its augmentation while it is read
         for inputs, _ in split.batches(batch, count):
             yield inputs
 

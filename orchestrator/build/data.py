@@ -202,7 +202,7 @@ def _materialise(split: Split, indices: "np.ndarray | range") -> Split:
         if not isinstance(item, tuple | list) or len(item) != 2:
             raise InputError(f"split '{split.name}': item {index} of the dataset must be a pair (inputs, label)")
         inputs, label = item
-        for name, value in (inputs.items() if isinstance(inputs, Mapping) else [(DEFAULT_INPUT, inputs)]):
+        for name, value in inputs.items() if isinstance(inputs, Mapping) else [(DEFAULT_INPUT, inputs)]:
             rows.setdefault(name, []).append(np.asarray(value))
         labels.append(label)
     try:

@@ -63,5 +63,3 @@ def _quiet() -> Iterator[None]:
             yield
         finally:
             logging.disable(level)
-
-

@@ -13,12 +13,13 @@ from orchestrator.errors import InputError
 Inputs = Mapping[str, Tensor]
 
 
-def input_names(model: nn.Module) -> list[str]:
-    """Names of forward's arguments that have no default; of all positional ones where every one has a default."""
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = [p for p in inspect.signature(model.forward).parameters.values() if p.kind in kinds]
-    required = [p.name for p in parameters if p.default is inspect.Parameter.empty]
-    return required or [p.name for p in parameters]
+def input_names(model: nn.Module) -> tuple[list[str], list[str] | None]:
+    """Names of forward's arguments: (those that must be given, all that may be given); None: any name may be."""
+    parameters = list(inspect.signature(model.forward).parameters.values())
+    named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    required = [p.name for p in named if p.default is inspect.Parameter.empty]
+    anything = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    return required, None if anything else [p.name for p in named]
 
 
 def forward(model: nn.Module, inputs: Inputs) -> Any:

@@ -33,14 +33,23 @@ class OnnxModel:
         except Exception as error:  # onnxruntime's errors share no public base
             raise InputError(f"--model '{path}' cannot be loaded by onnxruntime: {_first_line(error)}") from None
         self.input_names: list[str] = [value.name for value in self._session.get_inputs()]
+        for value in self._session.get_inputs():
+            if value.shape and isinstance(value.shape[0], int) and value.shape[0] != 1:
+                raise InputError(
+                    f"--model '{path}': input '{value.name}' has a fixed batch of {value.shape[0]}; "
+                    "export it with a batch of 1 or a dynamic one"
+                )
+
+    def content(self) -> bytes:
+        """The whole model, weights that lie in files beside it included."""
+        content: bytes = onnx.load(self.path).SerializeToString()
+        return content
 
     def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name. A file whose batch axis is fixed at 1 is run example by example."""
         first = self._session.get_inputs()[0].shape
         count = len(next(iter(inputs.values())))
         step = first[0] if first and isinstance(first[0], int) else count
-        if count % step:
-            raise InputError(f"--model '{self.path}' has a fixed batch of {step}; export it with a batch of 1 or a dynamic one")
         parts: list[list[Any]] = [
             self._session.run(None, {name: array[at : at + step] for name, array in inputs.items()})
             for at in range(0, count, step)

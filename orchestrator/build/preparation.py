@@ -1,6 +1,6 @@
 """What happens once, before the first candidate: the task is loaded, checked and described, and its data laid out for scoring."""
 
-import inspect
+import copy
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,14 +13,18 @@ from torch import Tensor
 
 from orchestrator.build import network, training
 from orchestrator.build.builder import Builder, Report
+from orchestrator.build.layout import laid_out
 from orchestrator.build.protocol import PrepareRequest
 from orchestrator.build.references import load_function
 from orchestrator.build.task import LoadedTask, load_task
 from orchestrator.errors import InputError, PluginError, unknown
-from orchestrator.measure.quality import FunctionMetric
-from orchestrator.plugin.method import Method
+from orchestrator.measure.inspection import Inspection, inspect
+from orchestrator.measure.quality import FunctionMetric, required_arguments
+from orchestrator.plugin.method import Method, Need
 from orchestrator.plugin.metric import Metric
 from orchestrator.plugin.registry import Registry
+from orchestrator.plugin.runtime import Runtime
+from orchestrator.values.target import Target
 from orchestrator.values.task import TaskDescription
 
 SHARE_FOR_RECOVERY = 0.55
@@ -40,7 +44,18 @@ class Prepared:
     metric: Metric
     methods: Mapping[str, Method]
     builder: Builder
+    runtime: Runtime
+    target: Target
     notes: tuple[str, ...]
+
+    def inspect(self, graph: Path) -> Inspection:
+        """What is known of an exported model from its file, in the form that the runtime loads.
+
+        Raises:
+            Refused, MethodError: the runtime cannot make its form of it.
+        """
+        file = self.runtime.convert(graph, graph.parent)
+        return inspect(graph, file, self.target, {spec.name: (1, *spec.shape) for spec in self.task.inputs})
 
     def labels(self, split: str) -> np.ndarray | None:
         """The labels of a split."""
@@ -61,7 +76,16 @@ def prepare(request: PrepareRequest, report: Report) -> Prepared:
     methods = _methods(registry, request.methods)
     workspace = Path(request.workspace)
     _lay_out(task, workspace / "data")
-    epochs = request.epochs or _epochs(task, request.seconds, request.trials, request.seed)
+    notes = [f"plugin {p.name} ({p.package} {p.version}) could not be used: {p.error}" for p in registry.failed]
+    trains = any(Need.TRAIN in method.needs for method in methods.values())
+    epochs = request.epochs
+    if epochs is None:
+        try:
+            epochs = _epochs(task, request.seconds, request.trials, request.seed) if trains else UNTIMED_EPOCHS
+        except Exception as error:  # networks fail in training in as many ways as there are networks
+            text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            notes.append(f"the network cannot be trained here: {text}")
+            epochs = (0.0, 0.0)
     description = TaskDescription(
         name=request.name,
         model=task.model,
@@ -87,10 +111,19 @@ def prepare(request: PrepareRequest, report: Report) -> Prepared:
         workspace=workspace / "builds",
         report=report,
     )
-    notes = [f"plugin {p.name} ({p.package} {p.version}) could not be used: {p.error}" for p in registry.failed]
     if "test" not in task.splits:
         notes.append("the data have no test split: the front is judged by the validation split that chose it")
-    return Prepared(task=task, metric=metric, methods=methods, builder=builder, notes=tuple(notes))
+    elif metric.needs_labels and task.splits["test"].labels is None:
+        notes.append(f"the test split has no labels, which '{metric.name}' needs: the front is judged by validation alone")
+    return Prepared(
+        task=task,
+        metric=metric,
+        methods=methods,
+        builder=builder,
+        runtime=registry.runtimes()[request.runtime],
+        target=request.target,
+        notes=tuple(notes),
+    )
 
 
 def find_metric(name: str | None, task: LoadedTask, registry: Registry) -> Metric:
@@ -113,7 +146,8 @@ def find_metric(name: str | None, task: LoadedTask, registry: Registry) -> Metri
         raise InputError(f"metric '{name}' needs labels, and the validation split has none; try --metric fidelity")
     if name == "accuracy" and task.classes is None:
         raise InputError(
-            "metric 'accuracy' needs whole-number labels, one for each logit vector of the model; "
+            task.label_problem
+            or "metric 'accuracy' needs whole-number labels, one for each logit vector of the model; "
             "for other labels give --metric mse, --metric fidelity or --metric file.py:function"
         )
     return metric
@@ -126,12 +160,35 @@ def _loss(name: str | None, task: LoadedTask) -> Callable[[Any, Tensor], Tensor]
     if ":" not in name:
         if name not in LOSSES:
             raise InputError(unknown("loss", name, LOSSES) + "; or give file.py:function")
+        if name == "cross-entropy" and task.label_problem:
+            raise InputError(task.label_problem)
         return _builtin_loss(name)
     function = load_function(name, "--loss")
-    if len(inspect.signature(function).parameters) != 2:
+    if required_arguments(function) != 2:
         raise InputError(f"--loss {name} must take (outputs, labels)")
-    # Mixed precision is this product's choice, not the user's: their loss sees float32.
-    return lambda outputs, labels: function(outputs.float() if isinstance(outputs, Tensor) else outputs, labels)
+
+    def loss(outputs: Any, labels: Tensor) -> Tensor:
+        # Mixed precision is this product's choice, not the user's: their loss sees float32.
+        value: Tensor = function(outputs.float() if isinstance(outputs, Tensor) else outputs, labels)
+        return value
+
+    _try_loss(name, loss, task)
+    return loss
+
+
+def _try_loss(name: str, loss: Callable[[Any, Tensor], Tensor], task: LoadedTask) -> None:
+    """A loss that fails is better known now than after the first pruning."""
+    inputs, labels = task.splits["validation"].take(range(min(2, task.splits["validation"].count)))
+    if task.module is None or labels is None:
+        return
+    try:
+        value = loss(network.forward(task.module, network.as_tensors(inputs)), torch.from_numpy(labels))
+        value.backward()  # type: ignore[no-untyped-call]
+    except Exception as error:  # the user's code
+        text = (str(error).strip().splitlines() or ["(no message)"])[0]
+        raise InputError(f"--loss {name} fails on the data: {type(error).__name__}: {text}") from error
+    finally:
+        task.module.zero_grad(set_to_none=True)
 
 
 def _builtin_loss(name: str) -> Callable[[Any, Tensor], Tensor]:
@@ -139,9 +196,12 @@ def _builtin_loss(name: str) -> Callable[[Any, Tensor], Tensor]:
 
     def loss(outputs: Any, labels: Tensor) -> Tensor:
         first = next(iter(network.tensors(outputs).values())).float()
-        if name == "cross-entropy" and first.dim() == 3:
-            first = first.flatten(0, 1)  # (N, positions, classes), as in token classification
-            labels = labels.flatten()
+        if name == "cross-entropy":
+            labels = labels.long()
+            if first.dim() == 3:  # (N, positions, classes), as in token classification
+                first, labels = first.flatten(0, 1), labels.flatten()
+        else:
+            labels = labels.to(first.dtype).reshape(first.shape)  # (N,) against (N, 1) would be compared pair by pair
         value: Tensor = function(first, labels)
         return value
 
@@ -162,8 +222,8 @@ def _lay_out(task: LoadedTask, folder: Path) -> None:
         split = task.splits.get(name)
         if split is None or split.inputs is None:
             continue
-        for key, array in split.inputs.items():
-            path = folder / name / f"{key}.npy"
+        for k, array in enumerate(split.inputs.values()):
+            path = laid_out(folder, name, k)
             if not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 partial = path.with_suffix(".partial.npy")
@@ -175,8 +235,6 @@ def _epochs(task: LoadedTask, seconds: float | None, trials: int | None, seed: i
     """(least, most) epochs of one recovery, so that the run's time pays for all of them; fixed where time is not limited."""
     if seconds is None or task.module is None or "train" not in task.splits:
         return UNTIMED_EPOCHS
-    import copy
-
     split = task.splits["train"]
     steps = 3
     share = min(1.0, steps * training.batch_size(split.count) / split.count)

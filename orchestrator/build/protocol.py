@@ -5,10 +5,14 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from orchestrator.measure.inspection import Inspection
 from orchestrator.plugin.parameters import Choice, Number
 from orchestrator.values.results import QualityResult
 from orchestrator.values.target import Target
 from orchestrator.values.task import TaskDescription
+
+ASKING = "asking "
+"""How a worker's report begins while it asks a method what it offers."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,6 +22,7 @@ class PrepareRequest:
     Attributes:
         metric, loss: A plugin's name, `file.py:function`, or None for the default.
         methods: Names of the methods that take part; None: all that are installed.
+        runtime: What the exported models are made for.
         workspace: The run's work folder.
         seconds, trials: Budget of the run, for the length of recovery trainings; None: not limited.
         offers: Whether to ask the methods what they offer (a worker that replaces a dead one need not).
@@ -34,6 +39,7 @@ class PrepareRequest:
     without: tuple[str, ...]
     input_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     seed: int
+    runtime: str
     workspace: str
     seconds: float | None
     trials: int | None
@@ -62,16 +68,9 @@ class PrepareReply:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BuildReply:
-    """An exported model."""
-
-    path: str
-
-
 PREPARE = TypeAdapter(PrepareRequest)
 PREPARED = TypeAdapter(PrepareReply)
-BUILT = TypeAdapter(BuildReply)
+BUILT = TypeAdapter(Inspection)
 QUALITY = TypeAdapter(QualityResult)
 
 

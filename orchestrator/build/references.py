@@ -57,14 +57,6 @@ def call_factory(reference: str, what: str) -> Any:
         return factory()
 
 
-def reference_digest(reference: str) -> str:
-    """SHA-256 of the file behind a reference (of the name itself, for a module that is imported by name)."""
-    source = reference.rpartition(":")[0] if ":" in reference else reference
-    path = Path(source)
-    text = path.read_bytes() if path.is_file() else reference.encode()
-    return hashlib.sha256(text).hexdigest()
-
-
 def absolute(reference: str) -> str:
     """The same reference with an absolute path, so that it holds from any folder."""
     source, colon, name = reference.rpartition(":")

@@ -28,7 +28,8 @@ class LoadedTask:
         module: The network in eval mode on the CPU; None for an ONNX file.
         file: The ONNX file; None for a torch module.
         classes: Number of classes where labels are class indices and the first output holds one logit each.
-        digest: SHA-256 over weights, validation inputs and labels.
+        label_problem: Why the labels are no class indices where they look like some: an error for metrics and losses of classes.
+        digest: SHA-256 over weights and the inputs and labels of validation and test.
     """
 
     model: str
@@ -39,12 +40,11 @@ class LoadedTask:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     classes: int | None
+    label_problem: str | None
     digest: str
 
 
-def load_task(
-    model: str, data: str, registry: Registry, input_shapes: dict[str, tuple[int, ...]] | None = None
-) -> LoadedTask:
+def load_task(model: str, data: str, registry: Registry, input_shapes: dict[str, tuple[int, ...]] | None = None) -> LoadedTask:
     """Load both references and try the network on the data.
 
     Raises:
@@ -52,26 +52,28 @@ def load_task(
     """
     source = _load_model(model, registry)
     splits = load_data(data)
-    names = source.input_names if isinstance(source, OnnxModel) else network.input_names(source)
+    required, allowed = (source.input_names,) * 2 if isinstance(source, OnnxModel) else network.input_names(source)
     if {spec.name for spec in specs(splits["validation"])} == {DEFAULT_INPUT}:
-        if len(names) != 1:
+        if len(required) > 1:
             raise InputError(
-                f"--data '{data}' gives one nameless array, but the model takes {len(names)} inputs: "
-                f"give a mapping with the names {', '.join(names)}"
+                f"--data '{data}' gives one nameless array, but the model takes {len(required)} inputs: "
+                f"give a mapping with the names {', '.join(required)}"
             )
-        splits = {key: renamed(split, names[0]) for key, split in splits.items()}
+        name = next(iter([*required, *(allowed or ())]), "input")
+        splits = {key: renamed(split, name) for key, split in splits.items()}
     given = specs(splits["validation"])
-    for spec in given:
-        if spec.name not in names and (isinstance(source, OnnxModel) or len(given) > 1):
-            raise InputError(f"--data '{data}': {unknown('input', spec.name, names)}")
-    if isinstance(source, OnnxModel):
-        missing = set(names) - {spec.name for spec in given}
+    # A single input is given by position, so its name is the user's own; an ONNX file's inputs have names only.
+    if isinstance(source, OnnxModel) or len(given) > 1:
+        for spec in given:
+            if allowed is not None and spec.name not in allowed:
+                raise InputError(f"--data '{data}': {unknown('input', spec.name, allowed)}")
+        missing = set(required) - {spec.name for spec in given}
         if missing:
             raise InputError(f"--data '{data}' has no input {', '.join(sorted(missing))}, which the model needs")
-        _check_input_shapes(input_shapes or {}, given)
+    _check_input_shapes(input_shapes or {}, given)
     example = splits["validation"].take(range(min(EXAMPLES_TRIED, splits["validation"].count)))[0]
     outputs = _try(source, example, model)
-    classes = _classes(data, splits, outputs)
+    classes, label_problem = _classes(data, splits, outputs)
     return LoadedTask(
         model=model,
         data=data,
@@ -81,7 +83,8 @@ def load_task(
         inputs=given,
         outputs=tuple(TensorSpec(name=n, dtype=a.dtype.name, shape=a.shape[1:]) for n, a in outputs.items()),
         classes=classes,
-        digest=_digest(source, splits["validation"]),
+        label_problem=label_problem,
+        digest=_digest(source, splits),
     )
 
 
@@ -128,25 +131,25 @@ def _try(source: "nn.Module | OnnxModel", example: dict[str, np.ndarray], refere
     return outputs
 
 
-def _classes(data: str, splits: dict[str, Split], outputs: dict[str, np.ndarray]) -> int | None:
-    """The number of classes where this is a classification; labels outside their range are an error."""
+def _classes(data: str, splits: dict[str, Split], outputs: dict[str, np.ndarray]) -> tuple[int | None, str | None]:
+    """The number of classes where this is a classification, or what keeps the labels from being class indices."""
     first = next(iter(outputs.values()))
     labels = {name: _labels(split) for name, split in splits.items()}
     given = {name: array for name, array in labels.items() if array is not None}
     if not given or first.ndim < 2 or not all(array.dtype.kind in "iu" for array in given.values()):
-        return None
+        return None, None
     count = int(first.shape[1] if first.ndim > 3 else first.shape[-1])
     positions = first.shape[:1] + (first.shape[2:] if first.ndim > 3 else first.shape[1:-1])
     for name, array in given.items():
         if array.shape[1:] != positions[1:]:
-            return None
+            return None, None
         low, high = int(array.min()), int(array.max())
         if low < 0 or high >= count:
-            raise InputError(
+            return None, (
                 f"--data '{data}', split '{name}': labels must be 0 to {count - 1}, for the model has {count} outputs, "
                 f"but they go from {low} to {high}"
             )
-    return count
+    return count, None
 
 
 def _labels(split: Split) -> np.ndarray | None:
@@ -163,20 +166,17 @@ def _check_input_shapes(shapes: dict[str, tuple[int, ...]], given: tuple[TensorS
             raise InputError(f"--input-shape: {name} is {shape}, but the data have examples of shape {by_name[name].shape}")
 
 
-def _digest(source: "nn.Module | OnnxModel", validation: Split) -> str:
+def _digest(source: "nn.Module | OnnxModel", splits: dict[str, Split]) -> str:
     digest = hashlib.sha256()
     if isinstance(source, OnnxModel):
-        digest.update(source.path.read_bytes())
+        digest.update(source.content())
     else:
         for name, tensor in sorted(source.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
-    inputs, labels = validation.take(range(validation.count))
-    for name, array in sorted(inputs.items()):
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    if labels is not None:
-        digest.update(np.ascontiguousarray(labels).tobytes())
+    for split in (splits[name] for name in ("validation", "test") if name in splits):
+        inputs, labels = split.take(range(split.count))
+        for name, array in sorted({**inputs, **({} if labels is None else {"": labels})}.items()):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
-
-

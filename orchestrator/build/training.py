@@ -1,6 +1,7 @@
 """The training loop: one for all methods."""
 
 import math
+import random as stdlib_random
 from collections.abc import Callable
 from contextlib import nullcontext
 
@@ -29,6 +30,13 @@ def batch_size(count: int) -> int:
     return max(8, min(BATCH, count // LEAST_STEPS_AN_EPOCH))
 
 
+def seed_everything(seed: int) -> None:
+    """The global generators too: datasets draw their augmentation from any of them."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    stdlib_random.seed(seed)
+
+
 def train(
     model: nn.Module,
     split: Split,
@@ -54,7 +62,7 @@ def train(
     """
     place, size = device(), batch_size(split.count)
     steps = max(1, round(epochs * math.ceil(split.count / size)))
-    torch.manual_seed(seed)
+    seed_everything(seed)
     random = np.random.default_rng(seed)
     # Not channels-last, which is a tenth faster: with 8 channels and fewer oneDNN's backward pass then writes past its buffers
     # (torch 2.13 on AVX-512: "double free or corruption"), and pruned networks have such layers.

@@ -17,14 +17,13 @@ from orchestrator.build.protocol import (
     PREPARE,
     PREPARED,
     QUALITY,
-    BuildReply,
     OfferReply,
     PrepareReply,
     PrepareRequest,
     as_json,
 )
 from orchestrator.devices.agent import die_with_parent
-from orchestrator.errors import InputError, OrchestratorError
+from orchestrator.errors import FULL, InputError, OrchestratorError
 
 QUIET_S = 0.2
 
@@ -62,11 +61,16 @@ class Worker:
         return as_json(PREPARED, reply)
 
     def build(self, recipe: list[dict[str, Any]], folder: str) -> Any:
-        """Build one recipe."""
+        """Build one recipe, in the form that the runtime loads."""
         from orchestrator.values.recipe import Recipe
 
-        path = self._prepared.builder.build(Recipe.from_json(recipe), Path(folder))
-        return as_json(BUILT, BuildReply(path=str(path)))
+        graph = self._prepared.builder.build(Recipe.from_json(recipe), Path(folder))
+        return self.inspect(str(graph))
+
+    def inspect(self, graph: str) -> Any:
+        """What is known of an exported model from its file."""
+        self._report("looking at the exported file", 0.0)
+        return as_json(BUILT, self._prepared.inspect(Path(graph)))
 
     def score(self, outputs: list[str], baseline: list[str] | None, split: str) -> Any:
         """The metric on outputs that a device wrote."""
@@ -108,7 +112,8 @@ def main() -> None:
         except OrchestratorError as error:
             reply = _error(getattr(error, "kind", "error"), getattr(error, "step", name), str(error))
         except OSError as error:
-            reply = _error("surroundings", name, f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
+            kind = "surroundings" if error.errno in FULL else "error"
+            reply = _error(kind, name, f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
         except Exception as error:  # what no step guards, the search must still hear of
             reply = _error("error", name, f"{type(error).__name__}: {error}")
         send(reply)

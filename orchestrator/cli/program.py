@@ -64,6 +64,9 @@ def main(arguments: list[str] | None = None) -> Any:
     debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
     try:
         sys.exit(program.main(args=arguments, prog_name="orchestrate", standalone_mode=False) or 0)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help() if error.ctx else "", err=True)
+        sys.exit(2)
     except click.UsageError as error:
         _fail(f"{error.format_message()} ({_help(error)})", 2)
     except click.ClickException as error:
@@ -78,6 +81,10 @@ def main(arguments: list[str] | None = None) -> Any:
         if debug:
             raise
         _fail(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""), 4)
+    except Exception as error:
+        if debug:
+            raise
+        _fail(f"an error in the orchestrator itself: {type(error).__name__}: {error} (see it with orchestrate --debug)", 4)
 
 
 def _help(error: click.UsageError) -> str:

@@ -50,6 +50,9 @@ class Progress:
         elif kind == "phase":
             self._now, self._done, self._recipe = event["what"], 0.0, ""
             self._line(event["what"])
+        elif kind == "notes":
+            for note in event["notes"]:
+                self._line(f"note: {note}")
         elif kind == "trial":
             self._recipe = event["recipe"]
         elif kind == "baseline":

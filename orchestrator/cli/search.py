@@ -77,19 +77,31 @@ def command(context: click.Context, /, targets: tuple[str, ...], **said: Any) ->
         for options in wanted:
             _dry_run(options)
         return
-    results = [_search(options, said["output"], said["as_json"], several=len(targets) > 1) for options in wanted]
+    if len(wanted) > 1:
+        from orchestrator.api import check
+
+        check(wanted)  # a mistake in the second is better known before the first has taken its time
+    folders = _folders(targets, said["output"])
+    results = [_search(options, folder, said["as_json"]) for options, folder in zip(wanted, folders, strict=True)]
     if said["as_json"]:
         _print_json(results)
     if any(result.recommended is None for result in results):
         context.exit(EXIT_NOTHING_MEETS_THE_LIMITS)
 
 
-def _search(options: Any, output: Path | None, as_json: bool, *, several: bool) -> Any:
+def _folders(targets: tuple[str, ...], output: Path | None) -> list[Path | None]:
+    """The run directory of each target: one for each inside the output folder where there are several."""
+    if output is None or len(targets) == 1:
+        return [output] * len(targets)
+    names = [Path(target).stem if target.endswith(".toml") else target for target in targets]
+    return [output / (name if names.count(name) == 1 else f"{name}-{k}") for k, name in enumerate(names, 1)]
+
+
+def _search(options: Any, folder: Path | None, as_json: bool) -> Any:
     from orchestrator.api import search
     from orchestrator.cli.progress import progress
     from orchestrator.report.terminal import print_summary
 
-    folder = output / Path(options.target).stem if output is not None and several else output
     with progress(quiet_stdout=as_json) as (console, observer):
         result = search(options, output=folder, observer=observer)
     if not as_json:

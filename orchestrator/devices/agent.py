@@ -7,6 +7,7 @@ at the start (what libraries print goes to standard error). It ends when its inp
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -78,17 +79,18 @@ class Agent:
         return {}
 
     def time(self, seconds: float, runs: int) -> dict[str, Any]:
-        """Inferences of one example each; [[wall seconds, CPU seconds of this thread], ...]."""
+        """Inferences of one example each; [[wall seconds, CPU seconds of this thread, of the whole process], ...]."""
         samples: list[list[float]] = []
         end = time.perf_counter() + seconds
         while len(samples) < runs:
             example = self.timed[self.turn % len(self.timed)]
             self.turn += 1
-            cpu = time.thread_time_ns()
+            process, thread = time.process_time_ns(), time.thread_time_ns()
             wall = time.perf_counter_ns()
             self.run(example)
             wall = time.perf_counter_ns() - wall
-            samples.append([wall * 1e-9, (time.thread_time_ns() - cpu) * 1e-9])
+            thread, process = time.thread_time_ns() - thread, time.process_time_ns() - process
+            samples.append([wall * 1e-9, thread * 1e-9, process * 1e-9])
             if time.perf_counter() > end:
                 break
         return {"samples": samples}
@@ -99,8 +101,7 @@ class Agent:
 
     def predict(self, folder: str, batch: int) -> dict[str, Any]:
         """All examples through the model, each output into a .npy file."""
-        files: list[Any] = []
-        paths: list[str] = []
+        wholes: list[Any] = []
         for start in range(0, self.count, batch):
             stop = min(start + batch, self.count)
             outputs = self.run({name: np.array(array[start:stop]) for name, array in self.inputs.items()})
@@ -108,19 +109,15 @@ class Agent:
             for k, output in enumerate(outputs):
                 if output.ndim == 0 or len(output) != stop - start:
                     raise ValueError(
-                        f"output {k} has shape {output.shape} for {stop - start} examples: "
-                        "its first axis must be the examples"
+                        f"output {k} has shape {output.shape} for {stop - start} examples: its first axis must be the examples"
                     )
-            if not files:
-                paths = [os.path.join(folder, f"output{k}.npy") for k in range(len(outputs))]  # noqa: PTH118
-                files = [
-                    np.lib.format.open_memmap(path, "w+", output.dtype, (self.count, *output.shape[1:]))
-                    for path, output in zip(paths, outputs, strict=True)
-                ]
-            for file, output in zip(files, outputs, strict=True):
-                file[start:stop] = output
-        for file in files:
-            file.flush()
+            if not wholes:
+                wholes = [np.empty((self.count, *output.shape[1:]), output.dtype) for output in outputs]
+            for whole, output in zip(wholes, outputs, strict=True):
+                whole[start:stop] = output
+        paths = [os.path.join(folder, f"output{k}.npy") for k in range(len(wholes))]  # noqa: PTH118
+        for path, whole in zip(paths, wholes, strict=True):
+            np.save(path, whole)
         return {"paths": paths}
 
 
@@ -150,6 +147,9 @@ def main() -> None:
             reply = {"result": getattr(agent, request.pop("do"))(**request)}
         except MemoryError as error:
             reply = {"error": {"kind": "out-of-memory", "message": f"MemoryError: {error}"}}
+        except OSError as error:
+            kind = "surroundings" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO) else "error"
+            reply = {"error": {"kind": kind, "message": f"{type(error).__name__}: {error}"}}
         except Exception as error:  # whatever the runtime raises is the answer
             reply = {"error": {"kind": "error", "message": f"{type(error).__name__}: {error}"}}
         replies.write(json.dumps(reply) + "\n")

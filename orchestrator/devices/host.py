@@ -45,8 +45,9 @@ class HostSession(Session):
     def _ask(self, **request: Any) -> dict[str, Any]:
         return self._process.request(request, timeout_s=self._job.timeout_s, memory_bytes=self._job.memory_bytes)
 
-    def time(self, *, seconds: float, runs: int) -> list[tuple[float, float]]:
-        return [(wall, cpu) for wall, cpu in self._ask(do="time", seconds=seconds, runs=runs)["samples"]]
+    def time(self, *, seconds: float, runs: int) -> list[tuple[float, float, float]]:
+        samples = self._ask(do="time", seconds=seconds, runs=runs)["samples"]
+        return [(wall, thread, process) for wall, thread, process in samples]
 
     def predict(self, folder: Path, *, batch: int) -> list[Path]:
         return [Path(path) for path in self._ask(do="predict", folder=str(folder), batch=batch)["paths"]]

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import queue
 import signal
 import subprocess
@@ -18,6 +19,8 @@ from orchestrator.devices import interrupt
 from orchestrator.plugin.device import JobFailed
 
 POLL_S = 0.05
+POLLS_A_FAMILY = 10  # looking for children walks all of /proc
+GRACE_S = 1.0  # a dead child's last words may still be on their way
 Event = Callable[[dict[str, Any]], None]
 
 
@@ -45,6 +48,7 @@ class GuardedProcess:
             start_new_session=True,
         )
         self._told = ""
+        self._process, self._family, self._polls = psutil.Process(self._child.pid), list[psutil.Process](), 0
         self._replies: queue.Queue[str | None] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -86,7 +90,7 @@ class GuardedProcess:
         Raises:
             JobFailed: the child raised, crashed, hung or outgrew its memory. After all but the first it is dead.
         """
-        deadline = time.monotonic() + timeout_s
+        deadline, died = time.monotonic() + timeout_s, 0.0
         try:
             if self._child.stdin is None:
                 raise BrokenPipeError
@@ -99,6 +103,12 @@ class GuardedProcess:
                 line = self._replies.get(timeout=POLL_S)
             except queue.Empty:
                 interrupt.check()
+                if not self.alive:
+                    # Its end is not seen on the pipe while a child of its own holds that open.
+                    died = died or time.monotonic()
+                    if time.monotonic() - died > GRACE_S:
+                        raise self._crash() from None
+                    continue
                 if time.monotonic() > deadline:
                     self.kill()
                     raise JobFailed("timeout", f"no answer within {timeout_s:.0f} s") from None
@@ -109,7 +119,10 @@ class GuardedProcess:
                 continue
             if line is None:
                 raise self._crash()
-            reply = json.loads(line)
+            try:
+                reply = json.loads(line)
+            except ValueError:
+                raise self._crash() from None  # half a line: it died while it wrote
             if "event" in reply:
                 interrupt.check()
                 if on_event is not None:
@@ -122,14 +135,19 @@ class GuardedProcess:
             return result
 
     def _resident_bytes(self) -> int:
-        try:
-            process = psutil.Process(self.pid)
-            family = [process, *process.children(recursive=True)]
-            return sum(p.memory_info().rss for p in family)
-        except psutil.Error:
-            return 0
+        """Of the child and, as far as they are known, of its own children."""
+        self._polls += 1
+        if self._polls % POLLS_A_FAMILY == 1:
+            with contextlib.suppress(psutil.Error):
+                self._family = psutil.Process(self.pid).children(recursive=True)
+        used = 0
+        for process in (self._process, *self._family):
+            with contextlib.suppress(psutil.Error):
+                used += process.memory_info().rss
+        return used
 
     def _crash(self) -> JobFailed:
+        self.kill()
         code = self._child.wait()
         told = self._last_error()
         tail = f": {told}" if told else ""
@@ -150,14 +168,9 @@ class GuardedProcess:
 
     def kill(self) -> None:
         """End the child and its children at once, and free what they held. May be called twice."""
-        try:
-            family = psutil.Process(self.pid).children(recursive=True)
-        except psutil.Error:
-            family = []
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._child.pid, signal.SIGKILL)  # the child leads a session of its own: all that it started goes too
         self._child.kill()
-        for process in family:
-            with contextlib.suppress(psutil.Error):
-                process.kill()
         self._child.wait()
         if self._child.stdin is not None:
             with contextlib.suppress(OSError):

@@ -84,9 +84,7 @@ def count(model_path: Path, shapes: Mapping[str, Sequence[int]] | None = None) -
     graph = read_shaped_graph(model_path, shapes)
     fusion = Fusion(graph)
     operators = tuple(_operator(node, graph, fusion, model_path) for node in graph.nodes)
-    return GraphCount(
-        macs=sum(o.macs for o in operators), parameters=_parameters(graph, fusion), operators=operators
-    )
+    return GraphCount(macs=sum(o.macs for o in operators), parameters=_parameters(graph, fusion), operators=operators)
 
 
 def _operator(node: Any, graph: ShapedGraph, fusion: Fusion, path: Path) -> Operator:

@@ -1,36 +1,20 @@
-"""All figures of one exported model: sizes and counts from the file, times and memory from fresh processes, the estimate."""
+"""The figures of one exported model that take running it: times and memory from fresh processes, beside the estimate."""
 
-import hashlib
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import onnx
-
-from orchestrator.hardware.estimate import estimate_latency
-from orchestrator.hardware.graph import count
+from orchestrator.measure.inspection import Inspection
 from orchestrator.measure.timing import Timing, time_alone, time_beside
 from orchestrator.plugin.device import Device, Job
 from orchestrator.plugin.runtime import Runtime
 from orchestrator.values.evidence import Estimate, Evidence
-from orchestrator.values.results import ArtifactResult, LatencyResult
+from orchestrator.values.results import LatencyResult
 from orchestrator.values.target import Target
 
 REQUEST_TIMEOUT_S = 120.0
 SCORING_TIMEOUT_S = 600.0
-SCORING_BATCH = 64
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FileFigures:
-    """What is counted from the file alone."""
-
-    artifact: ArtifactResult
-    compressed_bytes: int
-    macs: int
-    parameters: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,7 +30,7 @@ class Evaluator:
 
     Args:
         inputs: `{input name: .npy file}` of the validation split; times are taken on its first examples.
-        shapes: `{input name: shape with a batch of 1}` for the dynamic axes of an ONNX file.
+        most_s: Time that any single answer of a model may take.
     """
 
     def __init__(
@@ -56,43 +40,21 @@ class Evaluator:
         device: Device,
         *,
         inputs: Mapping[str, Path],
-        shapes: Mapping[str, tuple[int, ...]],
+        most_s: float,
         memory_bytes: int,
         seed: int,
     ) -> None:
         self.target, self._runtime, self._device = target, runtime, device
-        self._inputs, self._shapes, self._memory_bytes, self._seed = dict(inputs), dict(shapes), memory_bytes, seed
+        self._inputs, self._most_s, self._memory_bytes, self._seed = dict(inputs), most_s, memory_bytes, seed
         self.threads = min(target.threads, device.cores())
 
-    def file_figures(self, path: Path) -> FileFigures:
-        """Size, compressed size (zlib, level 6), digest, MACs of one inference and parameters."""
-        content = path.read_bytes()
-        counted = count(path, self._shapes)
-        return FileFigures(
-            artifact=ArtifactResult(
-                path=str(path),
-                digest=hashlib.sha256(content).hexdigest(),
-                size_bytes=len(content),
-                runtime=self._runtime.name,
-            ),
-            compressed_bytes=len(zlib.compress(content, 6)),
-            macs=counted.macs,
-            parameters=counted.parameters,
-        )
-
-    def estimate(self, path: Path) -> Estimate | None:
-        """The target's latency from the graph and the profile; None where the target is the device itself."""
-        if self.target.is_device:
-            return None
-        return estimate_latency(path, self.target.profile, self.target.runtime, self.target.threads, self._shapes)
-
-    def run_figures(self, path: Path, baseline: Path | None) -> RunFigures:
+    def run(self, model: Inspection, baseline: Path | None) -> RunFigures:
         """Times and memory, each model in a fresh process; beside the baseline where one is given.
 
         Raises:
             JobFailed: the model cannot be loaded or run within the limits.
         """
-        with self._device.open(self._job(path, self._inputs)) as session:
+        with self._device.open(self._job(Path(model.path), self._inputs)) as session:
             session.time(seconds=0, runs=1)
             peak = session.peak_memory_bytes()
             if baseline is None:
@@ -102,32 +64,32 @@ class Evaluator:
                     timing = time_beside(session, other, threads=self.threads, seed=self._seed)
             peak = max(peak, session.peak_memory_bytes())
         latency = [self._measured(timing)]
-        if (estimate := self.estimate(path)) is not None:
-            latency.insert(0, self._estimated(estimate))
+        if model.estimate is not None:
+            latency.insert(0, self._estimated(model.estimate))
         return RunFigures(latency=latency, peak_memory_bytes=peak)
 
-    def outputs(self, path: Path, inputs: Mapping[str, Path], folder: Path) -> list[Path]:
+    def outputs(self, path: Path, inputs: Mapping[str, Path], folder: Path, batch: int) -> list[Path]:
         """The outputs on a split, as .npy files in `folder`, from a fresh process.
 
         Raises:
             JobFailed: the model cannot be run.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        with self._device.open(self._job(path, inputs, timeout_s=SCORING_TIMEOUT_S)) as session:
-            return session.predict(folder, batch=scoring_batch(path))
+        with self._device.open(self._job(path, inputs, most_s=SCORING_TIMEOUT_S)) as session:
+            return session.predict(folder, batch=batch)
 
-    def _job(self, path: Path, inputs: Mapping[str, Path], timeout_s: float = REQUEST_TIMEOUT_S) -> Job:
+    def _job(self, path: Path, inputs: Mapping[str, Path], most_s: float = REQUEST_TIMEOUT_S) -> Job:
         options: dict[str, Any] = dict(self.target.support.options)
         if not self.target.is_device:
             options.pop("providers", None)  # the target's accelerator is not here; the host's figure is its CPU's
         return Job(
-            model=self._runtime.convert(path, path.parent),
+            model=path,
             load=self._runtime.source(),
             imports=self._runtime.imports,
             inputs=inputs,
             threads=self.threads,
             options=options,
-            timeout_s=timeout_s,
+            timeout_s=min(most_s, self._most_s),
             memory_bytes=self._memory_bytes,
         )
 
@@ -159,14 +121,5 @@ class Evaluator:
             median_ms=estimate.value,
             low_ms=estimate.low,
             high_ms=estimate.high,
-            note=estimate.model,
+            note=estimate.model + (f"; operators it does not know: {', '.join(estimate.unknown)}" if estimate.unknown else ""),
         )
-
-
-def scoring_batch(path: Path) -> int:
-    """How many examples one inference takes while scoring: 1 where the batch axis of an ONNX file is fixed."""
-    graph = onnx.load(path, load_external_data=False).graph
-    weights = {tensor.name for tensor in graph.initializer}
-    shapes = [value.type.tensor_type.shape.dim for value in graph.input if value.name not in weights]
-    dynamic = all(shape and not shape[0].HasField("dim_value") for shape in shapes)
-    return SCORING_BATCH if dynamic else 1

@@ -1,6 +1,7 @@
 """Quality of outputs with its interval, and the paired difference to the baseline on the same examples."""
 
 import inspect
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -12,6 +13,8 @@ from orchestrator.plugin.metric import Metric
 from orchestrator.values.results import Difference, QualityResult
 
 RESAMPLES_OF_A_FUNCTION = 200
+LEAST_RESAMPLES = 20
+RESAMPLING_S = 20.0
 
 Outputs = Sequence[np.ndarray]
 
@@ -31,9 +34,7 @@ class FunctionMetric(Metric):
             raise InputError(f"--metric {name}: direction must be 'maximize' or 'minimize', but got {direction!r}")
         self.direction = direction  # type: ignore[misc]
         self.needs_labels = False  # type: ignore[misc]
-        parameters = inspect.signature(function).parameters.values()
-        positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-        self._arguments = len(positional)
+        self._arguments = required_arguments(function)
         if self._arguments not in (2, 3):
             raise InputError(f"--metric {name} must take (outputs, labels) or (outputs, labels, reference)")
         self.needs_reference = self._arguments == 3  # type: ignore[misc]
@@ -47,13 +48,18 @@ class FunctionMetric(Metric):
             raise InputError(f"--metric {self.name} raised {type(error).__name__}: {text}") from error
 
 
+def required_arguments(function: Callable[..., Any]) -> int:
+    """How many arguments a function must be given."""
+    parameters = inspect.signature(function).parameters.values()
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(p.kind in kinds and p.default is inspect.Parameter.empty for p in parameters)
+
+
 def _alone(outputs: Outputs) -> Any:
     return outputs[0] if len(outputs) == 1 else list(outputs)
 
 
-def evaluate(
-    metric: Metric, outputs: Outputs, labels: np.ndarray | None, baseline: Outputs | None
-) -> QualityResult:
+def evaluate(metric: Metric, outputs: Outputs, labels: np.ndarray | None, baseline: Outputs | None) -> QualityResult:
     """The metric on outputs.
 
     Args:
@@ -99,15 +105,25 @@ def _of_a_function(
     """A metric that is no mean of examples: intervals from calling it on resampled examples."""
     count = len(outputs[0])
     random = np.random.default_rng(statistics.SEED)
-    values, originals = [], []
+    values: list[float] = []
+    originals: list[float] = []
+    end = time.monotonic() + RESAMPLING_S
     for _ in range(RESAMPLES_OF_A_FUNCTION):
+        if len(values) >= LEAST_RESAMPLES and time.monotonic() > end:
+            break
         drawn = random.integers(0, count, count)
         part = [output[drawn] for output in outputs]
         reference = part if baseline is None else [output[drawn] for output in baseline]
         kept = None if labels is None else labels[drawn]
-        values.append(float(_scores(metric, part, kept, reference)))
-        if baseline is not None:
-            originals.append(float(_scores(metric, reference, kept, reference)))
+        try:
+            own = float(_scores(metric, part, kept, reference))
+            other = float(_scores(metric, reference, kept, reference)) if baseline is not None else 0.0
+        except (InputError, MethodError):
+            continue  # a resample may lack a class, and the metric with it
+        values.append(own)
+        originals.append(other)
+    if len(values) < LEAST_RESAMPLES:
+        raise InputError(f"metric {metric.name} fails on resampled examples, so its interval cannot be given")
     low, high = statistics.resampled_interval(np.array(values))
     difference = None
     if baseline is not None:

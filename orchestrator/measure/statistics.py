@@ -47,9 +47,7 @@ def block_median_interval(blocks: Sequence[np.ndarray]) -> tuple[float, float]:
     """Interval of the median of all samples, by a bootstrap over whole blocks: samples of one block depend on each other."""
     random = np.random.default_rng(SEED)
     count = len(blocks)
-    medians = [
-        np.median(np.concatenate([blocks[k] for k in random.integers(0, count, count)])) for _ in range(RESAMPLES)
-    ]
+    medians = [np.median(np.concatenate([blocks[k] for k in random.integers(0, count, count)])) for _ in range(RESAMPLES)]
     return resampled_interval(np.array(medians))
 
 
@@ -60,9 +58,7 @@ def block_ratio_interval(above: Sequence[np.ndarray], below: Sequence[np.ndarray
     ratios = []
     for _ in range(RESAMPLES):
         drawn = random.integers(0, count, count)
-        ratios.append(
-            np.median(np.concatenate([above[k] for k in drawn])) / np.median(np.concatenate([below[k] for k in drawn]))
-        )
+        ratios.append(np.median(np.concatenate([above[k] for k in drawn])) / np.median(np.concatenate([below[k] for k in drawn])))
     return resampled_interval(np.array(ratios))
 
 

@@ -55,43 +55,50 @@ def _interleaved(sessions: Sequence[Session], threads: int, seed: int) -> tuple[
         _warm_up(session)
     blocks: list[list[np.ndarray]] = [[] for _ in sessions]
     waits: list[float] = []
-    psutil.cpu_percent(None)
+    begin, busy, own = time.monotonic(), _busy_seconds(), 0.0
     end = time.monotonic() + MOST_SECONDS
     for block in range(BLOCKS):
         if block >= LEAST_BLOCKS and time.monotonic() > end:
             break
         for k in random.permutation(len(sessions)):
-            sessions[k].time(seconds=0, runs=1)  # the first run after a pause is slow, and is nobody's figure
+            first = sessions[k].time(seconds=0, runs=1)  # after a pause it is slow, and is nobody's figure
             samples = sessions[k].time(seconds=BLOCK_S, runs=ALL_RUNS)
             if len(samples) < LEAST_RUNS_A_BLOCK:
                 samples += sessions[k].time(seconds=ALL_RUNS, runs=LEAST_RUNS_A_BLOCK - len(samples))
-            blocks[k].append(np.array([wall for wall, _ in samples]) * 1e3)
-            waits.append(1 - sum(cpu for _, cpu in samples) / sum(wall for wall, _ in samples))
-    return blocks, _disturbance(waits, threads, psutil.cpu_percent(None))
+            blocks[k].append(np.array([wall for wall, _, _ in samples]) * 1e3)
+            waits.append(1 - sum(thread for _, thread, _ in samples) / sum(wall for wall, _, _ in samples))
+            own += sum(process for _, _, process in (*first, *samples))
+    others = (_busy_seconds() - busy - own) / (time.monotonic() - begin)
+    return blocks, _disturbance(waits, threads, others)
 
 
 def _warm_up(session: Session) -> None:
     """Run until a block's median is within 5 % of the one before it."""
     before = None
     for _ in range(WARM_UP_ROUNDS):
-        median = stdlib_statistics.median(wall for wall, _ in session.time(seconds=BLOCK_S, runs=ALL_RUNS))
+        median = stdlib_statistics.median(wall for wall, _, _ in session.time(seconds=BLOCK_S, runs=ALL_RUNS))
         if before is not None and abs(median - before) <= STATIONARY * before:
             return
         before = median
 
 
-def _disturbance(waits: Sequence[float], threads: int, busy_percent: float) -> str | None:
+def _disturbance(waits: Sequence[float], threads: int, others: float) -> str | None:
     """Why the times are not to be trusted fully, or None.
 
-    With one thread, a calling thread that waits had its core taken away. With several, the share of the machine that others
-    used is all that can be seen from here.
+    Args:
+        waits: For each block the share of time that the calling thread did not run; with one thread its core was taken away.
+        others: Cores that other processes kept busy meanwhile, on average.
     """
-    cores = psutil.cpu_count() or 1
-    if threads == 1:
-        waited = float(np.median(waits))
-        return f"the core was taken away for {waited:.0%} of the time" if waited > BUSY_SHARE else None
-    others = busy_percent / 100 * cores - threads
-    return f"other work kept {others:.1f} cores busy" if others > BUSY_SHARE else None
+    waited = float(np.median(waits))
+    if threads == 1 and waited > BUSY_SHARE:
+        return f"the core was taken away for {waited:.0%} of the time"
+    return f"other work kept {others:.1f} cores busy" if others > BUSY_SHARE * (psutil.cpu_count() or 1) else None
+
+
+def _busy_seconds() -> float:
+    """Seconds that all cores together have been busy since the machine started."""
+    times = psutil.cpu_times()
+    return float(times.user + times.system + getattr(times, "nice", 0.0) + getattr(times, "steal", 0.0))
 
 
 def _measurement(blocks: Sequence[np.ndarray], disturbed: str | None) -> Measurement:

@@ -18,9 +18,7 @@ class JobFailed(OrchestratorError):
         step: What it was doing, where that is known.
     """
 
-    def __init__(
-        self, kind: "FailureKind | Literal['input', 'surroundings']", message: str, step: str | None = None
-    ) -> None:
+    def __init__(self, kind: "FailureKind | Literal['input', 'surroundings']", message: str, step: str | None = None) -> None:
         super().__init__(message)
         self.kind = kind
         self.step = step
@@ -58,11 +56,11 @@ class Session(ABC):
     """
 
     @abstractmethod
-    def time(self, *, seconds: float, runs: int) -> list[tuple[float, float]]:
+    def time(self, *, seconds: float, runs: int) -> list[tuple[float, float, float]]:
         """Inferences of batch size 1, one after the other, for `seconds` or `runs`, whichever ends first (at least one).
 
         Returns:
-            For each inference (wall seconds, CPU seconds of the calling thread).
+            For each inference (wall seconds, CPU seconds of the calling thread, CPU seconds of the whole process).
         """
 
     @abstractmethod

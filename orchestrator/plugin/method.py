@@ -108,17 +108,11 @@ class Method(ABC):
         """
         return self.parameters
 
-    def describe(self, parameters: Mapping[str, ParameterValue]) -> str:
-        """The step as a few words for a person."""
-        return sentence(self.name, parameters)
-
 
 class TorchMethod(Method):
     """A method from torch module to torch module."""
 
-    def offer(
-        self, model: "nn.Module", parameters: tuple[Parameter, ...], context: BuildContext
-    ) -> tuple[Parameter, ...]:
+    def offer(self, model: "nn.Module", parameters: tuple[Parameter, ...], context: BuildContext) -> tuple[Parameter, ...]:
         """The search ranges for this network, given those that the target left. Called once, on the original.
 
         Raises:
@@ -127,9 +121,7 @@ class TorchMethod(Method):
         return parameters
 
     @abstractmethod
-    def transform(
-        self, model: "nn.Module", parameters: Mapping[str, ParameterValue], context: BuildContext
-    ) -> "nn.Module":
+    def transform(self, model: "nn.Module", parameters: Mapping[str, ParameterValue], context: BuildContext) -> "nn.Module":
         """The changed network; `model` is the method's own copy and may be changed in place.
 
         Raises:
@@ -155,9 +147,3 @@ class OnnxMethod(Method):
         Raises:
             MethodError: it cannot be done on this network, with the reason.
         """
-
-
-def sentence(name: str, parameters: Mapping[str, ParameterValue]) -> str:
-    """`channel-pruning (ratio 0.3, importance l2)`."""
-    listed = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in parameters.items())
-    return f"{name} ({listed})" if listed else name

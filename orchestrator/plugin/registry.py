@@ -12,8 +12,9 @@ import pluggy
 from orchestrator.errors import PluginError, unknown
 from orchestrator.plugin import hookspecs
 from orchestrator.plugin.device import Device
-from orchestrator.plugin.method import Method
+from orchestrator.plugin.method import Method, OnnxMethod, TorchMethod
 from orchestrator.plugin.metric import Metric
+from orchestrator.plugin.parameters import Choice, Number
 from orchestrator.plugin.runtime import Runtime
 from orchestrator.plugin.task import TaskSource
 from orchestrator.values.recipe import Recipe
@@ -49,15 +50,24 @@ class Registry:
         """
         manager = pluggy.PluginManager(hookspecs.GROUP)
         manager.add_hookspecs(hookspecs)
-        entries = {e.name: e for e in importlib.metadata.entry_points(group=hookspecs.GROUP)}
+        entries = sorted(importlib.metadata.entry_points(group=hookspecs.GROUP), key=lambda e: (e.name, e.value))
+        names = {entry.name for entry in entries}
         for name in set(without):
-            if name not in entries:
-                raise PluginError(unknown("plugin", name, entries))
-        infos = []
-        for name in sorted(entries.keys() - set(without)):
-            entry = entries[name]
+            if name not in names:
+                raise PluginError(unknown("plugin", name, names))
+        infos: list[PluginInfo] = []
+        for entry in entries:
+            name = entry.name
+            if name in without:
+                continue
             package = entry.dist.name if entry.dist else name
             version = entry.dist.version if entry.dist else "?"
+            taken = next((info for info in infos if info.name == name), None)
+            if taken is not None:
+                if (taken.package, taken.version) != (package, version):
+                    reason = f"its entry point's name '{name}' is taken by {taken.package} {taken.version}"
+                    infos.append(PluginInfo(name=f"{name} ({package})", package=package, version=version, error=reason))
+                continue
             try:
                 _register(manager, name, entry.load())
             except (KeyboardInterrupt, MemoryError):
@@ -81,7 +91,7 @@ class Registry:
 
     def methods(self) -> dict[str, Method]:
         """All methods by name."""
-        return self._named("orchestrator_methods", Method, lambda m: m.name)
+        return self._named("orchestrator_methods", Method, _method_name)
 
     def runtimes(self) -> dict[str, Runtime]:
         """All runtimes by name."""
@@ -117,25 +127,20 @@ class Registry:
 
     def load_model(self, source: str) -> Any:
         """A plugin's answer to a model reference, or None."""
-        return self._manager.hook.orchestrator_load_model(source=source)
+        return self._first("orchestrator_load_model", source=source)
 
     def probe_host(self) -> Any:
         """A plugin's profile of this machine, or None."""
-        return self._manager.hook.orchestrator_probe_host()
+        return self._first("orchestrator_probe_host")
 
     def recipe_objections(self, recipe: Recipe, target: Target) -> list[str]:
         """Why the plugins call a recipe illegal; empty where nobody does."""
-        answers = self._manager.hook.orchestrator_check_recipe(recipe=recipe, target=target)
-        return [reason for reasons in answers for reason in reasons or ()]
+        answers = self._answers("orchestrator_check_recipe", recipe=recipe, target=target)
+        return [str(reason) for _, reasons in answers for reason in reasons or ()]
 
     def trial_finished(self, trial: CandidateResult) -> None:
         """Tell every plugin; one that raises is logged, and neither the others nor the search notice."""
-        for impl in self._manager.hook.orchestrator_trial_finished.get_hookimpls():
-            arguments = {"trial": trial}
-            try:
-                impl.function(*(arguments[name] for name in impl.argnames))
-            except Exception:  # an observer must never stop a search
-                logger.warning("plugin %s failed in orchestrator_trial_finished", impl.plugin_name, exc_info=True)
+        self._answers("orchestrator_trial_finished", trial=trial)
 
     def commands(self, cli: Any) -> None:
         """Let the plugins add commands."""
@@ -151,15 +156,26 @@ class Registry:
                 found.setdefault(plugin, []).append(f"{kind.replace('_', ' ')}: {', '.join(names)}")
         return found
 
-    def _answers(self, hook: str) -> list[tuple[str, Any]]:
+    @property
+    def loads_models(self) -> bool:
+        """Whether any plugin answers model references of its own."""
+        return bool(self._manager.hook.orchestrator_load_model.get_hookimpls())
+
+    def _answers(self, hook: str, **arguments: Any) -> list[tuple[str, Any]]:
         """(plugin name, answer) in the order of registration; a plugin that raises is marked as failed and left out."""
         answers = []
         for impl in getattr(self._manager.hook, hook).get_hookimpls():
             try:
-                answers.append((impl.plugin_name, impl.function()))
-            except Exception as error:  # a third party's code
+                answers.append((impl.plugin_name, impl.function(*(arguments[name] for name in impl.argnames))))
+            except (Exception, SystemExit) as error:  # a third party's code
+                logger.debug("plugin %s failed in %s", impl.plugin_name, hook, exc_info=True)
                 self._fail(impl.plugin_name, f"{hook} raised {type(error).__name__}: {error}".splitlines()[0])
         return answers
+
+    def _first(self, hook: str, **arguments: Any) -> Any:
+        """The first answer that is not None, the plugin registered last asked first."""
+        answers = self._answers(hook, **arguments)
+        return next((answer for _, answer in reversed(answers) if answer is not None), None)
 
     def _fail(self, name: str, reason: str) -> None:
         self.plugins = tuple(
@@ -173,8 +189,12 @@ class Registry:
             if not isinstance(answer, list | tuple) or not all(isinstance(item, contract) for item in answer):
                 self._fail(plugin, f"{hook} must return a list of {contract.__name__} instances, but got {answer!r:.80}")
                 continue
-            for item in answer:
-                name = key(item)
+            try:
+                names = [key(item) for item in answer]
+            except (AttributeError, TypeError) as error:
+                self._fail(plugin, f"{hook}: {error}")
+                continue
+            for name, item in zip(names, answer, strict=True):
                 if name in found:
                     other = found[name][0]
                     raise PluginError(
@@ -195,6 +215,23 @@ class Registry:
                     raise PluginError(f"{hook}: the name '{name}' is brought by two plugins, one of them '{plugin}'")
                 found[name] = item
         return found
+
+
+def _method_name(method: Method) -> str:
+    """The method's name; a declaration that is incomplete is the plugin's fault.
+
+    Raises:
+        TypeError: says what is missing.
+    """
+    if not isinstance(method, TorchMethod | OnnxMethod):
+        raise TypeError(f"{type(method).__name__} must be a TorchMethod or an OnnxMethod")
+    for attribute, kind in (("name", str), ("version", int), ("family", str)):
+        if not isinstance(getattr(method, attribute, None), kind):
+            raise TypeError(f"{type(method).__name__} must declare `{attribute}`, {kind.__name__}")
+    for parameter in method.parameters:
+        if not isinstance(parameter, Choice | Number):
+            raise TypeError(f"{method.name}: parameters must be Choice or Number, but got {type(parameter).__name__}")
+    return method.name
 
 
 def _name_of(item: Any) -> str:

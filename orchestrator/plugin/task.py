@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskSource:
-    """A task by name, for `--model NAME` and as the default of a search.
+    """A task by name: what a search works on that names none.
 
     Attributes:
         model, data: References to factories, "package.module:factory", as a user would give them.

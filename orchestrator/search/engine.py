@@ -1,25 +1,27 @@
 """The search loop: ask, build, score, time, tell; within the budget, through every failure, and resumable at any moment."""
 
+import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
 
+from orchestrator.build.layout import laid_out
 from orchestrator.build.protocol import PrepareRequest
 from orchestrator.build.workshop import Workshop
 from orchestrator.devices import interrupt
 from orchestrator.errors import InputError
 from orchestrator.measure.evaluation import Evaluator
-from orchestrator.plugin.device import Device
+from orchestrator.plugin.device import Device, JobFailed
 from orchestrator.plugin.registry import Registry
 from orchestrator.plugin.runtime import Runtime
 from orchestrator.search import study as studies
-from orchestrator.search.front import pareto_front
-from orchestrator.search.limits import drop, excesses, kept
+from orchestrator.search.front import latency_of, pareto_front, size_of
+from orchestrator.search.limits import excesses, kept, useless
 from orchestrator.search.recommendation import recommend
 from orchestrator.search.request import RunState, SearchRequest
 from orchestrator.search.run_directory import RunDirectory
@@ -33,6 +35,8 @@ DUPLICATES_BEFORE_RANDOM = 3
 RANDOM_TRIES = 500
 RESERVE_S = 6.0
 LEAST_FOR_A_TRIAL_S = 5.0
+LEAST_ANSWER_S = 30.0
+SCORING_S = 600.0
 
 Observer = Callable[[dict[str, Any]], None]
 
@@ -47,6 +51,7 @@ class Found:
     front: list[CandidateResult]
     ended: str
     seconds: dict[str, float]
+    notes: list[str] = field(default_factory=list)
 
 
 class Engine:
@@ -85,11 +90,12 @@ class Engine:
         reply = workshop.prepare()
         if state is not None:
             if reply.task.digest != state.task.digest:
-                raise InputError("the model or its validation data have changed since the run began; begin a new run")
+                raise InputError("the model or its data have changed since the run began; begin a new run")
             return state
         state = RunState(
             request=self._request,
             task=reply.task,
+            study=f"{self._run.path.name}-{secrets.token_hex(4)}",
             offers=reply.offers,
             epochs=reply.epochs,
             notes=reply.notes,
@@ -99,6 +105,10 @@ class Engine:
         if not any(offer.refused is None for offer in reply.offers):
             reasons = "; ".join(f"{offer.method}: {offer.refused}" for offer in reply.offers)
             raise InputError(f"no method can be used on this model, these data and this target ({reasons or 'none installed'})")
+        if Space(state.offers, self._registry.methods()).size() == 0:
+            names = ", ".join(offer.method for offer in reply.offers if offer.refused is None)
+            raise InputError(f"no recipe can be made of {names} alone: they need another method before them")
+        self._tell(event="notes", notes=[*state.notes, *refusals(state)])
         return state
 
     def baseline(self, state: RunState, workshop: Workshop) -> CandidateResult:
@@ -109,6 +119,7 @@ class Engine:
         """
         self._known = self._run.read_candidates()
         self._direction, self._metric = state.task.direction, state.task.metric
+        self._open_study(state)  # a storage that cannot be opened is better known now
         return self._baseline(self._laboratory(state, workshop))
 
     def search(self, state: RunState, workshop: Workshop) -> Found:
@@ -116,14 +127,14 @@ class Engine:
         laboratory = self._laboratory(state, workshop)
         baseline = self._known[BASELINE]
         space = Space(state.offers, self._registry.methods())
-        study = self._study(space, baseline)
+        study = self._study(state, space, baseline)
         generator = np.random.default_rng([self._request.seed, len(self._known)])
         longest = 0.0
         while (ended := self._ended(longest)) is None:
             interrupt.check()
             begin = time.monotonic()
-            if not self._one(study, space, laboratory, baseline, generator):
-                ended = "every recipe of the search space was tried"
+            if (stop := self._one(study, space, laboratory, baseline, generator)) is not None:
+                ended = stop
                 break
             longest = max(longest, min(time.monotonic() - begin, self._request.candidate_timeout_s / 2))
         return self.found(state, ended)
@@ -133,19 +144,28 @@ class Engine:
         laboratory = self._laboratory(found.state, workshop)
         if "test" not in found.state.task.examples:
             return found
-        tested = {}
-        for k, candidate in enumerate([found.baseline, *found.front]):
+        tested, notes = {}, []
+        chosen = [found.baseline, *(c for c in found.front if c.id != BASELINE)]
+        for k, candidate in enumerate(chosen):
             interrupt.check()
-            self._tell(event="phase", what=f"scoring the front on the test split ({k + 1} of {len(found.front) + 1})")
+            self._tell(event="phase", what=f"scoring the front on the test split ({k + 1} of {len(chosen)})")
             begin = time.monotonic()
-            tested[candidate.id] = self._keep(laboratory.score_test(candidate))
+            try:
+                tested[candidate.id] = self._keep(
+                    laboratory.score_test(candidate, timeout_s=max(SCORING_S, self._request.candidate_timeout_s))
+                )
+            except (JobFailed, InputError) as error:  # what was found is not thrown away for that
+                notes.append(f"{candidate.id} could not be scored on the test split: {error}")
+                if candidate.id == BASELINE:
+                    break  # the others are compared with it
             self._at_the_end += time.monotonic() - begin
         return replace(
             found,
-            baseline=tested[BASELINE],
+            baseline=tested.get(BASELINE, found.baseline),
             candidates=[tested.get(c.id, c) for c in found.candidates],
-            front=[tested[c.id] for c in found.front],
+            front=[tested.get(c.id, c) for c in found.front],
             seconds=self._totals(found.state),
+            notes=notes,
         )
 
     def so_far(self, state: RunState) -> Found | None:
@@ -156,9 +176,13 @@ class Engine:
         """What was found."""
         baseline = self._known[BASELINE]
         candidates = [c for c in self._known.values() if c.id != BASELINE]
-        front = pareto_front([baseline, *candidates], state.task.direction)
         return Found(
-            state=state, baseline=baseline, candidates=candidates, front=front, ended=ended, seconds=self._totals(state)
+            state=state,
+            baseline=baseline,
+            candidates=candidates,
+            front=self._front(),
+            ended=ended,
+            seconds=self._totals(state),
         )
 
     def workshop(self, state: RunState | None) -> Workshop:
@@ -175,6 +199,7 @@ class Engine:
             without=request.without_plugins,
             input_shapes=request.input_shapes,
             seed=request.seed,
+            runtime=request.target.runtime,
             workspace=str(self._run.work),
             seconds=request.timeout_s,
             trials=request.trials,
@@ -184,7 +209,7 @@ class Engine:
         return Workshop(
             prepare,
             memory_bytes=request.memory_bytes,
-            folder=self._run.work,
+            folder=Path(request.folder) if Path(request.folder).is_dir() else self._run.work,
             progress=lambda what, done: self._tell(event="progress", what=what, done=done),
         )
 
@@ -204,7 +229,7 @@ class Engine:
     def _laboratory(self, state: RunState, workshop: Workshop) -> Laboratory:
         names = [spec.name for spec in state.task.inputs]
         inputs: dict[str, Mapping[str, Path]] = {
-            split: {name: self._run.data / split / f"{name}.npy" for name in names}
+            split: {name: laid_out(self._run.data, split, k) for k, name in enumerate(names)}
             for split in ("validation", "test")
             if split in state.task.examples
         }
@@ -213,7 +238,7 @@ class Engine:
             self._runtime,
             self._device,
             inputs=inputs["validation"],
-            shapes={spec.name: (1, *spec.shape) for spec in state.task.inputs},
+            most_s=max(LEAST_ANSWER_S, self._request.candidate_timeout_s),
             memory_bytes=self._request.memory_bytes,
             seed=self._request.seed,
         )
@@ -235,24 +260,24 @@ class Engine:
         baseline = laboratory.make(Recipe(), baseline=None, trial=None, timeout_s=max(600.0, self._request.candidate_timeout_s))
         if baseline.failure is not None:
             raise InputError(f"the original itself fails ({baseline.failure.step}): {baseline.failure.message}")
-        baseline = replace(baseline, feasible=True)
+        baseline = replace(baseline, feasible=kept(baseline, baseline, self._request.limits, self._direction))
         self._keep(baseline)
         self._tell(event="baseline", candidate=baseline)
         return baseline
 
-    def _study(self, space: Space, baseline: CandidateResult) -> optuna.Study:
+    def _open_study(self, state: RunState) -> optuna.Study:
         factory = self._registry.samplers()[self._request.sampler]
         sampler = factory(int(np.random.default_rng([self._request.seed, len(self._known)]).integers(1 << 31)))
-        study = studies.open_study(
-            self._run.study, self._request.storage, sampler, self._direction, self._run.path.resolve().name
-        )
+        return studies.open_study(self._run.study, self._request.storage, sampler, self._direction, state.study)
+
+    def _study(self, state: RunState, space: Space, baseline: CandidateResult) -> optuna.Study:
+        study = self._open_study(state)
         constraints = {c.id: self._excesses(c, baseline) for c in self._known.values()}
         again = studies.settle(study, self._known, constraints)
         if again:
             self._run.event(event="resumed", asked_again=again)
-        if not study.get_trials(deepcopy=False):
-            for recipe in space.starters():
-                study.enqueue_trial(space.parameters(recipe))
+        for recipe in space.starters():
+            study.enqueue_trial(space.parameters(recipe), skip_if_exists=True)  # killed while it did so, a run goes on with it
         return study
 
     def _one(
@@ -262,11 +287,11 @@ class Engine:
         laboratory: Laboratory,
         baseline: CandidateResult,
         generator: np.random.Generator,
-    ) -> bool:
-        """One candidate from ask to tell; False where no recipe is left that was not tried."""
+    ) -> str | None:
+        """One candidate from ask to tell; why the search ends, where it does."""
         trial, recipe = self._ask(study, space, generator)
         if trial is None or recipe is None:
-            return False
+            return "every recipe of the search space was tried"
         trial.set_user_attr(studies.CANDIDATE_ATTRIBUTE, recipe.identifier)
         trial.set_user_attr("recipe", str(recipe))
         self._tell(event="trial", number=trial.number, id=recipe.identifier, recipe=str(recipe))
@@ -278,6 +303,11 @@ class Engine:
             if (left := self._left()) is not None:
                 timeout = max(LEAST_FOR_A_TRIAL_S, min(timeout, left))
             candidate = laboratory.make(recipe, baseline=baseline, trial=trial.number, timeout_s=timeout)
+            late = candidate.failure is not None and candidate.failure.kind == "timeout"
+            if late and timeout < self._request.candidate_timeout_s:
+                # Cut off by the end of the budget, which says nothing of the candidate: `resume` asks for it again.
+                self._run.event(event="cut-off", id=recipe.identifier)
+                return self._used_up()
         if candidate.state == "complete":
             candidate = replace(candidate, feasible=kept(candidate, baseline, self._request.limits, self._direction))
         self._keep(candidate)
@@ -287,7 +317,7 @@ class Engine:
         self._registry.trial_finished(candidate)
         best = self._best(baseline)
         self._tell(event="candidate", candidate=candidate, tried=len(self._known) - 1, baseline=baseline, best=best)
-        return True
+        return None
 
     def _ask(
         self, study: optuna.Study, space: Space, generator: np.random.Generator
@@ -314,7 +344,7 @@ class Engine:
 
     def _best(self, baseline: CandidateResult) -> CandidateResult | None:
         """What would be recommended now."""
-        front = pareto_front(list(self._known.values()), self._direction)
+        front = self._front()
         request = self._request
         chosen = recommend(
             front,
@@ -332,7 +362,7 @@ class Engine:
             return {}
         found = excesses(candidate, baseline, self._request.limits, self._direction)
         if self._request.useful_drop is not None:
-            found["useful_drop"] = drop(candidate, baseline, self._direction) - self._request.useful_drop
+            found["useful_drop"] = useless(candidate, baseline, self._direction, self._request.useful_drop)
         return found
 
     def _keep(self, candidate: CandidateResult) -> CandidateResult:
@@ -340,9 +370,16 @@ class Engine:
         self._known[candidate.id] = candidate
         return candidate
 
+    def _front(self) -> list[CandidateResult]:
+        """What nothing dominates, and what nothing dominates that keeps the limits: memory is a limit and no objective."""
+        everything = pareto_front(list(self._known.values()), self._direction)
+        feasible = pareto_front([c for c in self._known.values() if c.feasible], self._direction)
+        found = {c.id: c for c in (*everything, *feasible)}
+        return sorted(found.values(), key=lambda c: (latency_of(c), size_of(c)))
+
     def _drop_dominated(self) -> None:
         """Delete the files of candidates that have left the front: `orchestrate build` makes them again from their recipe."""
-        on_front = {c.id for c in pareto_front(list(self._known.values()), self._direction)} | {BASELINE}
+        on_front = {c.id for c in self._front()} | {BASELINE}
         for candidate in list(self._known.values()):
             if candidate.id not in on_front and candidate.artifact and candidate.artifact.path:
                 self._keep(replace(candidate, artifact=replace(candidate.artifact, path=None)))
@@ -354,8 +391,11 @@ class Engine:
             return f"the budget of {self._request.trials} trials is used up"
         left = self._left()
         if left is not None and left < max(LEAST_FOR_A_TRIAL_S, 0.5 * longest):
-            return f"the budget of {self._request.timeout_s:.0f} s is used up"
+            return self._used_up()
         return None
+
+    def _used_up(self) -> str:
+        return f"the budget of {self._request.timeout_s or 0.0:.0f} s is used up"
 
     def _left(self) -> float | None:
         """Seconds that are left for trials, the end's share set aside; None where time is not limited."""
@@ -386,6 +426,11 @@ class Engine:
                 logged |= {"state": event["candidate"].state}
             self._run.event(**logged)
         self._observer({**event, "elapsed_s": self.elapsed(), "timeout_s": self._request.timeout_s})
+
+
+def refusals(state: RunState) -> list[str]:
+    """Which methods take no part, and why."""
+    return [f"{offer.method} is not offered: {offer.refused}" for offer in state.offers if offer.refused]
 
 
 def _rejected(recipe: Recipe, trial: int, reason: str) -> CandidateResult:

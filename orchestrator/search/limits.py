@@ -34,6 +34,13 @@ def drop(candidate: CandidateResult, baseline: CandidateResult, direction: str) 
     return sign * (baseline.quality.validation.value - candidate.quality.validation.value)
 
 
+def useless(candidate: CandidateResult, baseline: CandidateResult, direction: str, useful_drop: float | None) -> float:
+    """By how much more a candidate loses than `useful_drop` of the baseline's value; zero or less where it is of use."""
+    if useful_drop is None or baseline.quality is None:
+        return 0.0
+    return drop(candidate, baseline, direction) - useful_drop * abs(baseline.quality.validation.value)
+
+
 def kept(candidate: CandidateResult, baseline: CandidateResult, limits: Limits, direction: str) -> bool:
     """Whether a candidate keeps every limit."""
     return all(value <= 0 for value in excesses(candidate, baseline, limits, direction).values())

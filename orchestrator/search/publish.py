@@ -12,7 +12,7 @@ from orchestrator.plugin.registry import Registry
 from orchestrator.report.card import render_card
 from orchestrator.report.html import render_html
 from orchestrator.report.results import write_results
-from orchestrator.search.engine import Found
+from orchestrator.search.engine import Found, refusals
 from orchestrator.search.recipe_file import recipe_text
 from orchestrator.search.recommendation import recommend
 from orchestrator.search.run_directory import RunDirectory
@@ -36,7 +36,6 @@ def compose(found: Found, registry: Registry, device: Device, run: RunDirectory)
         direction=task.direction,
     )
     front = {c.id for c in found.front}
-    refused = [f"{o.method} is not offered: {o.refused}" for o in state.offers if o.refused]
     return RunResult(
         schema=1,
         task=TaskResult(
@@ -72,8 +71,9 @@ def compose(found: Found, registry: Registry, device: Device, run: RunDirectory)
             "started": state.started,
             "ended": found.ended,
             "run": str(run.path),
+            "study": state.study,
         },
-        notes=[*state.notes, *refused],
+        notes=[*state.notes, *refusals(state), *found.notes],
     )
 
 

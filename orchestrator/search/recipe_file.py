@@ -59,7 +59,7 @@ def recipe_text(
     file = RecipeFile(
         schema=1,
         id=identifier,
-        target=request.target.profile.name,
+        target=request.target_reference,
         runtime=request.target.runtime,
         threads=request.target.threads,
         model=request.model,

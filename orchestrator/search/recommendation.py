@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestrator.search.front import latency_of, quality_noise, quality_of, size_of
-from orchestrator.search.limits import drop, excesses, kept
+from orchestrator.search.limits import excesses, kept, useless
 from orchestrator.values.results import CandidateResult
 from orchestrator.values.target import Limits
 
@@ -42,10 +42,10 @@ def recommend(
     Under limits on latency, size or memory: the most accurate beyond noise, then the fastest. Under limits on quality alone: the
     fastest that keeps them, where one exists that keeps them beyond doubt. Without limits: the knee. Where nothing keeps
     the limits: none, with the nearest and what would have to be relaxed. Without a limit on quality, models that lose more
-    than `useful_drop` are passed over while there are others.
+    than the share `useful_drop` of the original's are passed over while there are others.
     """
     able = [c for c in front if kept(c, baseline, limits, direction)]
-    useful = [c for c in able if useful_drop is None or drop(c, baseline, direction) <= useful_drop]
+    useful = [c for c in able if useless(c, baseline, direction, useful_drop) <= 0]
     able = useful or able
     if not able:
         return Recommendation(id=None, reason=_nearest(front, baseline, limits, direction))
@@ -53,7 +53,7 @@ def recommend(
     some_limit = not only_quality or asked.max_drop is not None or asked.min_quality is not None
     if not some_limit:
         chosen = _knee(able, baseline, direction)
-        among = f" among models that lose at most {useful_drop:g} of {metric}" if useful and useful_drop is not None else ""
+        among = f" among models that lose at most {useful_drop:.0%} of the {metric}" if useful and useful_drop is not None else ""
         reason = f"no limits were given, and it is the knee of the front{among}: the best balance of {metric} and latency"
     elif only_quality:
         sure = [c for c in able if _keeps_drop_beyond_doubt(c, limits, direction)]
@@ -89,11 +89,7 @@ def _keeps_drop_beyond_doubt(candidate: CandidateResult, limits: Limits, directi
 def _most_accurate_then_fastest(able: Sequence[CandidateResult], direction: str) -> CandidateResult:
     sign = 1.0 if direction == "maximize" else -1.0
     best = max(able, key=lambda c: sign * quality_of(c))
-    alike = [
-        c
-        for c in able
-        if sign * (quality_of(best) - quality_of(c)) <= math.hypot(quality_noise(best), quality_noise(c))
-    ]
+    alike = [c for c in able if sign * (quality_of(best) - quality_of(c)) <= math.hypot(quality_noise(best), quality_noise(c))]
     return min(alike, key=lambda c: (latency_of(c), size_of(c)))
 
 

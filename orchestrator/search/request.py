@@ -18,6 +18,8 @@ class SearchRequest:
         asked: The user's limits alone.
         useful_drop: See SearchSettings; None where a limit on quality was asked for.
         trials, timeout_s: The budget; the first that is reached ends the search.
+        target_reference: The target as the user named it, for `build`.
+        folder: The user's working folder, from which their files read.
         methods: Names of the methods that take part; None: all.
         candidate_timeout_s: Time that one candidate's build may take.
         memory_bytes: Memory that a build or a measurement may take.
@@ -30,6 +32,8 @@ class SearchRequest:
     metric: str | None
     loss: str | None
     target: Target
+    target_reference: str
+    folder: str
     limits: Limits
     asked: Limits
     useful_drop: float | None
@@ -54,11 +58,13 @@ class RunState:
     """The request and what the first preparation found; fixed from then on.
 
     Attributes:
+        study: The Optuna study's name, which no other run has: a storage may be shared.
         offers: What the methods offered, so that a resumed run searches the same space.
     """
 
     request: SearchRequest
     task: TaskDescription
+    study: str
     offers: tuple[OfferReply, ...]
     epochs: tuple[float, float]
     notes: tuple[str, ...]

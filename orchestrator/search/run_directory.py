@@ -49,7 +49,7 @@ class RunDirectory:
             raise InputError(f"--output '{path}' is a file; give a folder")
         if (path / "work" / "run.json").exists():
             raise InputError(f"--output '{path}' holds a run already; go on with: orchestrate resume {path}")
-        if path.is_dir() and any(entry.name not in ("work", ".lock", "log.jsonl") for entry in path.iterdir()):
+        if path.is_dir() and any(entry.name not in ("work", "log.jsonl", "study.journal") for entry in path.iterdir()):
             raise InputError(f"--output '{path}' is not empty; give a new folder")
         run = cls(path)
         try:
@@ -91,6 +91,22 @@ class RunDirectory:
         except PermissionError as error:
             raise SurroundingsError(f"run directory '{self.path}' cannot be written: {error}") from None
 
+    def clear(self) -> None:
+        """Forget what a start left that was killed before there was anything to resume: it may be of another model."""
+        for entry in self.work.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            elif entry.name not in ("lock", "owner"):
+                entry.unlink()
+        self.log.unlink(missing_ok=True)
+        self.study.unlink(missing_ok=True)
+        self.candidates.mkdir()
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is something to resume."""
+        return self._state.is_file()
+
     def write_state(self, state: RunState) -> None:
         """Keep what the run was asked to do."""
         write_atomic(self._state, RUN_STATE.dump_json(state, indent=1))
@@ -116,7 +132,12 @@ class RunDirectory:
 
     def read_candidates(self) -> dict[str, CandidateResult]:
         """All candidates that were kept, by id, in the order of their trials."""
-        found = [CANDIDATE.validate_json(path.read_bytes()) for path in self.candidates.glob("*.json")]
+        found = []
+        for path in self.candidates.glob("*.json"):
+            try:
+                found.append(CANDIDATE.validate_json(path.read_bytes()))
+            except ValidationError:
+                raise InputError(f"'{path}' is damaged; delete it, and resume makes that candidate again") from None
         found.sort(key=lambda c: (c.trial if c.trial is not None else -1, c.id))
         return {candidate.id: candidate for candidate in found}
 

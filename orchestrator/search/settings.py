@@ -21,7 +21,8 @@ class SearchSettings:
         timeout: Budget of the whole command ("4m"); None: no limit.
         candidate_timeout: Time that one candidate's build may take; None: a quarter of the timeout.
         memory: Memory that a build or a measurement may take ("8GB"); None: three quarters of what is free at the start.
-        useful_drop: Without a limit on quality, models that lose more than this ("5%") are neither looked for nor recommended.
+        useful_drop: Without a limit on quality, models that lose more than this share of the original's ("5%") are neither looked
+            for nor recommended.
         training: Whether methods that train take part.
         methods: The methods that take part; None: all that are installed.
     """
@@ -54,7 +55,7 @@ class SearchSettings:
 
     @property
     def useful_drop_share(self) -> float:
-        """The drop in the metric's own unit."""
+        """The share as a fraction of 1."""
         return parse_share(self.useful_drop, f"search '{self.name}': useful_drop")
 
     @property

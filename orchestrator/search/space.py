@@ -182,5 +182,3 @@ def _words(parameter: Parameter) -> str:
         return f"{parameter.name} {parameter.low:g} to {parameter.high:g} by {parameter.step:g}"
     choices: Any = getattr(parameter, "choices", ())
     return f"{parameter.name} {' or '.join(str(c) for c in choices)}"
-
-

@@ -34,11 +34,7 @@ def open_study(path: Path, storage: str | None, sampler: Any, direction: str, na
         _repair(path)
         backend = JournalStorage(JournalFileBackend(str(path)))
     else:
-        try:
-            backend = RDBStorage(storage)
-        except Exception as error:  # SQLAlchemy's and the drivers' errors share no base
-            text = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise InputError(f"--storage '{storage}' cannot be opened: {text}") from None
+        backend = _database(storage)
     quality = StudyDirection.MAXIMIZE if direction == "maximize" else StudyDirection.MINIMIZE
     study = optuna.create_study(
         study_name=name,
@@ -51,6 +47,14 @@ def open_study(path: Path, storage: str | None, sampler: Any, direction: str, na
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.set_metric_names(list(OBJECTIVES))
     return study
+
+
+def _database(storage: str) -> BaseStorage:
+    try:
+        return RDBStorage(storage)
+    except Exception as error:  # SQLAlchemy's and the drivers' errors share no base
+        text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"--storage '{storage}' cannot be opened: {text}") from None
 
 
 def _repair(path: Path) -> None:
@@ -79,8 +83,9 @@ def settle(study: optuna.Study, candidates: dict[str, CandidateResult], constrai
             tell(study, trial, candidate, constraints.get(candidate.id, {}))
             continue
         study.tell(trial.number, state=TrialState.FAIL)
-        if trial.params:
-            study.enqueue_trial(dict(trial.params), skip_if_exists=False)
+        asked = {**trial.system_attrs.get("fixed_params", {}), **trial.params}  # killed before the first suggestion: the former
+        if asked:
+            study.enqueue_trial(asked, skip_if_exists=False)
             again += 1
     return again
 
@@ -92,7 +97,7 @@ def tell(
     if candidate.state != "complete" or candidate.quality is None or candidate.artifact is None:
         study.tell(trial.number, state=TrialState.FAIL)
         return
-    live = optuna.Trial(study, trial._trial_id)
+    live = trial if isinstance(trial, optuna.Trial) else optuna.Trial(study, trial._trial_id)
     for key, value in constraints.items():
         live.set_constraint(key, value)
     values = [candidate.quality.validation.value, candidate.latency[0].median_ms, float(candidate.artifact.size_bytes)]

@@ -7,12 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.build.workshop import Workshop
-from orchestrator.errors import InputError
+from orchestrator.errors import InputError, SurroundingsError
 from orchestrator.measure.evaluation import Evaluator
+from orchestrator.measure.inspection import Inspection
 from orchestrator.plugin.device import JobFailed
 from orchestrator.search.run_directory import RunDirectory
 from orchestrator.values.recipe import Recipe
 from orchestrator.values.results import (
+    ArtifactResult,
     CandidateResult,
     Failure,
     LatencyResult,
@@ -66,19 +68,18 @@ class Laboratory:
         stage = "build"
         try:
             start = time.monotonic()
-            built = self._workshop.build(recipe, folder, timeout_s=timeout_s)
-            path = Path(built.path)
+            model = self._workshop.build(recipe, folder, timeout_s=timeout_s)
+            path = Path(model.path)
             seconds["building"] = time.monotonic() - start
 
             stage, start = "measure", time.monotonic()
             self._progress("timing", 0.0)
-            figures = self._evaluator.file_figures(path)
-            run = self._evaluator.run_figures(path, self._baseline)
+            run = self._evaluator.run(model, self._baseline)
             seconds["measuring"] = time.monotonic() - start
 
             stage, start = "score", time.monotonic()
             self._progress("scoring", 0.0)
-            quality = self._score(identifier, path, "validation")
+            quality = self._score(identifier, model, "validation", timeout_s)
             seconds["scoring"] = time.monotonic() - start
         except (JobFailed, InputError) as error:  # InputError: the user's metric raised on this candidate's outputs
             shutil.rmtree(folder, ignore_errors=True)
@@ -87,7 +88,12 @@ class Laboratory:
             shutil.rmtree(scratch, ignore_errors=True)
         if baseline is None:
             self._baseline = path
-        artifact = replace(figures.artifact, path=str(path.relative_to(self._run.path)))
+        artifact = ArtifactResult(
+            path=str(path.relative_to(self._run.path)),
+            digest=model.digest,
+            size_bytes=model.size_bytes,
+            runtime=self._evaluator.target.runtime,
+        )
         return replace(
             record,
             state="complete",
@@ -95,39 +101,46 @@ class Laboratory:
             quality=SplitQuality(validation=quality),
             latency=run.latency,
             peak_memory_bytes=run.peak_memory_bytes,
-            compressed_bytes=figures.compressed_bytes,
-            macs=figures.macs,
-            parameters=figures.parameters,
+            compressed_bytes=model.compressed_bytes,
+            macs=model.macs,
+            parameters=model.parameters,
             gains=None if baseline is None else gains(artifact.size_bytes, run.latency, baseline),
             seconds=_rounded(seconds),
         )
 
-    def score_test(self, candidate: CandidateResult) -> CandidateResult:
-        """The candidate with its quality on the test split, which is touched here and nowhere else."""
+    def score_test(self, candidate: CandidateResult, *, timeout_s: float) -> CandidateResult:
+        """The candidate with its quality on the test split, which is touched here and nowhere else.
+
+        Raises:
+            JobFailed, InputError: it cannot be scored, with the reason.
+        """
         if candidate.quality is None or candidate.artifact is None or candidate.artifact.path is None:
             return candidate
         if candidate.quality.test is not None or "test" not in self._inputs:
             return candidate
-        quality = self._score(candidate.id, self._run.path / candidate.artifact.path, "test")
+        model = self._workshop.inspect(self._run.path / candidate.artifact.path, timeout_s=timeout_s)
+        quality = self._score(candidate.id, model, "test", timeout_s)
         return replace(candidate, quality=replace(candidate.quality, test=quality))
 
     def adopt_baseline(self, path: Path) -> None:
         """Time against this file: the baseline of a run that is resumed."""
         self._baseline = path
 
-    def _score(self, identifier: str, path: Path, split: str) -> QualityResult:
+    def _score(self, identifier: str, model: Inspection, split: str, timeout_s: float) -> QualityResult:
         kept = self._run.work / "baseline" / split
         original = sorted(kept.glob("output*.npy"), key=lambda p: (len(p.name), p.name))
         own = identifier == "baseline"
         folder = kept if own else self._run.folder(identifier) / f"{split}.work"
-        outputs = self._evaluator.outputs(path, self._inputs[split], folder)
-        quality = self._workshop.score(outputs, None if own else original, split)
+        outputs = self._evaluator.outputs(Path(model.path), self._inputs[split], folder, model.batch)
+        quality = self._workshop.score(outputs, None if own else original, split, timeout_s=timeout_s)
         if not own:
             shutil.rmtree(folder, ignore_errors=True)
         return quality
 
 
 def _failure(error: JobFailed | InputError, stage: str) -> Failure:
+    if isinstance(error, JobFailed) and error.kind == "surroundings":
+        raise SurroundingsError(f"{error}; mend it, then go on with resume") from error
     if isinstance(error, InputError):
         return Failure(kind="error", step=stage, message=str(error))
     kind = error.kind

@@ -38,8 +38,7 @@ class Recipe:
         """The inverse of `as_json`."""
         return cls(
             steps=tuple(
-                Step(method=s["method"], version=s["version"], parameters=MappingProxyType(dict(s["parameters"])))
-                for s in steps
+                Step(method=s["method"], version=s["version"], parameters=MappingProxyType(dict(s["parameters"]))) for s in steps
             )
         )
 

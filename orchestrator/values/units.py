@@ -31,7 +31,7 @@ def parse_bytes(text: str, what: str) -> int:
     Raises:
         InputError: not a positive number with a unit of size.
     """
-    return int(_parse(text, what, BYTES, "500kB, 64MB or 1GiB"))
+    return max(1, int(_parse(text, what, BYTES, "500kB, 64MB or 1GiB")))
 
 
 def parse_share(text: str, what: str) -> float:

@@ -1,5 +1,6 @@
 """A residual CNN (He et al. 2015) for 32x32 images, and its training on first use."""
 
+import contextlib
 import hashlib
 import os
 from pathlib import Path
@@ -70,10 +71,11 @@ def network() -> DigitsNet:
             path.unlink(missing_ok=True)
             model = DigitsNet()
     _train(model)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    torch.save(model.state_dict(), partial)
-    partial.replace(path)
+    with contextlib.suppress(OSError):  # where nothing can be kept it is trained again the next time
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        torch.save(model.state_dict(), partial)
+        partial.replace(path)
     return model.eval()
 
 

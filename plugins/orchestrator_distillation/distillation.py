@@ -19,6 +19,7 @@ from orchestrator.plugin import (
 if TYPE_CHECKING:
     from torch import nn
 
+LEAST_EPOCHS = 0.001
 STEPS = 2
 """The search tries the least, the middle and the most epochs that the budget pays for."""
 
@@ -42,7 +43,7 @@ class Distillation(TorchMethod):
             high=10,
             step=4.5,
             default=1,
-            bounds=(0.001, 1000),
+            bounds=(LEAST_EPOCHS, 1000),
         ),
         Choice(
             name="learning_rate",
@@ -58,9 +59,9 @@ class Distillation(TorchMethod):
 
     def offer(self, model: "nn.Module", parameters: tuple[Parameter, ...], context: BuildContext) -> tuple[Parameter, ...]:
         least, most = context.epochs
-        if most <= 0:
+        if most < LEAST_EPOCHS:
             raise Refused(f"{self.name}: the budget pays for no training; give the search more time")
-        least = min(max(least, 0.001), most)
+        least = max(least, LEAST_EPOCHS)
         changes: dict[str, dict[str, object]] = {
             "epochs": {"low": least, "high": most, "step": max((most - least) / STEPS, 1e-3), "default": most}
         }

@@ -1,0 +1,134 @@
+"""A guarded child: whatever it does is an answer."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from orchestrator.devices import interrupt
+from orchestrator.devices.process import GuardedProcess
+from orchestrator.errors import Interrupted
+from orchestrator.plugin import JobFailed
+
+CHILD = """
+import ctypes, json, os, signal, subprocess, sys, time
+for line in sys.stdin:
+    do = json.loads(line)["do"]
+    if do == "echo":
+        print(json.dumps({"event": "progress", "what": "thinking", "done": 0.5}), flush=True)
+        print(json.dumps({"result": {"said": do}}), flush=True)
+    elif do == "raise":
+        print(json.dumps({"error": {"kind": "error", "message": "no", "step": "here"}}), flush=True)
+    elif do == "segfault":
+        ctypes.string_at(0)
+    elif do == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif do == "exit":
+        sys.exit("the last words")
+    elif do == "hang":
+        time.sleep(600)
+    elif do == "family":
+        child = subprocess.Popen(["sleep", "600"])
+        print(json.dumps({"result": {"pid": child.pid}}), flush=True)
+    elif do == "memory":
+        held = []
+        while True:
+            held.append(bytearray(20_000_000))
+            time.sleep(0.005)
+"""
+
+
+@pytest.fixture
+def child(tmp_path: Path) -> Iterator[GuardedProcess]:
+    process = GuardedProcess([sys.executable, "-c", CHILD], dict(os.environ), tmp_path)
+    yield process
+    process.kill()
+
+
+def ask(child: GuardedProcess, do: str, **limits: float) -> dict[str, object]:
+    return child.request({"do": do}, timeout_s=limits.get("timeout_s", 30), memory_bytes=int(limits.get("memory", 10**9)))
+
+
+def test_result_and_events_come_back(child: GuardedProcess) -> None:
+    events: list[dict[str, object]] = []
+    assert child.request({"do": "echo"}, timeout_s=30, on_event=events.append) == {"said": "echo"}
+    assert events == [{"event": "progress", "what": "thinking", "done": 0.5}]
+
+
+@pytest.mark.parametrize(
+    ("do", "kind", "words"),
+    [
+        ("raise", "error", "no"),
+        ("segfault", "crash", "SIGSEGV"),
+        ("killed", "out-of-memory", "killed from outside"),
+        ("exit", "crash", "exit code 1: the last words"),
+    ],
+)
+def test_failure_says_its_kind(child: GuardedProcess, do: str, kind: str, words: str) -> None:
+    with pytest.raises(JobFailed) as failure:
+        ask(child, do)
+    assert failure.value.kind == kind
+    assert words in str(failure.value)
+    assert child.alive is (do == "raise")
+
+
+def test_child_is_killed_when_it_hangs(child: GuardedProcess) -> None:
+    with pytest.raises(JobFailed) as failure:
+        ask(child, "hang", timeout_s=0.5)
+    assert failure.value.kind == "timeout"
+    assert not child.alive
+
+
+def test_child_is_killed_when_it_outgrows_its_memory(child: GuardedProcess) -> None:
+    with pytest.raises(JobFailed) as failure:
+        ask(child, "memory", memory=300_000_000)
+    assert failure.value.kind == "out-of-memory"
+    assert "more than the limit of 300 MB" in str(failure.value)
+    assert not child.alive
+
+
+def test_grandchildren_go_too(child: GuardedProcess) -> None:
+    grandchild = psutil.Process(int(ask(child, "family")["pid"]))  # type: ignore[call-overload]
+    child.kill()
+    assert not psutil.wait_procs([grandchild], timeout=10)[1]
+
+
+def test_request_after_death_is_a_failure_and_not_an_exception(child: GuardedProcess) -> None:
+    child.kill()
+    with pytest.raises(JobFailed):
+        ask(child, "echo")
+    child.kill()
+
+
+def test_waiting_ends_when_the_user_interrupts(child: GuardedProcess) -> None:
+    import signal
+    import threading
+
+    with interrupt.heard():
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(Interrupted):
+            ask(child, "hang")
+    interrupt.check()  # forgotten when the run is over
+
+
+def test_child_dies_with_its_parent(tmp_path: Path) -> None:
+    from orchestrator.devices.host import AGENT
+
+    parent = (
+        "import subprocess, sys, time\n"
+        f"child = subprocess.Popen([sys.executable, {str(AGENT)!r}], stdin=subprocess.PIPE)\n"
+        "print(child.pid, flush=True)\ntime.sleep(600)\n"
+    )
+    import subprocess
+
+    process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    agent = psutil.Process(int(process.stdout.readline()))
+    time.sleep(1.0)  # the agent asks the kernel for this when it starts
+    process.kill()
+    process.communicate()
+    assert not psutil.wait_procs([agent], timeout=10)[1]

