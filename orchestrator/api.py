@@ -4,7 +4,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -66,6 +66,9 @@ def search(
                 shutil.rmtree(run.work if existed else run.path, ignore_errors=True)
                 run.log.unlink(missing_ok=True)
                 run.study.unlink(missing_ok=True)
+                if output is None:
+                    with suppress(OSError):
+                        run.path.parent.rmdir()  # runs/, where it was made for this run
             raise
 
 

@@ -57,6 +57,6 @@ class Refused(OrchestratorError):
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
     """One line for a name that is not known, with the nearest ones that are."""
     names = sorted(set(known))
-    near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.4)
+    near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.6)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names) or 'none'}"
     return f"unknown {what} '{name}'; {hint}"

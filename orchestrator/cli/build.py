@@ -9,7 +9,7 @@ import click
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.option("--output", type=click.Path(path_type=Path), default="built", show_default=True, metavar="DIR")
 def command(recipe: Path, output: Path) -> None:
-    """Make one candidate again from its RECIPE (a recipe.toml of front/ or recommended/)."""
+    """Make one candidate again from its recipe.toml. RECIPE lies in each folder of front/ and in recommended/."""
     from orchestrator.api import build
     from orchestrator.cli.progress import progress
 

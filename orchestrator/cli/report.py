@@ -10,7 +10,7 @@ import click
 @click.option("--format", "name", default="html", show_default=True, metavar="NAME", help="html, json, markdown, or a plugin's.")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="[default: standard output].")
 def command(run: Path, name: str, output: Path | None) -> None:
-    """Write the report of the directory RUN again, in another format."""
+    """Write a run's report again, in another format. RUN is a run directory or its results.json."""
     from orchestrator.api import load_run
     from orchestrator.errors import InputError, unknown
     from orchestrator.plugin.registry import Registry

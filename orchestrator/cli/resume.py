@@ -13,7 +13,7 @@ from orchestrator.cli import options as shared
 @click.option("--json", "as_json", is_flag=True, help="The results on stdout as one JSON document, all else on stderr.")
 @click.pass_context
 def command(context: click.Context, run: Path, trials: int | None, timeout: str | None, as_json: bool) -> None:
-    """Go on with the run in the directory RUN, or give it a larger budget."""
+    """Go on with a run that was stopped, or that is to get a larger budget. RUN is its directory."""
     from orchestrator.api import resume
     from orchestrator.cli.progress import progress
     from orchestrator.report.results import render_json

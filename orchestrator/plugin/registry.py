@@ -152,6 +152,9 @@ class Registry:
         kinds = ("methods", "runtimes", "devices", "hardware_profiles", "metrics", "tasks", "searches", "samplers", "reports")
         for kind in kinds:
             for plugin, answer in self._answers(f"orchestrator_{kind}"):
+                if not isinstance(answer, list | tuple | dict):
+                    self._fail(plugin, f"orchestrator_{kind} must return a list, but got {answer!r:.80}")
+                    continue
                 names = [_name_of(item) for item in answer]
                 found.setdefault(plugin, []).append(f"{kind.replace('_', ' ')}: {', '.join(names)}")
         return found
