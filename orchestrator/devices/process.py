@@ -147,6 +147,8 @@ class GuardedProcess:
         return used
 
     def _crash(self) -> JobFailed:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._child.wait(GRACE_S)  # its pipe is closed before it is gone; its own end tells more than ours
         self.kill()
         code = self._child.wait()
         told = self._last_error()

@@ -187,11 +187,10 @@ def test_run_ends_with_4_and_goes_on_when_the_disk_was_full(cli: Cli, project: P
     try:
         process = cli.start("search", *project.onnx, "--trials", "30", "--output", "disk/run")
         wait_for_candidates(process, disk / "run", 2)
-        with (disk / "filler").open("wb") as filler:
+        with (disk / "filler").open("wb", buffering=0) as filler:
             try:
                 while True:
                     filler.write(b"0" * 4096)
-                    filler.flush()
             except OSError:
                 pass
         out, err = process.communicate(timeout=120)
