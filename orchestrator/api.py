@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from orchestrator.build.workshop import Workshop
+from orchestrator.building.workshop import Workshop
 from orchestrator.devices import interrupt
 from orchestrator.errors import FULL, InputError, Interrupted, PluginError, SurroundingsError, unknown
 from orchestrator.planning import SearchOptions, plan, plugin_versions, profile_named, resolve_target
@@ -18,12 +18,12 @@ from orchestrator.plugin.device import Device
 from orchestrator.plugin.registry import Registry
 from orchestrator.plugin.runtime import Runtime
 from orchestrator.report.results import read_results
-from orchestrator.search.engine import Engine, Observer
-from orchestrator.search.publish import compose, publish
-from orchestrator.search.recipe_file import read_recipe
-from orchestrator.search.request import RunState, SearchRequest
-from orchestrator.search.run_directory import RunDirectory
-from orchestrator.search.space import Space
+from orchestrator.searching.engine import Engine, Observer
+from orchestrator.searching.publish import compose, publish
+from orchestrator.searching.recipe_file import read_recipe
+from orchestrator.searching.request import RunState, SearchRequest
+from orchestrator.searching.run_directory import RunDirectory
+from orchestrator.searching.space import Space
 from orchestrator.values.results import RunResult
 from orchestrator.values.target import Limits
 

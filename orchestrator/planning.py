@@ -6,7 +6,7 @@ from pathlib import Path
 
 import psutil
 
-from orchestrator.build.references import absolute
+from orchestrator.building.references import absolute
 from orchestrator.devices.host import HostDevice, usable_cores
 from orchestrator.errors import InputError, PluginError, Refused, unknown
 from orchestrator.hardware.loading import resolve_profile
@@ -14,8 +14,8 @@ from orchestrator.hardware.probe import probe_host
 from orchestrator.plugin.device import Device
 from orchestrator.plugin.registry import Registry
 from orchestrator.plugin.runtime import Runtime
-from orchestrator.search.request import SearchRequest
-from orchestrator.search.settings import load_settings
+from orchestrator.searching.request import SearchRequest
+from orchestrator.searching.settings import load_settings
 from orchestrator.values.profile import HardwareProfile
 from orchestrator.values.target import Limits, Target
 

@@ -1,0 +1,65 @@
+"""Export of a torch module to ONNX, with a dynamic batch axis where the network allows one."""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from orchestrator.building.network import FlatOutputs, Inputs, forward, tensors
+from orchestrator.errors import MethodError
+
+BATCH_AXIS = "batch"
+
+
+def export_onnx(model: nn.Module, example: Inputs, path: Path) -> None:
+    """Write the network as one ONNX file with weights inside; the first axis of every input is dynamic where possible.
+
+    Args:
+        model: In eval mode.
+        example: A batch of two examples: torch.export takes an axis of length one for a constant.
+
+    Raises:
+        MethodError: the network cannot be exported; the exporter's own reason.
+    """
+    names = list(example)
+    outputs = [name.replace(".", "_") for name in tensors(forward(model, example))]
+    flat = FlatOutputs(model, names).eval()
+    shapes = ({0: torch.export.Dim(BATCH_AXIS, min=1)},) * len(names)
+    reasons = []
+    for inputs, dynamic in ((example, (shapes,)), ({n: t[:1] for n, t in example.items()}, None)):
+        try:
+            with _quiet():
+                torch.onnx.export(
+                    flat,
+                    tuple(inputs.values()),
+                    path,
+                    dynamo=True,
+                    verbose=False,
+                    input_names=names,
+                    output_names=outputs,
+                    dynamic_shapes=dynamic,
+                    external_data=False,
+                )
+        except Exception as error:  # the exporter raises many kinds
+            reasons.append(str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__)
+            continue
+        return
+    raise MethodError(f"the network cannot be exported to ONNX: {reasons[-1]}")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter warns and prints about its own inner workings; none of it is the user's to mend."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        level = logging.root.manager.disable
+        logging.disable(logging.ERROR)
+        try:
+            yield
+        finally:
+            logging.disable(level)

@@ -1,0 +1,258 @@
+"""What happens once, before the first candidate: the task is loaded, checked and described, and its data laid out for scoring."""
+
+import copy
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from orchestrator.building import network, training
+from orchestrator.building.builder import Builder, Report
+from orchestrator.building.layout import laid_out
+from orchestrator.building.protocol import PrepareRequest
+from orchestrator.building.references import load_function
+from orchestrator.building.task import LoadedTask, load_task
+from orchestrator.errors import InputError, PluginError, unknown
+from orchestrator.measuring.inspection import Inspection, inspect
+from orchestrator.measuring.quality import FunctionMetric, required_arguments
+from orchestrator.plugin.method import Method, Need
+from orchestrator.plugin.metric import Metric
+from orchestrator.plugin.registry import Registry
+from orchestrator.plugin.runtime import Runtime
+from orchestrator.values.target import Target
+from orchestrator.values.task import TaskDescription
+
+SHARE_FOR_RECOVERY = 0.55
+RECOVERIES_A_TRIAL = 0.5  # the others only quantize, or share the training of an earlier one
+RECOVERIES_IN_A_RUN = 8  # where the trials are not limited: few that are long enough to be of use
+UNTIMED_EPOCHS = (1.0, 4.0)
+LEAST_SHARE = 0.25
+MOST_EPOCHS = 40.0
+LOSSES = {"cross-entropy": "cross_entropy", "mse": "mse_loss", "l1": "l1_loss"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A task ready to be worked on."""
+
+    task: LoadedTask
+    metric: Metric
+    methods: Mapping[str, Method]
+    builder: Builder
+    runtime: Runtime
+    target: Target
+    notes: tuple[str, ...]
+
+    def inspect(self, graph: Path) -> Inspection:
+        """What is known of an exported model from its file, in the form that the runtime loads.
+
+        Raises:
+            Refused, MethodError: the runtime cannot make its form of it.
+        """
+        file = self.runtime.convert(graph, graph.parent)
+        return inspect(graph, file, self.target, {spec.name: (1, *spec.shape) for spec in self.task.inputs})
+
+    def labels(self, split: str) -> np.ndarray | None:
+        """The labels of a split."""
+        return self.task.splits[split].labels
+
+
+def prepare(request: PrepareRequest, report: Report) -> Prepared:
+    """Load everything that the request names.
+
+    Raises:
+        InputError: whatever is wrong with the user's input, in one line.
+    """
+    registry = Registry.discover(without=request.without)
+    report("loading the model and the data", 0.0)
+    task = load_task(request.model, request.data, registry, request.input_shapes)
+    metric = find_metric(request.metric, task, registry)
+    loss = _loss(request.loss, task)
+    methods = _methods(registry, request.methods)
+    workspace = Path(request.workspace)
+    _lay_out(task, workspace / "data")
+    notes = [f"plugin {p.name} ({p.package} {p.version}) could not be used: {p.error}" for p in registry.failed]
+    trains = any(Need.TRAIN in method.needs for method in methods.values())
+    epochs = request.epochs
+    if epochs is None:
+        try:
+            epochs = _epochs(task, request.seconds, request.trials, request.seed) if trains else UNTIMED_EPOCHS
+        except Exception as error:  # networks fail in training in as many ways as there are networks
+            text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            notes.append(f"the network cannot be trained here: {text}")
+            epochs = (0.0, 0.0)
+    description = TaskDescription(
+        name=request.name,
+        model=task.model,
+        data=task.data,
+        kind="onnx" if task.module is None else "torch",
+        inputs=task.inputs,
+        outputs=task.outputs,
+        classes=task.classes,
+        metric=metric.name,
+        direction=metric.direction,
+        examples={name: split.count for name, split in task.splits.items()},
+        labelled=tuple(name for name, split in task.splits.items() if split.take(range(1))[1] is not None),
+        digest=task.digest,
+    )
+    builder = Builder(
+        task,
+        description,
+        request.target,
+        methods,
+        loss=loss,
+        epochs=epochs,
+        seed=request.seed,
+        workspace=workspace / "builds",
+        report=report,
+    )
+    if "test" not in task.splits:
+        notes.append("the data have no test split: the front is judged by the validation split that chose it")
+    elif metric.needs_labels and task.splits["test"].labels is None:
+        notes.append(f"the test split has no labels, which '{metric.name}' needs: the front is judged by validation alone")
+    return Prepared(
+        task=task,
+        metric=metric,
+        methods=methods,
+        builder=builder,
+        runtime=registry.runtimes()[request.runtime],
+        target=request.target,
+        notes=tuple(notes),
+    )
+
+
+def find_metric(name: str | None, task: LoadedTask, registry: Registry) -> Metric:
+    """The metric that was asked for; by default accuracy, without labels fidelity.
+
+    Raises:
+        InputError: unknown name, or labels that it needs are missing.
+    """
+    labels = task.splits["validation"].labels
+    if name is None:
+        name = "fidelity" if labels is None else "accuracy"
+    if ":" in name:
+        metric: Metric = FunctionMetric(name.rpartition(":")[2], load_function(name, "--metric"))
+    else:
+        metrics = registry.metrics()
+        if name not in metrics:
+            raise PluginError(unknown("metric", name, metrics) + "; or give file.py:function")
+        metric = metrics[name]
+    if metric.needs_labels and labels is None:
+        raise InputError(f"metric '{name}' needs labels, and the validation split has none; try --metric fidelity")
+    if name == "accuracy" and task.classes is None:
+        raise InputError(
+            task.label_problem
+            or "metric 'accuracy' needs whole-number labels, one for each logit vector of the model; "
+            "for other labels give --metric mse, --metric fidelity or --metric file.py:function"
+        )
+    return metric
+
+
+def _loss(name: str | None, task: LoadedTask) -> Callable[[Any, Tensor], Tensor] | None:
+    """The training loss; by default cross entropy for class labels, else none."""
+    if name is None:
+        return _builtin_loss("cross-entropy") if task.classes is not None else None
+    if ":" not in name:
+        if name not in LOSSES:
+            raise InputError(unknown("loss", name, LOSSES) + "; or give file.py:function")
+        if name == "cross-entropy" and task.label_problem:
+            raise InputError(task.label_problem)
+        return _builtin_loss(name)
+    function = load_function(name, "--loss")
+    if required_arguments(function) != 2:
+        raise InputError(f"--loss {name} must take (outputs, labels)")
+
+    def loss(outputs: Any, labels: Tensor) -> Tensor:
+        # Mixed precision is this product's choice, not the user's: their loss sees float32.
+        value: Tensor = function(outputs.float() if isinstance(outputs, Tensor) else outputs, labels)
+        return value
+
+    _try_loss(name, loss, task)
+    return loss
+
+
+def _try_loss(name: str, loss: Callable[[Any, Tensor], Tensor], task: LoadedTask) -> None:
+    """A loss that fails is better known now than after the first pruning."""
+    inputs, labels = task.splits["validation"].take(range(min(2, task.splits["validation"].count)))
+    if task.module is None or labels is None:
+        return
+    try:
+        value = loss(network.forward(task.module, network.as_tensors(inputs)), torch.from_numpy(labels))
+        value.backward()  # type: ignore[no-untyped-call]
+    except Exception as error:  # the user's code
+        text = (str(error).strip().splitlines() or ["(no message)"])[0]
+        raise InputError(f"--loss {name} fails on the data: {type(error).__name__}: {text}") from error
+    finally:
+        task.module.zero_grad(set_to_none=True)
+
+
+def _builtin_loss(name: str) -> Callable[[Any, Tensor], Tensor]:
+    function = getattr(torch.nn.functional, LOSSES[name])
+
+    def loss(outputs: Any, labels: Tensor) -> Tensor:
+        first = next(iter(network.tensors(outputs).values())).float()
+        if name == "cross-entropy":
+            labels = labels.long()
+            if first.dim() == 3:  # (N, positions, classes), as in token classification
+                first, labels = first.flatten(0, 1), labels.flatten()
+        else:
+            labels = labels.to(first.dtype).reshape(first.shape)  # (N,) against (N, 1) would be compared pair by pair
+        value: Tensor = function(first, labels)
+        return value
+
+    return loss
+
+
+def _methods(registry: Registry, wanted: tuple[str, ...] | None) -> dict[str, Method]:
+    methods = registry.methods()
+    for name in wanted or ():
+        if name not in methods:
+            raise PluginError(unknown("method", name, methods))
+    return methods if wanted is None else {name: methods[name] for name in wanted}
+
+
+def _lay_out(task: LoadedTask, folder: Path) -> None:
+    """The inputs that devices score on, one .npy file each; kept from the first preparation of the run."""
+    for name in ("validation", "test"):
+        split = task.splits.get(name)
+        if split is None or split.inputs is None:
+            continue
+        for k, array in enumerate(split.inputs.values()):
+            path = laid_out(folder, name, k)
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                partial = path.with_suffix(".partial.npy")
+                np.save(partial, array)
+                partial.replace(path)
+
+
+def _epochs(task: LoadedTask, seconds: float | None, trials: int | None, seed: int) -> tuple[float, float]:
+    """(least, most) epochs of one recovery, so that the run's time pays for all of them; fixed where time is not limited."""
+    if seconds is None or task.module is None or "train" not in task.splits:
+        return UNTIMED_EPOCHS
+    split = task.splits["train"]
+    steps = 3
+    share = min(1.0, steps * training.batch_size(split.count) / split.count)
+    twin = copy.deepcopy(task.module)
+
+    def value(outputs: Any, inputs: Mapping[str, Tensor], labels: Tensor | None) -> Tensor:
+        with torch.no_grad():
+            network.forward(twin, inputs)  # a recovery runs the teacher too
+        first = next(t for t in network.tensors(outputs).values() if t.is_floating_point())
+        return first.float().square().mean() * 0.0
+
+    for timed in (False, True):  # the first steps pay for memory and kernel choice
+        start = time.monotonic()
+        training.train(copy.deepcopy(task.module), split, epochs=share, loss=value, learning_rate=1e-6, seed=seed)
+        if timed:
+            break
+    epoch = (time.monotonic() - start) / share
+    recoveries = RECOVERIES_IN_A_RUN if trials is None else max(1.0, RECOVERIES_A_TRIAL * trials)
+    most = min(MOST_EPOCHS, SHARE_FOR_RECOVERY * seconds / recoveries / epoch)
+    most = float(f"{most:.2g}")
+    return (float(f"{most * LEAST_SHARE:.2g}"), most)

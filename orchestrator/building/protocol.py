@@ -1,0 +1,79 @@
+"""What the search and its build worker say to each other: plain data, as JSON."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from orchestrator.measuring.inspection import Inspection
+from orchestrator.plugin.parameters import Choice, Number
+from orchestrator.values.results import QualityResult
+from orchestrator.values.target import Target
+from orchestrator.values.task import TaskDescription
+
+ASKING = "asking "
+"""How a worker's report begins while it asks a method what it offers."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PrepareRequest:
+    """All that a worker must know to build candidates.
+
+    Attributes:
+        metric, loss: A plugin's name, `file.py:function`, or None for the default.
+        methods: Names of the methods that take part; None: all that are installed.
+        runtime: What the exported models are made for.
+        workspace: The run's work folder.
+        seconds, trials: Budget of the run, for the length of recovery trainings; None: not limited.
+        offers: Whether to ask the methods what they offer (a worker that replaces a dead one need not).
+        epochs: The epochs that the first worker found; None: find them.
+    """
+
+    name: str
+    model: str
+    data: str
+    metric: str | None
+    loss: str | None
+    target: Target
+    methods: tuple[str, ...] | None
+    without: tuple[str, ...]
+    input_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    seed: int
+    runtime: str
+    workspace: str
+    seconds: float | None
+    trials: int | None
+    offers: bool = True
+    epochs: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OfferReply:
+    """A method's search ranges, or why it takes no part."""
+
+    method: str
+    version: int
+    family: str
+    parameters: tuple[Choice | Number, ...] = ()
+    refused: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PrepareReply:
+    """The task as the worker found it."""
+
+    task: TaskDescription
+    offers: tuple[OfferReply, ...]
+    epochs: tuple[float, float]
+    notes: tuple[str, ...] = ()
+
+
+PREPARE = TypeAdapter(PrepareRequest)
+PREPARED = TypeAdapter(PrepareReply)
+BUILT = TypeAdapter(Inspection)
+QUALITY = TypeAdapter(QualityResult)
+
+
+def as_json(adapter: "TypeAdapter[Any]", value: Any) -> Any:
+    """A value as JSON-ready data."""
+    return adapter.dump_python(value, mode="json")

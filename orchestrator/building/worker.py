@@ -1,0 +1,127 @@
+"""The warm build worker: a process that holds torch, the task and the trained networks, and builds one recipe after the other.
+
+Started by `Workshop`; requests and replies are lines of JSON, as in `devices/agent.py`. It may crash, hang or be killed
+at any time: the search starts another one.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from orchestrator.building.protocol import (
+    BUILT,
+    PREPARE,
+    PREPARED,
+    QUALITY,
+    OfferReply,
+    PrepareReply,
+    PrepareRequest,
+    as_json,
+)
+from orchestrator.devices.agent import die_with_parent
+from orchestrator.errors import FULL, InputError, OrchestratorError
+
+QUIET_S = 0.2
+
+
+class Worker:
+    """Answers the requests; its methods are their names."""
+
+    def __init__(self, send: Callable[[dict[str, Any]], None]) -> None:
+        self._send = send
+        self._said = 0.0
+
+    def prepare(self, **request: Any) -> Any:
+        """Load and check the task, ask the methods what they offer, and write the data that scoring needs."""
+        from orchestrator.building import preparation
+
+        wanted: PrepareRequest = PREPARE.validate_python(request)
+        self._prepared = preparation.prepare(wanted, self._report)
+        builder = self._prepared.builder
+        offers = []
+        if wanted.offers:
+            for offer in builder.offers():
+                method = self._prepared.methods[offer.method]
+                offers.append(
+                    OfferReply(
+                        method=offer.method,
+                        version=method.version,
+                        family=method.family,
+                        parameters=offer.parameters,  # type: ignore[arg-type]  # Choice and Number are all there are
+                        refused=offer.refused,
+                    )
+                )
+        reply = PrepareReply(
+            task=builder.context.task, offers=tuple(offers), epochs=builder.context.epochs, notes=self._prepared.notes
+        )
+        return as_json(PREPARED, reply)
+
+    def build(self, recipe: list[dict[str, Any]], folder: str) -> Any:
+        """Build one recipe, in the form that the runtime loads."""
+        from orchestrator.values.recipe import Recipe
+
+        graph = self._prepared.builder.build(Recipe.from_json(recipe), Path(folder))
+        return self.inspect(str(graph))
+
+    def inspect(self, graph: str) -> Any:
+        """What is known of an exported model from its file."""
+        self._report("looking at the exported file", 0.0)
+        return as_json(BUILT, self._prepared.inspect(Path(graph)))
+
+    def score(self, outputs: list[str], baseline: list[str] | None, split: str) -> Any:
+        """The metric on outputs that a device wrote."""
+        import numpy as np
+
+        from orchestrator.measuring.quality import evaluate
+
+        own, original = ([np.load(path, allow_pickle=False) for path in paths] for paths in (outputs, baseline or []))
+        labels = self._prepared.labels(split)
+        return as_json(QUALITY, evaluate(self._prepared.metric, own, labels, original if baseline else None))
+
+    def _report(self, what: str, done: float) -> None:
+        now = time.monotonic()
+        if done == 0 or now - self._said > QUIET_S:
+            self._said = now
+            self._send({"event": "progress", "what": what, "done": done})
+
+
+def main() -> None:
+    """Answer requests until the input ends."""
+    die_with_parent()
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+    def send(message: dict[str, Any]) -> None:
+        replies.write(json.dumps(message) + "\n")
+        replies.flush()
+
+    worker = Worker(send)
+    for line in sys.stdin:
+        request = json.loads(line)
+        name = request.pop("do")
+        try:
+            reply = {"result": getattr(worker, name)(**request)}
+        except MemoryError as error:
+            reply = _error("out-of-memory", name, f"MemoryError: {error}")
+        except InputError as error:
+            reply = _error("input", name, str(error))
+        except OrchestratorError as error:
+            reply = _error(getattr(error, "kind", "error"), getattr(error, "step", name), str(error))
+        except OSError as error:
+            kind = "surroundings" if error.errno in FULL else "error"
+            reply = _error(kind, name, f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
+        except Exception as error:  # what no step guards, the search must still hear of
+            reply = _error("error", name, f"{type(error).__name__}: {error}")
+        send(reply)
+
+
+def _error(kind: str, step: str, message: str) -> dict[str, Any]:
+    return {"error": {"kind": kind, "step": step, "message": message}}
+
+
+if __name__ == "__main__":
+    main()

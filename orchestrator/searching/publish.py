@@ -1,0 +1,134 @@
+"""What a run leaves for people: results.json, report.html, front/ and recommended/."""
+
+import importlib.metadata
+import platform
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from orchestrator.plugin.device import Device
+from orchestrator.plugin.registry import Registry
+from orchestrator.report.card import render_card
+from orchestrator.report.html import render_html
+from orchestrator.report.results import write_results
+from orchestrator.searching.engine import Found, refusals
+from orchestrator.searching.recipe_file import recipe_text
+from orchestrator.searching.recommendation import recommend
+from orchestrator.searching.run_directory import RunDirectory
+from orchestrator.values.files import write_atomic
+from orchestrator.values.results import CandidateResult, RunResult, TargetResult, TaskResult
+
+PACKAGES = ("orchestrator", "torch", "onnx", "onnxruntime", "onnxscript", "optuna", "torch-pruning", "numpy", "pluggy")
+
+
+def compose(found: Found, registry: Registry, device: Device, run: RunDirectory) -> RunResult:
+    """Everything that was found, as results.json has it."""
+    state = found.state
+    request, task = state.request, state.task
+    recommendation = recommend(
+        found.front,
+        found.baseline,
+        request.limits,
+        asked=request.asked,
+        useful_drop=request.useful_drop,
+        metric=task.metric,
+        direction=task.direction,
+    )
+    front = {c.id for c in found.front}
+    return RunResult(
+        schema=1,
+        task=TaskResult(
+            name=task.name,
+            model=task.model,
+            data=task.data,
+            metric=task.metric,
+            direction=task.direction,
+            examples=dict(task.examples),
+            digest=task.digest,
+        ),
+        target=TargetResult(
+            profile=request.target.profile.name,
+            title=request.target.profile.title,
+            device=request.target.device,
+            runtime=request.target.runtime,
+            threads=request.target.threads,
+            limits=asdict(request.limits),
+        ),
+        baseline=_published(found.baseline, front),
+        candidates=[_published(c, front) for c in found.candidates],
+        front=[c.id for c in found.front],
+        recommended=recommendation.id,
+        reason=recommendation.reason,
+        seconds=found.seconds,
+        environment=_environment(registry, device),
+        search={
+            "name": request.search,
+            "sampler": request.sampler,
+            "seed": request.seed,
+            "trials": request.trials,
+            "timeout_s": request.timeout_s,
+            "started": state.started,
+            "ended": found.ended,
+            "run": str(run.path),
+            "study": state.study,
+        },
+        notes=[*state.notes, *refusals(state), *found.notes],
+    )
+
+
+def publish(result: RunResult, found: Found, run: RunDirectory) -> None:
+    """Write everything. A folder is made under another name and put in place whole.
+
+    Raises:
+        OSError: the disk is full, ...; what stood there before is still there.
+    """
+    made = run.work / "publishing"
+    shutil.rmtree(made, ignore_errors=True)
+    (made / "front").mkdir(parents=True)
+    for candidate in found.front:
+        _folder(made / "front" / candidate.id, result, result.candidate(candidate.id), found, run)
+    run.replace_folder("front", made / "front")
+    if result.recommended is not None:
+        _folder(made / "recommended", result, result.candidate(result.recommended), found, run)
+        run.replace_folder("recommended", made / "recommended")
+    else:
+        shutil.rmtree(run.path / "recommended", ignore_errors=True)
+    shutil.rmtree(made, ignore_errors=True)
+    write_atomic(run.path / "report.html", render_html(result))
+    write_results(result, run.path / "results.json")  # the last: where it is, everything is
+
+
+def _published(candidate: CandidateResult, front: set[str]) -> CandidateResult:
+    """The candidate with the path where people find its file."""
+    if candidate.artifact is None or candidate.artifact.path is None or candidate.id not in front:
+        return candidate
+    name = Path(candidate.artifact.path).name
+    return replace(candidate, artifact=replace(candidate.artifact, path=f"front/{candidate.id}/{name}"))
+
+
+def _folder(folder: Path, result: RunResult, candidate: CandidateResult, found: Found, run: RunDirectory) -> None:
+    folder.mkdir(parents=True)
+    original = found.baseline if candidate.id == found.baseline.id else next(c for c in found.front if c.id == candidate.id)
+    if original.artifact is None or original.artifact.path is None:
+        return
+    source = run.path / original.artifact.path
+    try:
+        (folder / source.name).hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, folder / source.name)
+    write_atomic(folder / "card.md", render_card(result, candidate))
+    state = found.state
+    text = recipe_text(candidate.id, candidate.recipe, state.request, state.task, original.artifact.digest)
+    write_atomic(folder / "recipe.toml", text)
+
+
+def _environment(registry: Registry, device: Device) -> dict[str, Any]:
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    plugins = {p.name: f"{p.package} {p.version}" + (f" (unusable: {p.error})" if p.error else "") for p in registry.plugins}
+    return {"host": device.environment(), "versions": versions, "plugins": plugins}

@@ -1,0 +1,177 @@
+"""The run directory: who may write to it, what lies where, and how records get there whole."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from pydantic import TypeAdapter, ValidationError
+
+from orchestrator.errors import InputError, RunInUseError, SurroundingsError
+from orchestrator.searching.request import RUN_STATE, RunState
+from orchestrator.values.files import write_atomic
+from orchestrator.values.results import CandidateResult
+
+CANDIDATE = TypeAdapter(CandidateResult)
+
+
+class RunDirectory:
+    """The files of one run.
+
+    Attributes:
+        work: Everything that is not for people: data laid out for scoring, candidates, baseline outputs.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path = path.resolve()  # the processes that read and write here have working folders of their own
+        self.work = path / "work"
+        self.candidates = self.work / "candidates"
+        self.data = self.work / "data"
+        self.study = path / "study.journal"
+        self.log = path / "log.jsonl"
+        self._state = self.work / "run.json"
+        self._elapsed = self.work / "elapsed"
+
+    @classmethod
+    def create(cls, path: Path) -> "RunDirectory":
+        """A new run directory.
+
+        Raises:
+            InputError: it holds a run already, is no folder, or cannot be written.
+        """
+        if path.exists() and not path.is_dir():
+            raise InputError(f"--output '{path}' is a file; give a folder")
+        if (path / "work" / "run.json").exists():
+            raise InputError(f"--output '{path}' holds a run already; go on with: orchestrate resume {path}")
+        if path.is_dir() and any(entry.name not in ("work", "log.jsonl", "study.journal") for entry in path.iterdir()):
+            raise InputError(f"--output '{path}' is not empty; give a new folder")
+        run = cls(path)
+        try:
+            run.candidates.mkdir(parents=True, exist_ok=True)
+            write_atomic(run.work / "probe", "")
+            (run.work / "probe").unlink()
+        except OSError as error:
+            raise InputError(f"--output '{path}' cannot be written: {error.strerror}") from None
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> "RunDirectory":
+        """A run directory that exists.
+
+        Raises:
+            InputError: there is none.
+        """
+        run = cls(path)
+        if not run._state.is_file():
+            raise InputError(f"'{path}' is no run directory: it has no work/run.json")
+        return run
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the directory alone; the lock goes with the process, however that ends.
+
+        Raises:
+            RunInUseError: another process holds it; says which.
+            SurroundingsError: the directory cannot be written.
+        """
+        owner = self.work / "owner"
+        try:
+            with FileLock(self.work / "lock", timeout=0):
+                write_atomic(owner, f"process {os.getpid()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC")
+                yield
+        except Timeout:
+            who = owner.read_text() if owner.is_file() else "another process"
+            raise RunInUseError(f"run directory '{self.path}' is in use by {who}; wait for it or end it") from None
+        except PermissionError as error:
+            raise SurroundingsError(f"run directory '{self.path}' cannot be written: {error}") from None
+
+    def clear(self) -> None:
+        """Forget what a start left that was killed before there was anything to resume: it may be of another model."""
+        for entry in self.work.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            elif entry.name not in ("lock", "owner"):
+                entry.unlink()
+        self.log.unlink(missing_ok=True)
+        self.study.unlink(missing_ok=True)
+        self.candidates.mkdir()
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is something to resume."""
+        return self._state.is_file()
+
+    def write_state(self, state: RunState) -> None:
+        """Keep what the run was asked to do."""
+        write_atomic(self._state, RUN_STATE.dump_json(state, indent=1))
+
+    def state(self) -> RunState:
+        """What the run was asked to do.
+
+        Raises:
+            InputError: the file is damaged or of another version.
+        """
+        try:
+            state: RunState = RUN_STATE.validate_json(self._state.read_bytes())
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise InputError(
+                f"'{self._state}' was not written by this version: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+            ) from None
+        return state
+
+    def write_candidate(self, candidate: CandidateResult) -> None:
+        """Keep a candidate; from now on it is never lost."""
+        write_atomic(self.candidates / f"{candidate.id}.json", json.dumps(asdict(candidate), indent=1))
+
+    def read_candidates(self) -> dict[str, CandidateResult]:
+        """All candidates that were kept, by id, in the order of their trials."""
+        found = []
+        for path in self.candidates.glob("*.json"):
+            try:
+                found.append(CANDIDATE.validate_json(path.read_bytes()))
+            except ValidationError:
+                raise InputError(f"'{path}' is damaged; delete it, and resume makes that candidate again") from None
+        found.sort(key=lambda c: (c.trial if c.trial is not None else -1, c.id))
+        return {candidate.id: candidate for candidate in found}
+
+    def folder(self, identifier: str) -> Path:
+        """Where a candidate's files lie."""
+        return self.candidates / identifier
+
+    def drop(self, identifier: str) -> None:
+        """Delete a candidate's files; its record stays."""
+        shutil.rmtree(self.folder(identifier), ignore_errors=True)
+
+    def write_elapsed(self, seconds: float) -> None:
+        """Keep how much of the budget is spent."""
+        write_atomic(self._elapsed, f"{seconds:.1f}")
+
+    def elapsed(self) -> float:
+        """Seconds that the run has taken so far, over all its resumptions."""
+        try:
+            return float(self._elapsed.read_text())
+        except (OSError, ValueError):
+            return 0.0
+
+    def event(self, **fields: Any) -> None:
+        """One line of the log."""
+        line = json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), **fields})
+        with self.log.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def replace_folder(self, name: str, made: Path) -> None:
+        """Put a finished folder in the place of an older one."""
+        final, old = self.path / name, self.work / f"old-{name.replace('/', '-')}"
+        shutil.rmtree(old, ignore_errors=True)
+        if final.exists():
+            final.rename(old)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        made.rename(final)
+        shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,184 @@
+"""The search space of a task on a target, computed from what the methods declare: illegal recipes cannot be asked for."""
+
+import graphlib
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from optuna import Trial
+
+from orchestrator.building.protocol import OfferReply
+from orchestrator.errors import PluginError
+from orchestrator.plugin.method import Method, OnnxMethod
+from orchestrator.plugin.parameters import Choice, Number, Parameter
+from orchestrator.values.recipe import ParameterValue, Recipe, Step
+
+NONE = "none"
+DIGITS = 9
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Slot:
+    """A place in the order of a recipe: one method of a family, or none."""
+
+    family: str
+    methods: tuple[str, ...]
+
+
+class Space:
+    """All legal recipes.
+
+    The choice of a slot is an Optuna parameter named after the family; a method's parameters are `method.parameter`, asked only
+    where the method was chosen.
+
+    Args:
+        offers: The methods that take part, with their search ranges.
+        methods: Their declarations.
+    """
+
+    def __init__(self, offers: Sequence[OfferReply], methods: Mapping[str, Method]) -> None:
+        self._offers = {offer.method: offer for offer in offers if offer.refused is None}
+        self._methods = {name: methods[name] for name in self._offers}
+        self.slots = self._order()
+
+    def _order(self) -> tuple[Slot, ...]:
+        """Families in an order that every declaration allows; methods on files come after those on modules."""
+        families: dict[str, list[str]] = {}
+        for name, method in sorted(self._methods.items()):
+            families.setdefault(method.family, []).append(name)
+        on_files = {m.family for m in self._methods.values() if isinstance(m, OnnxMethod)}
+        sorter: graphlib.TopologicalSorter[str] = graphlib.TopologicalSorter()
+        for family, names in sorted(families.items()):
+            earlier = {f for name in names for f in self._methods[name].after | self._methods[name].requires if f in families}
+            if family in on_files:
+                earlier |= families.keys() - on_files
+            sorter.add(family, *sorted(earlier - {family}))
+        try:
+            order = tuple(sorter.static_order())
+        except graphlib.CycleError as error:
+            raise PluginError(f"the methods' declarations of order contradict each other: {' > '.join(error.args[1])}") from None
+        return tuple(Slot(family=family, methods=tuple(families[family])) for family in order)
+
+    def _choices(self, slot: Slot, before: Sequence[str]) -> tuple[str, ...]:
+        """What may follow those families in a slot; empty where nothing may.
+
+        A method that requires an earlier one is its recovery: where one is offered, no recipe goes without, for a structure
+        that is cut and not trained again is seldom worth a trial.
+        """
+        needs = {name: self._methods[name].requires for name in slot.methods}
+        allowed = tuple(name for name in slot.methods if not needs[name] or needs[name] & set(before))
+        recovery = any(needs[name] for name in allowed)
+        return allowed if recovery or not allowed else (NONE, *allowed)
+
+    def _label(self, slot: Slot, choices: Sequence[str]) -> str:
+        """Optuna wants one set of choices for each name: a narrower set is a parameter of its own."""
+        narrower = set(choices) - {NONE} != set(slot.methods)
+        return f"{slot.family}[{','.join(choices)}]" if narrower else slot.family
+
+    def suggest(self, trial: Trial) -> Recipe:
+        """Let Optuna choose a recipe."""
+        steps: list[Step] = []
+        families: list[str] = []
+        for slot in self.slots:
+            choices = self._choices(slot, families)
+            if not choices:
+                continue
+            chosen = trial.suggest_categorical(self._label(slot, choices), choices)
+            if chosen != NONE:
+                values = {p.name: _suggest(trial, f"{chosen}.{p.name}", p) for p in self._offers[str(chosen)].parameters}
+                steps.append(self._step(str(chosen), values))
+                families.append(slot.family)
+        return Recipe(steps=tuple(steps))
+
+    def _step(self, method: str, values: Mapping[str, ParameterValue]) -> Step:
+        return Step(method=method, version=self._methods[method].version, parameters=dict(values))
+
+    def parameters(self, recipe: Recipe) -> dict[str, ParameterValue]:
+        """A recipe as the Optuna parameters that would have made it."""
+        found: dict[str, ParameterValue] = {}
+        families: list[str] = []
+        chosen = {self._methods[step.method].family: step for step in recipe.steps}
+        for slot in self.slots:
+            choices = self._choices(slot, families)
+            if not choices:
+                continue
+            name = self._label(slot, choices)
+            step = chosen.get(slot.family)
+            found[name] = NONE if step is None else step.method
+            if step is not None:
+                found |= {f"{step.method}.{key}": value for key, value in step.parameters.items()}
+                families.append(slot.family)
+        return found
+
+    def combinations(self) -> Iterator[tuple[str, ...]]:
+        """The methods of every legal recipe, one from each slot at most."""
+        for chosen in itertools.product(*((NONE, *slot.methods) for slot in self.slots)):
+            families: list[str] = []
+            for slot, name in zip(self.slots, chosen, strict=True):
+                if name not in (self._choices(slot, families) or (NONE,)):
+                    break
+                if name != NONE:
+                    families.append(slot.family)
+            else:
+                yield tuple(name for name in chosen if name != NONE)
+
+    def size(self) -> int:
+        """How many different recipes can be asked for, the original not counted."""
+        counts = {name: int(np.prod([p.count() for p in offer.parameters] or [1])) for name, offer in self._offers.items()}
+        return sum(int(np.prod([counts[name] for name in chosen])) for chosen in self.combinations() if chosen)
+
+    def starters(self) -> list[Recipe]:
+        """The recipes that are tried first: every legal combination of methods at its defaults, the short ones first."""
+        found = sorted((chosen for chosen in self.combinations() if chosen), key=len)
+        return [
+            Recipe(steps=tuple(self._step(n, {p.name: p.start for p in self._offers[n].parameters}) for n in chosen))
+            for chosen in found
+        ]
+
+    def random(self, generator: np.random.Generator) -> Recipe:
+        """A recipe drawn uniformly over combinations, then over their parameters."""
+        combinations = [chosen for chosen in self.combinations() if chosen]
+        chosen = combinations[generator.integers(len(combinations))]
+        return Recipe(
+            steps=tuple(self._step(n, {p.name: _draw(p, generator) for p in self._offers[n].parameters}) for n in chosen)
+        )
+
+    def describe(self) -> list[str]:
+        """The space in words, a line a method."""
+        lines = []
+        for slot in self.slots:
+            for name in slot.methods:
+                ranges = ", ".join(_words(p) for p in self._offers[name].parameters)
+                lines.append(f"{slot.family}: {name}" + (f" ({ranges})" if ranges else ""))
+        return lines
+
+
+def _suggest(trial: Trial, name: str, parameter: Parameter) -> ParameterValue:
+    if isinstance(parameter, Choice):
+        return parameter.check(trial.suggest_categorical(name, parameter.choices))
+    if not isinstance(parameter, Number):
+        raise PluginError(f"parameter '{name}' must be a Choice or a Number, but is a {type(parameter).__name__}")
+    if parameter.integer:
+        return trial.suggest_int(name, int(parameter.low), int(parameter.high), step=int(parameter.step))
+    # Rounded: 0.1 + 2 * 0.1 and 0.3 are one value, and must have one digest.
+    low, step = round(parameter.low, DIGITS), round(parameter.step, DIGITS)
+    high = round(low + (parameter.count() - 1) * step, DIGITS)  # Optuna warns where `high` is off the grid
+    return round(trial.suggest_float(name, low, high, step=step), DIGITS)
+
+
+def _draw(parameter: Parameter, generator: np.random.Generator) -> ParameterValue:
+    if isinstance(parameter, Number):
+        value = round(parameter.low + int(generator.integers(parameter.count())) * parameter.step, DIGITS)
+        return int(value) if parameter.integer else float(value)
+    if isinstance(parameter, Choice):
+        return parameter.choices[int(generator.integers(len(parameter.choices)))]
+    return parameter.start
+
+
+def _words(parameter: Parameter) -> str:
+    if isinstance(parameter, Number):
+        return f"{parameter.name} {parameter.low:g} to {parameter.high:g} by {parameter.step:g}"
+    choices: Any = getattr(parameter, "choices", ())
+    return f"{parameter.name} {' or '.join(str(c) for c in choices)}"

@@ -1,0 +1,64 @@
+"""Intervals that hold what they should, as often as they should."""
+
+import numpy as np
+
+from orchestrator.measuring.statistics import (
+    block_median_interval,
+    block_ratio_interval,
+    mean_difference_interval,
+    mean_interval,
+    rate_interval,
+)
+
+
+def test_rate_interval_is_wilsons() -> None:
+    # Wilson (1927) for 81 of 263 at 95 %, as tabulated by Newcombe (1998): 0.2553 to 0.3662.
+    low, high = rate_interval(81, 263)
+    assert (round(low, 4), round(high, 4)) == (0.2553, 0.3662)
+    assert rate_interval(10, 10)[1] == 1.0
+    assert rate_interval(10, 10)[0] > 0.7
+
+
+def test_mean_interval_holds_the_mean_in_about_95_of_100() -> None:
+    generator = np.random.default_rng(0)
+    held = 0
+    for _ in range(200):
+        low, high = mean_interval(generator.normal(1.0, 2.0, 60))
+        held += low <= 1.0 <= high
+    assert 180 <= held <= 198
+
+
+def test_difference_interval_is_paired() -> None:
+    generator = np.random.default_rng(0)
+    hard = (generator.random(1000) < 0.6).astype(float)
+    better = hard.copy()
+    better[np.flatnonzero(hard == 0)[:30]] = 1.0
+    low, high = mean_difference_interval(better, hard)
+    assert 0.015 < low < 0.03 < high < 0.045
+
+
+def test_difference_interval_is_never_nothing_when_all_examples_agree() -> None:
+    same = np.array([1.0, 0.0, 1.0, 1.0])
+    assert mean_difference_interval(same, same) == (-0.25, 0.25)
+
+
+def test_median_interval_holds_the_median_of_blocks() -> None:
+    generator = np.random.default_rng(0)
+    blocks = [generator.normal(10, 1, 50) for _ in range(10)]
+    low, high = block_median_interval(blocks)
+    assert low < 10 < high
+    assert high - low < 1
+
+
+def test_ratio_interval_does_not_see_drift_that_hits_both() -> None:
+    generator = np.random.default_rng(0)
+    drift = np.linspace(1, 3, 12)
+    above = [d * generator.normal(9, 0.1, 30) for d in drift]
+    below = [d * generator.normal(10, 0.1, 30) for d in drift]
+    low, high = block_ratio_interval(above, below)
+    assert 0.85 < low < 0.9 < high < 0.95
+
+
+def test_intervals_are_the_same_for_the_same_data() -> None:
+    values = np.random.default_rng(1).random(100)
+    assert mean_interval(values) == mean_interval(values)

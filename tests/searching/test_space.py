@@ -1,0 +1,106 @@
+"""The space holds legal recipes only, computed from what methods declare."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+import optuna
+import pytest
+
+from orchestrator.building.protocol import OfferReply
+from orchestrator.errors import PluginError
+from orchestrator.plugin import Choice, Method, Number, OnnxMethod, Parameter, TorchMethod
+from orchestrator.searching.space import Space
+
+
+def method(base: type[Method], name: str, family: str, **declared: Any) -> Method:
+    body = {"name": name, "version": 1, "family": family, "summary": "", "transform": lambda *_: None, **declared}
+    made: Method = type(name, (base,), body)()
+    return made
+
+
+RATIO: ClassVar[Parameter] = Number(name="ratio", help="", low=0.1, high=0.3, step=0.1, default=0.1)  # type: ignore[misc]
+SCHEME = Choice(name="scheme", help="", choices=("u8s8", "s8s8"))
+METHODS = {
+    m.name: m
+    for m in (
+        method(OnnxMethod, "a-static", "a-quantization", parameters=(SCHEME,)),
+        method(TorchMethod, "recovery", "b-recovery", after=frozenset({"cut", "morph"}), requires=frozenset({"cut", "morph"})),
+        method(TorchMethod, "prune", "cut", parameters=(RATIO,), after=frozenset({"morph"})),
+        method(TorchMethod, "shrink", "morph"),
+    )
+}
+
+
+def space(**changes: Any) -> Space:
+    offers = [
+        OfferReply(method=m.name, version=1, family=m.family, parameters=m.parameters, refused=changes.get(m.name))
+        for m in METHODS.values()
+    ]
+    return Space(offers, METHODS)
+
+
+def test_slots_stand_in_the_declared_order_and_files_come_last() -> None:
+    assert [slot.family for slot in space().slots] == ["morph", "cut", "b-recovery", "a-quantization"]
+
+
+def test_only_legal_combinations_are_there() -> None:
+    found = {" ".join(chosen) for chosen in space().combinations()}
+    assert found == {
+        "",
+        "a-static",
+        "shrink recovery",
+        "shrink recovery a-static",
+        "prune recovery",
+        "prune recovery a-static",
+        "shrink prune recovery",
+        "shrink prune recovery a-static",
+    }
+
+
+def test_structure_goes_without_recovery_where_none_is_offered() -> None:
+    found = {" ".join(chosen) for chosen in space(recovery="no train split").combinations()}
+    assert "prune" in found
+    assert not any("recovery" in chosen for chosen in found)
+
+
+def test_size_counts_every_recipe_but_the_original() -> None:
+    s = space()
+    # morph x cut(3 ratios) x quantization(2 schemes): (1 + 1) * (1 + 3) * (1 + 2) - 1
+    assert s.size() == 23
+    generator = np.random.default_rng(0)
+    assert len({s.random(generator).identifier for _ in range(2000)}) == 23
+
+
+def test_every_suggested_recipe_is_legal_and_comes_back_from_its_parameters() -> None:
+    s = space()
+    legal = set(s.combinations())
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(60):
+        recipe = s.suggest(study.ask())
+        assert tuple(step.method for step in recipe.steps) in legal
+        study.enqueue_trial(s.parameters(recipe))
+        assert s.suggest(study.ask()) == recipe
+
+
+def test_starters_are_all_combinations_at_their_defaults_the_short_ones_first() -> None:
+    starters = space().starters()
+    assert [len(r.steps) for r in starters] == sorted(len(r.steps) for r in starters)
+    assert len(starters) == 7
+    assert all(s.parameters == {"ratio": 0.1} for r in starters for s in r.steps if s.method == "prune")
+
+
+def test_contradicting_declarations_are_an_error_that_names_the_circle() -> None:
+    methods = {
+        "x": method(TorchMethod, "x", "x", after=frozenset({"y"})),
+        "y": method(TorchMethod, "y", "y", after=frozenset({"x"})),
+    }
+    offers = [OfferReply(method=n, version=1, family=n) for n in methods]
+    with pytest.raises(PluginError, match="contradict each other"):
+        Space(offers, methods)
+
+
+def test_digests_are_equal_for_equal_recipes_and_differ_for_others() -> None:
+    one, other = space().starters()[:2]
+    assert one.digest == space().starters()[0].digest
+    assert one.digest != other.digest
+    assert type(one).from_json(one.as_json()) == one
