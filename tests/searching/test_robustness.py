@@ -206,6 +206,7 @@ def test_run_ends_with_4_and_goes_on_when_the_disk_was_full(cli: Cli, project: P
         subprocess.run(["umount", "-l", str(disk)], check=False)
 
 
+@pytest.mark.slow
 def test_same_recipes_are_asked_when_seed_and_trials_are_the_same(cli: Cli, project: Project) -> None:
     asked = []
     for name in ("one", "two"):
