@@ -54,21 +54,21 @@ def recommend(
     if not some_limit:
         chosen = _knee(able, baseline, direction)
         among = f" among models that lose at most {useful_drop:.0%} of the {metric}" if useful and useful_drop is not None else ""
-        reason = f"no limits were given, and it is the knee of the front{among}: the best balance of {metric} and latency"
+        reason = f"No limits were given, and it is the knee of the front{among}: the best balance of {metric} and latency"
     elif only_quality:
         sure = [c for c in able if _keeps_drop_beyond_doubt(c, limits, direction)]
         chosen = min(sure or able, key=lambda c: (latency_of(c), size_of(c)))
         doubt = "even at the far end of its 95 % interval" if sure else "though its 95 % interval reaches beyond them"
-        reason = f"of the {len(able)} models on the front that keep the limits on quality it is the fastest that does so {doubt}"
+        reason = f"Of the {len(able)} models on the front that keep the limits on quality it is the fastest that does so {doubt}"
     else:
         chosen = _most_accurate_then_fastest(able, direction)
         reason = (
-            f"of the {len(able)} models on the front that keep every limit it is the fastest of those "
+            f"Of the {len(able)} models on the front that keep every limit it is the fastest of those "
             f"whose {metric} cannot be told from the best"
         )
     if chosen.id == BASELINE:
-        return Recommendation(id=chosen.id, reason=f"the original: {reason}")
-    return Recommendation(id=chosen.id, reason=f"{reason}; against the original {_against(chosen, baseline, metric)}")
+        return Recommendation(id=chosen.id, reason=f"The original. {reason}.")
+    return Recommendation(id=chosen.id, reason=f"{reason}. Against the original: {_against(chosen, baseline, metric)}.")
 
 
 def _keeps_drop_beyond_doubt(candidate: CandidateResult, limits: Limits, direction: str) -> bool:
@@ -115,7 +115,7 @@ def _knee(able: Sequence[CandidateResult], baseline: CandidateResult, direction:
 def _nearest(front: Sequence[CandidateResult], baseline: CandidateResult, limits: Limits, direction: str) -> str:
     broken = {c.id: {k: v for k, v in excesses(c, baseline, limits, direction).items() if v > 0} for c in front}
     if not broken:
-        return "no candidate was completed"
+        return "No candidate was completed."
     nearest = min(front, key=lambda c: sum(broken[c.id].values()))
     relax = []
     for key in broken[nearest.id]:
@@ -127,7 +127,7 @@ def _nearest(front: Sequence[CandidateResult], baseline: CandidateResult, limits
             "min_quality": f"{quality_of(nearest):.4g}",
         }[key]
         relax.append(f"{LIMIT_NAMES[key]} to {value}")
-    return f"no model keeps every limit; the nearest is {nearest.id}: it would do with {' and '.join(relax)}"
+    return f"No model keeps every limit. The nearest is {nearest.id}: it would do with {' and '.join(relax)}."
 
 
 def _against(candidate: CandidateResult, baseline: CandidateResult, metric: str) -> str:

@@ -59,14 +59,14 @@ def test_knee_is_chosen_without_limits_among_useful_models(make: Make) -> None:
 def test_original_is_recommended_when_nothing_is_better(make: Make) -> None:
     chosen = choose([make("baseline")])
     assert chosen.id == "baseline"
-    assert chosen.reason.startswith("the original: ")
+    assert chosen.reason.startswith("The original. ")
 
 
 def test_nearest_and_what_to_relax_are_named_when_nothing_keeps_the_limits(make: Make) -> None:
     front = [make("baseline", latency=10, size=1000), make("near", latency=5, size=600), make("far", latency=9, size=100)]
     chosen = choose(front, Limits(max_latency_ms=4))
     assert chosen.id is None
-    assert chosen.reason == "no model keeps every limit; the nearest is near: it would do with --max-latency to 5ms"
+    assert chosen.reason == "No model keeps every limit. The nearest is near: it would do with --max-latency to 5ms."
 
 
 def test_profile_limits_are_kept_though_nobody_asked(make: Make) -> None:
@@ -81,4 +81,4 @@ def test_profile_limits_are_kept_though_nobody_asked(make: Make) -> None:
         direction="maximize",
     )
     assert chosen.id == "small"
-    assert "no limits were given" in chosen.reason
+    assert "No limits were given" in chosen.reason
