@@ -20,9 +20,9 @@ from orchestrator.plugin.device import Device, JobFailed
 from orchestrator.plugin.registry import Registry
 from orchestrator.plugin.runtime import Runtime
 from orchestrator.searching import study as studies
-from orchestrator.searching.front import latency_of, pareto_front, size_of
-from orchestrator.searching.limits import excesses, kept, useless
-from orchestrator.searching.recommendation import recommend
+from orchestrator.searching.archive import Archive
+from orchestrator.searching.budget import LEAST_FOR_A_TRIAL_S, Budget
+from orchestrator.searching.recommendation import BASELINE, Recommendation
 from orchestrator.searching.request import RunState, SearchRequest
 from orchestrator.searching.run_directory import RunDirectory
 from orchestrator.searching.space import Space
@@ -30,11 +30,8 @@ from orchestrator.searching.trial import Laboratory
 from orchestrator.values.recipe import Recipe
 from orchestrator.values.results import CandidateResult, Failure, StepResult
 
-BASELINE = "baseline"
 DUPLICATES_BEFORE_RANDOM = 3
 RANDOM_TRIES = 500
-RESERVE_S = 6.0
-LEAST_FOR_A_TRIAL_S = 5.0
 LEAST_ANSWER_S = 30.0
 SCORING_S = 600.0
 
@@ -49,6 +46,7 @@ class Found:
     baseline: CandidateResult
     candidates: list[CandidateResult]
     front: list[CandidateResult]
+    recommendation: Recommendation
     ended: str
     seconds: dict[str, float]
     notes: list[str] = field(default_factory=list)
@@ -76,11 +74,9 @@ class Engine:
         self._run, self._request, self._registry = run, request, registry
         self._runtime, self._device = runtime, device
         self._observer = observer
-        self._spent_before = run.elapsed()
-        self._started = started
+        self._budget = Budget(trials=request.trials, timeout_s=request.timeout_s, started=started, spent_before=run.elapsed())
+        self._archive: Archive | None = None
         self._at_the_end = 0.0
-        self._known: dict[str, CandidateResult] = {}
-        self._direction, self._metric = "maximize", ""
 
     # -- the phases -------------------------------------------------------------------------------------------------
 
@@ -117,26 +113,33 @@ class Engine:
         Raises:
             InputError: it cannot be exported, scored or run.
         """
-        self._known = self._run.read_candidates()
-        self._direction, self._metric = state.task.direction, state.task.metric
-        self._open_study(state)  # a storage that cannot be opened is better known now
-        return self._baseline(self._laboratory(state, workshop))
+        archive = self._archive = Archive(self._run, self._request, state.task)
+        self._open_study(state, archive)  # a storage that cannot be opened is better known now
+        if BASELINE in archive.known:
+            return archive.baseline
+        self._tell(event="phase", what="measuring the original")
+        timeout_s = max(SCORING_S, self._request.candidate_timeout_s)
+        found = self._laboratory(state, workshop).make(Recipe(), baseline=None, trial=None, timeout_s=timeout_s)
+        if found.failure is not None:
+            raise InputError(f"the original itself fails ({found.failure.step}): {found.failure.message}")
+        found = archive.keep(found)
+        self._tell(event="baseline", candidate=found)
+        return found
 
     def search(self, state: RunState, workshop: Workshop) -> Found:
         """All trials that the budget pays for; `baseline` came before."""
+        archive = self._known()
         laboratory = self._laboratory(state, workshop)
-        baseline = self._known[BASELINE]
         space = Space(state.offers, self._registry.methods())
-        study = self._study(state, space, baseline)
-        generator = np.random.default_rng([self._request.seed, len(self._known)])
-        longest = 0.0
-        while (ended := self._ended(longest)) is None:
+        study = self._study(state, space, archive)
+        generator = np.random.default_rng([self._request.seed, len(archive.known)])
+        while (ended := self._budget.ended(archive.known.values(), len(archive.known) - 1)) is None:
             interrupt.check()
             begin = time.monotonic()
-            if (stop := self._one(study, space, laboratory, baseline, generator)) is not None:
+            if (stop := self._one(study, space, laboratory, archive, generator)) is not None:
                 ended = stop
                 break
-            longest = max(longest, min(time.monotonic() - begin, self._request.candidate_timeout_s / 2))
+            self._budget.took(min(time.monotonic() - begin, self._request.candidate_timeout_s / 2))
         return self.found(state, ended)
 
     def finish(self, found: Found, workshop: Workshop) -> Found:
@@ -151,7 +154,7 @@ class Engine:
             self._tell(event="phase", what=f"scoring the front on the test split ({k + 1} of {len(chosen)})")
             begin = time.monotonic()
             try:
-                tested[candidate.id] = self._keep(
+                tested[candidate.id] = self._known().keep(
                     laboratory.score_test(candidate, timeout_s=max(SCORING_S, self._request.candidate_timeout_s))
                 )
             except (JobFailed, InputError) as error:  # what was found is not thrown away for that
@@ -170,17 +173,18 @@ class Engine:
 
     def so_far(self, state: RunState) -> Found | None:
         """What an interrupted search has; None before the baseline is measured."""
-        return self.found(state, "it was interrupted") if BASELINE in self._known else None
+        known = self._archive is not None and BASELINE in self._archive.known
+        return self.found(state, "it was interrupted") if known else None
 
     def found(self, state: RunState, ended: str) -> Found:
         """What was found."""
-        baseline = self._known[BASELINE]
-        candidates = [c for c in self._known.values() if c.id != BASELINE]
+        archive = self._known()
         return Found(
             state=state,
-            baseline=baseline,
-            candidates=candidates,
-            front=self._front(),
+            baseline=archive.baseline,
+            candidates=archive.candidates,
+            front=archive.front(),
+            recommendation=archive.recommendation(),
             ended=ended,
             seconds=self._totals(state),
         )
@@ -249,31 +253,24 @@ class Engine:
             inputs=inputs,
             progress=lambda what, done: self._tell(event="progress", what=what, done=done),
         )
-        if (known := self._known.get(BASELINE)) and known.artifact and known.artifact.path:
+        if (known := self._known().known.get(BASELINE)) and known.artifact and known.artifact.path:
             laboratory.adopt_baseline(self._run.path / known.artifact.path)
         return laboratory
 
-    def _baseline(self, laboratory: Laboratory) -> CandidateResult:
-        if BASELINE in self._known:
-            return self._known[BASELINE]
-        self._tell(event="phase", what="measuring the original")
-        baseline = laboratory.make(Recipe(), baseline=None, trial=None, timeout_s=max(600.0, self._request.candidate_timeout_s))
-        if baseline.failure is not None:
-            raise InputError(f"the original itself fails ({baseline.failure.step}): {baseline.failure.message}")
-        baseline = replace(baseline, feasible=kept(baseline, baseline, self._request.limits, self._direction))
-        self._keep(baseline)
-        self._tell(event="baseline", candidate=baseline)
-        return baseline
+    def _known(self) -> Archive:
+        if self._archive is None:
+            raise RuntimeError("`baseline` comes before anything that looks at candidates")
+        return self._archive
 
-    def _open_study(self, state: RunState) -> optuna.Study:
+    def _open_study(self, state: RunState, archive: Archive) -> optuna.Study:
         factory = self._registry.samplers()[self._request.sampler]
-        sampler = factory(int(np.random.default_rng([self._request.seed, len(self._known)]).integers(1 << 31)))
-        return studies.open_study(self._run.study, self._request.storage, sampler, self._direction, state.study)
+        sampler = factory(int(np.random.default_rng([self._request.seed, len(archive.known)]).integers(1 << 31)))
+        return studies.open_study(self._run.study, self._request.storage, sampler, state.task.direction, state.study)
 
-    def _study(self, state: RunState, space: Space, baseline: CandidateResult) -> optuna.Study:
-        study = self._open_study(state)
-        constraints = {c.id: self._excesses(c, baseline) for c in self._known.values()}
-        again = studies.settle(study, self._known, constraints)
+    def _study(self, state: RunState, space: Space, archive: Archive) -> optuna.Study:
+        study = self._open_study(state, archive)
+        constraints = {c.id: archive.constraints(c) for c in archive.known.values()}
+        again = studies.settle(study, archive.known, constraints)
         if again:
             self._run.event(event="resumed", asked_again=again)
         for recipe in space.starters():
@@ -285,11 +282,11 @@ class Engine:
         study: optuna.Study,
         space: Space,
         laboratory: Laboratory,
-        baseline: CandidateResult,
+        archive: Archive,
         generator: np.random.Generator,
     ) -> str | None:
         """One candidate from ask to tell; why the search ends, where it does."""
-        trial, recipe = self._ask(study, space, generator)
+        trial, recipe = _ask(study, space, archive, generator)
         if trial is None or recipe is None:
             return "every recipe of the search space was tried"
         trial.set_user_attr(studies.CANDIDATE_ATTRIBUTE, recipe.identifier)
@@ -300,119 +297,31 @@ class Engine:
             candidate = _rejected(recipe, trial.number, "; ".join(reasons))
         else:
             timeout = self._request.candidate_timeout_s
-            if (left := self._left()) is not None:
+            if (left := self._budget.left(archive.known.values())) is not None:
                 timeout = max(LEAST_FOR_A_TRIAL_S, min(timeout, left))
-            candidate = laboratory.make(recipe, baseline=baseline, trial=trial.number, timeout_s=timeout)
+            candidate = laboratory.make(recipe, baseline=archive.baseline, trial=trial.number, timeout_s=timeout)
             late = candidate.failure is not None and candidate.failure.kind == "timeout"
             if late and timeout < self._request.candidate_timeout_s:
                 # Cut off by the end of the budget, which says nothing of the candidate: `resume` asks for it again.
                 self._run.event(event="cut-off", id=recipe.identifier)
-                return self._used_up()
-        if candidate.state == "complete":
-            candidate = replace(candidate, feasible=kept(candidate, baseline, self._request.limits, self._direction))
-        self._keep(candidate)
-        studies.tell(study, trial, candidate, self._excesses(candidate, baseline))
+                return self._budget.used_up()
+        candidate = archive.keep(candidate)
+        studies.tell(study, trial, candidate, archive.constraints(candidate))
         self._run.write_elapsed(self.elapsed())
-        self._drop_dominated()
+        archive.drop_dominated()
         self._registry.trial_finished(candidate)
-        best = self._best(baseline)
-        self._tell(event="candidate", candidate=candidate, tried=len(self._known) - 1, baseline=baseline, best=best)
+        best = archive.known.get(archive.recommendation().id or "")
+        tried = len(archive.known) - 1
+        self._tell(event="candidate", candidate=candidate, tried=tried, baseline=archive.baseline, best=best)
         return None
-
-    def _ask(
-        self, study: optuna.Study, space: Space, generator: np.random.Generator
-    ) -> tuple[optuna.Trial | None, Recipe | None]:
-        """A trial whose recipe is new. What is already known is told again as it was, so that the sampler learns from it."""
-        duplicates = 0
-        while True:
-            trial = study.ask()
-            recipe = space.suggest(trial)
-            known = self._known.get(recipe.identifier)
-            if known is None:
-                return trial, recipe
-            trial.set_user_attr("same_as", known.id)
-            studies.tell(study, trial, known, self._excesses(known, self._known[BASELINE]))
-            duplicates += 1
-            if duplicates >= DUPLICATES_BEFORE_RANDOM:
-                fresh = next(
-                    (r for r in (space.random(generator) for _ in range(RANDOM_TRIES)) if r.identifier not in self._known),
-                    None,
-                )
-                if fresh is None:
-                    return None, None
-                study.enqueue_trial(space.parameters(fresh))
-
-    def _best(self, baseline: CandidateResult) -> CandidateResult | None:
-        """What would be recommended now."""
-        front = self._front()
-        request = self._request
-        chosen = recommend(
-            front,
-            baseline,
-            request.limits,
-            asked=request.asked,
-            useful_drop=request.useful_drop,
-            metric=self._metric,
-            direction=self._direction,
-        ).id
-        return None if chosen is None else self._known[chosen]
-
-    def _excesses(self, candidate: CandidateResult, baseline: CandidateResult) -> dict[str, float]:
-        if candidate.state != "complete":
-            return {}
-        found = excesses(candidate, baseline, self._request.limits, self._direction)
-        if self._request.useful_drop is not None:
-            found["useful_drop"] = useless(candidate, baseline, self._direction, self._request.useful_drop)
-        return found
-
-    def _keep(self, candidate: CandidateResult) -> CandidateResult:
-        self._run.write_candidate(candidate)
-        self._known[candidate.id] = candidate
-        return candidate
-
-    def _front(self) -> list[CandidateResult]:
-        """What nothing dominates, and what nothing dominates that keeps the limits: memory is a limit and no objective."""
-        everything = pareto_front(list(self._known.values()), self._direction)
-        feasible = pareto_front([c for c in self._known.values() if c.feasible], self._direction)
-        found = {c.id: c for c in (*everything, *feasible)}
-        return sorted(found.values(), key=lambda c: (latency_of(c), size_of(c)))
-
-    def _drop_dominated(self) -> None:
-        """Delete the files of candidates that have left the front: `orchestrate build` makes them again from their recipe."""
-        on_front = {c.id for c in self._front()} | {BASELINE}
-        for candidate in list(self._known.values()):
-            if candidate.id not in on_front and candidate.artifact and candidate.artifact.path:
-                self._keep(replace(candidate, artifact=replace(candidate.artifact, path=None)))
-                self._run.drop(candidate.id)
-
-    def _ended(self, longest: float) -> str | None:
-        tried = len(self._known) - 1
-        if self._request.trials is not None and tried >= self._request.trials:
-            return f"the budget of {self._request.trials} trials is used up"
-        left = self._left()
-        if left is not None and left < max(LEAST_FOR_A_TRIAL_S, 0.5 * longest):
-            return self._used_up()
-        return None
-
-    def _used_up(self) -> str:
-        return f"the budget of {self._request.timeout_s or 0.0:.0f} s is used up"
-
-    def _left(self) -> float | None:
-        """Seconds that are left for trials, the end's share set aside; None where time is not limited."""
-        if self._request.timeout_s is None:
-            return None
-        complete = [c for c in self._known.values() if c.state == "complete"]
-        scoring = [c.seconds.get("scoring", 0.0) for c in complete]
-        at_the_end = min(10, len(complete)) * (float(np.mean(scoring)) if scoring else 0.0)
-        return self._request.timeout_s - self.elapsed() - RESERVE_S - at_the_end
 
     def elapsed(self) -> float:
         """Seconds that the run has taken so far, over all its resumptions."""
-        return self._spent_before + time.monotonic() - self._started
+        return self._budget.elapsed()
 
     def _totals(self, state: RunState) -> dict[str, float]:
         """Where the time went; `overhead` is what went neither into preparing, building, scoring nor measuring."""
-        known = {p: sum(c.seconds.get(p, 0.0) for c in self._known.values()) for p in ("building", "scoring", "measuring")}
+        known = self._known().seconds()
         known["scoring"] += self._at_the_end
         known["preparing"] = state.seconds_preparing
         total = self.elapsed()
@@ -426,6 +335,28 @@ class Engine:
                 logged |= {"state": event["candidate"].state}
             self._run.event(**logged)
         self._observer({**event, "elapsed_s": self.elapsed(), "timeout_s": self._request.timeout_s})
+
+
+def _ask(
+    study: optuna.Study, space: Space, archive: Archive, generator: np.random.Generator
+) -> tuple[optuna.Trial | None, Recipe | None]:
+    """A trial whose recipe is new. What is already known is told again as it was, so that the sampler learns from it."""
+    duplicates = 0
+    while True:
+        trial = study.ask()
+        recipe = space.suggest(trial)
+        known = archive.known.get(recipe.identifier)
+        if known is None:
+            return trial, recipe
+        trial.set_user_attr("same_as", known.id)
+        studies.tell(study, trial, known, archive.constraints(known))
+        duplicates += 1
+        if duplicates >= DUPLICATES_BEFORE_RANDOM:
+            drawn = (space.random(generator) for _ in range(RANDOM_TRIES))
+            fresh = next((r for r in drawn if r.identifier not in archive.known), None)
+            if fresh is None:
+                return None, None
+            study.enqueue_trial(space.parameters(fresh))
 
 
 def refusals(state: RunState) -> list[str]:

@@ -14,7 +14,6 @@ from orchestrator.report.html import render_html
 from orchestrator.report.results import write_results
 from orchestrator.searching.engine import Found, refusals
 from orchestrator.searching.recipe_file import recipe_text
-from orchestrator.searching.recommendation import recommend
 from orchestrator.searching.run_directory import RunDirectory
 from orchestrator.values.files import write_atomic
 from orchestrator.values.results import CandidateResult, RunResult, TargetResult, TaskResult
@@ -26,15 +25,7 @@ def compose(found: Found, registry: Registry, device: Device, run: RunDirectory)
     """Everything that was found, as results.json has it."""
     state = found.state
     request, task = state.request, state.task
-    recommendation = recommend(
-        found.front,
-        found.baseline,
-        request.limits,
-        asked=request.asked,
-        useful_drop=request.useful_drop,
-        metric=task.metric,
-        direction=task.direction,
-    )
+    recommendation = found.recommendation
     front = {c.id for c in found.front}
     return RunResult(
         schema=1,

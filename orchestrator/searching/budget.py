@@ -1,0 +1,51 @@
+"""The budget of a run: how much is spent, how much is left, and when the search ends."""
+
+import time
+from collections.abc import Iterable
+
+from orchestrator.values.results import CandidateResult
+
+RESERVE_S = 6.0
+LEAST_FOR_A_TRIAL_S = 5.0
+FRONT_AT_THE_END = 10  # candidates that are scored once more, on the test split
+
+
+class Budget:
+    """Trials and time, over all resumptions of a run.
+
+    Args:
+        started: `time.monotonic()` at which this process's share began.
+        spent_before: Seconds that earlier processes of the run took.
+    """
+
+    def __init__(self, *, trials: int | None, timeout_s: float | None, started: float, spent_before: float) -> None:
+        self.trials, self.timeout_s = trials, timeout_s
+        self._started, self._spent_before = started, spent_before
+        self._longest = 0.0
+
+    def elapsed(self) -> float:
+        """Seconds that the run has taken so far."""
+        return self._spent_before + time.monotonic() - self._started
+
+    def left(self, known: Iterable[CandidateResult]) -> float | None:
+        """Seconds that are left for trials, the end's share set aside; None where time is not limited."""
+        if self.timeout_s is None:
+            return None
+        scoring = [c.seconds.get("scoring", 0.0) for c in known if c.state == "complete"]
+        at_the_end = min(FRONT_AT_THE_END, len(scoring)) * (sum(scoring) / len(scoring) if scoring else 0.0)
+        return self.timeout_s - self.elapsed() - RESERVE_S - at_the_end
+
+    def took(self, seconds: float) -> None:
+        """A trial took so long; one that cannot be finished is better not begun."""
+        self._longest = max(self._longest, seconds)
+
+    def ended(self, known: Iterable[CandidateResult], tried: int) -> str | None:
+        """Why no further trial is begun, or None."""
+        if self.trials is not None and tried >= self.trials:
+            return f"the budget of {self.trials} trials is used up"
+        left = self.left(known)
+        return self.used_up() if left is not None and left < max(LEAST_FOR_A_TRIAL_S, 0.5 * self._longest) else None
+
+    def used_up(self) -> str:
+        """That time is up, in words."""
+        return f"the budget of {self.timeout_s or 0.0:.0f} s is used up"

@@ -1,0 +1,168 @@
+"""What plugins and users' files can do wrong in the middle of a run."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import Cli, Project
+
+AWKWARD = """
+import ctypes
+
+from orchestrator.plugin import OnnxMethod, hookimpl
+
+
+class Missing(OnnxMethod):
+    name, version, family, summary = "awkward-missing", 1, "awkward", "names a file that it never wrote"
+
+    def transform(self, model, parameters, context):
+        return context.workspace / "never-written.onnx"
+
+
+class Deadly(OnnxMethod):
+    name, version, family, summary = "awkward-deadly", 1, "awkward", "dies when it is asked"
+
+    def offer(self, model, parameters, context):
+        ctypes.string_at(0)
+
+    def transform(self, model, parameters, context):
+        return model
+
+
+class Undeclared(OnnxMethod):
+    def transform(self, model, parameters, context):
+        return model
+
+
+@hookimpl
+def orchestrator_methods():
+    return [Missing(), Deadly()]
+
+
+@hookimpl
+def orchestrator_check_recipe(recipe, target):
+    raise RuntimeError("I cannot judge")
+"""
+
+UNDECLARED = """
+from orchestrator.plugin import OnnxMethod, hookimpl
+
+
+class Undeclared(OnnxMethod):
+    def transform(self, model, parameters, context):
+        return model
+
+
+@hookimpl
+def orchestrator_methods():
+    return [Undeclared()]
+"""
+
+KILLER = """
+import ctypes
+
+from orchestrator.plugin import OnnxMethod, hookimpl
+
+
+class Killer(OnnxMethod):
+    name, version, family, summary = "killer", 1, "killer", "kills the worker"
+
+    def transform(self, model, parameters, context):
+        ctypes.string_at(0)
+
+
+@hookimpl
+def orchestrator_methods():
+    return [Killer()]
+"""
+
+
+def results(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "results.json").read_text())
+    return found
+
+
+def test_search_goes_on_when_a_method_dies_on_being_asked_and_another_writes_nothing(
+    cli: Cli, project: Project, installer: Callable[..., None]
+) -> None:
+    installer("awkward", AWKWARD)
+    chosen = ["--method", "awkward-missing", "--method", "awkward-deadly", "--method", "static-int8"]
+    done = cli("search", *project.onnx, *chosen, "--trials", "3", "--output", "run")
+    assert done.returncode == 0, done.stderr
+    found = results(cli.folder / "run")
+    assert any("awkward-deadly is not offered: it failed: the process died of SIGSEGV" in note for note in found["notes"])
+    assert "note: awkward-deadly is not offered" in done.stdout
+    missing = [c for c in found["candidates"] if any(s["method"] == "awkward-missing" for s in c["recipe"])]
+    assert missing
+    assert all(c["failure"]["kind"] == "error" and "never-written.onnx" in c["failure"]["message"] for c in missing)
+    assert any(c["state"] == "complete" for c in found["candidates"])
+
+
+def test_method_without_a_name_stops_nobody(cli: Cli, project: Project, installer: Callable[..., None]) -> None:
+    installer("undeclared", UNDECLARED)
+    assert "Undeclared must declare `name`, str" in cli("plugins", "list").stdout
+    assert cli("search", *project.onnx, "--trials", "1", "--output", "run").returncode == 0
+
+
+def test_run_stops_when_the_data_are_others_after_the_worker_was_started_again(
+    cli: Cli, project: Project, installer: Callable[..., None]
+) -> None:
+    installer("killer", KILLER)
+    data = project.folder / "data.py"
+    data.write_text(data.read_text().replace("np.random.default_rng(0)", "np.random.default_rng()"))
+    done = cli(
+        *("search", "--model", project.onnx[1], "--data", project.ref("data:splits"), "--method", "killer"),
+        *("--method", "static-int8", "--trials", "6", "--output", "run"),
+    )
+    assert done.returncode == 4, done.stderr
+    assert "the model or the data came out different when they were loaded again" in done.stderr
+
+
+def test_run_is_complete_with_a_note_when_the_test_split_has_no_labels(cli: Cli, project: Project) -> None:
+    data = project.folder / "data.py"
+    data.write_text(
+        data.read_text()
+        + "\n\ndef unlabelled_test():\n    made = splits()\n    made['test'] = (made['test'][0], None)\n    return made\n"
+    )
+    done = cli(
+        *("search", "--model", project.onnx[1], "--data", project.ref("data:unlabelled_test"), "--method", "static-int8"),
+        *("--trials", "1", "--output", "run"),
+    )
+    assert done.returncode == 0, done.stderr
+    found = results(cli.folder / "run")
+    assert any("the test split has no labels" in note for note in found["notes"])
+    assert found["baseline"]["quality"]["test"] is None
+
+
+def test_method_that_recovers_is_refused_alone(cli: Cli, project: Project) -> None:
+    done = cli(
+        *("search", "--model", project.ref("model:net"), "--data", project.ref("data:splits")),
+        *("--method", "distillation", "--trials", "2", "--output", "run"),
+    )
+    assert done.returncode == 2
+    assert "no recipe can be made of distillation alone" in done.stderr
+    assert not (cli.folder / "run").exists()
+
+
+def test_optional_input_of_forward_may_be_given(cli: Cli, project: Project) -> None:
+    (project.folder / "two.py").write_text(
+        "import numpy as np\nimport torch\nfrom torch import nn\n\n\n"
+        "class Two(nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n        self.linear = nn.Linear(8, 3)\n\n"
+        "    def forward(self, x, scale=None):\n"
+        "        return self.linear(x) if scale is None else self.linear(x * scale)\n\n\n"
+        "def net():\n    torch.manual_seed(0)\n    return Two()\n\n\n"
+        "def splits():\n"
+        "    g = np.random.default_rng(0)\n"
+        "    def one():\n"
+        "        x = g.normal(size=(40, 8)).astype(np.float32)\n"
+        "        return {'x': x, 'scale': np.ones((40, 1), np.float32)}, None\n"
+        "    return {'train': one(), 'validation': one(), 'test': one()}\n"
+    )
+    done = cli(
+        *("search", "--model", project.ref("two:net"), "--data", project.ref("two:splits"), "--method", "dynamic-int8"),
+        *("--trials", "1", "--output", "run"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert results(cli.folder / "run")["task"]["metric"] == "fidelity"
