@@ -91,39 +91,39 @@ class Registry:
 
     def methods(self) -> dict[str, Method]:
         """All methods by name."""
-        return self._named("orchestrator_methods", Method, _method_name)
+        return self._named("methods")
 
     def runtimes(self) -> dict[str, Runtime]:
         """All runtimes by name."""
-        return self._named("orchestrator_runtimes", Runtime, lambda r: r.name)
+        return self._named("runtimes")
 
     def devices(self) -> dict[str, Device]:
         """All devices by scheme."""
-        return self._named("orchestrator_devices", Device, lambda d: d.scheme)
+        return self._named("devices")
 
     def metrics(self) -> dict[str, Metric]:
         """All metrics by name."""
-        return self._named("orchestrator_metrics", Metric, lambda m: m.name)
+        return self._named("metrics")
 
     def tasks(self) -> dict[str, TaskSource]:
         """All ready-made tasks by name."""
-        return self._named("orchestrator_tasks", TaskSource, lambda t: t.name)
+        return self._named("tasks")
 
     def profile_files(self) -> dict[str, Path]:
         """The hardware profile files by stem."""
-        return self._named("orchestrator_hardware_profiles", Path, lambda p: p.stem)
+        return self._named("hardware_profiles")
 
     def search_files(self) -> dict[str, Path]:
         """The ready-made search files by stem."""
-        return self._named("orchestrator_searches", Path, lambda p: p.stem)
+        return self._named("searches")
 
     def samplers(self) -> dict[str, Any]:
         """Sampler factories by name."""
-        return self._mapped("orchestrator_samplers")
+        return self._named("samplers")
 
     def reports(self) -> dict[str, Any]:
         """Report renderers by name."""
-        return self._mapped("orchestrator_reports")
+        return self._named("reports")
 
     def load_model(self, source: str) -> Any:
         """A plugin's answer to a model reference, or None."""
@@ -149,14 +149,9 @@ class Registry:
     def brought(self) -> dict[str, list[str]]:
         """What each plugin contributes, in words, by the plugin's name."""
         found: dict[str, list[str]] = {}
-        kinds = ("methods", "runtimes", "devices", "hardware_profiles", "metrics", "tasks", "searches", "samplers", "reports")
-        for kind in kinds:
-            for plugin, answer in self._answers(f"orchestrator_{kind}"):
-                if not isinstance(answer, list | tuple | dict):
-                    self._fail(plugin, f"orchestrator_{kind} must return a list, but got {answer!r:.80}")
-                    continue
-                names = [_name_of(item) for item in answer]
-                found.setdefault(plugin, []).append(f"{kind.replace('_', ' ')}: {', '.join(names)}")
+        for kind in CONTRIBUTIONS:
+            for plugin, items in self._contributions(kind):
+                found.setdefault(plugin, []).append(f"{kind.replace('_', ' ')}: {', '.join(items)}")
         return found
 
     @property
@@ -186,37 +181,43 @@ class Registry:
             for p in self.plugins
         )
 
-    def _named(self, hook: str, contract: type[Any], key: Callable[[Any], str]) -> dict[str, Any]:
-        found: dict[str, tuple[str, Any]] = {}
+    def _contributions(self, kind: str) -> list[tuple[str, dict[str, Any]]]:
+        """(plugin, {name: contribution}); a plugin whose answer breaks the contract is marked as failed and left out."""
+        hook = f"orchestrator_{kind}"
+        contract, name_of = CONTRIBUTIONS[kind]
+        found = []
         for plugin, answer in self._answers(hook):
+            if contract is None:
+                if isinstance(answer, dict):
+                    found.append((plugin, answer))
+                else:
+                    self._fail(plugin, f"{hook} must return a dict by name, but got {answer!r:.80}")
+                continue
             if not isinstance(answer, list | tuple) or not all(isinstance(item, contract) for item in answer):
                 self._fail(plugin, f"{hook} must return a list of {contract.__name__} instances, but got {answer!r:.80}")
                 continue
             try:
-                names = [key(item) for item in answer]
+                found.append((plugin, {name_of(item): item for item in answer}))
             except (AttributeError, TypeError) as error:
                 self._fail(plugin, f"{hook}: {error}")
-                continue
-            for name, item in zip(names, answer, strict=True):
-                if name in found:
-                    other = found[name][0]
-                    raise PluginError(
-                        f"plugins '{other}' and '{plugin}' both bring {contract.__name__} '{name}'; "
-                        f"switch one off with --without-plugin"
-                    )
-                found[name] = (plugin, item)
-        return {name: item for name, (_, item) in found.items()}
+        return found
 
-    def _mapped(self, hook: str) -> dict[str, Any]:
+    def _named(self, kind: str) -> dict[str, Any]:
+        """All contributions of a kind.
+
+        Raises:
+            PluginError: two plugins bring one name.
+        """
+        owners: dict[str, str] = {}
         found: dict[str, Any] = {}
-        for plugin, answer in self._answers(hook):
-            if not isinstance(answer, dict):
-                self._fail(plugin, f"{hook} must return a dict, but got {answer!r:.80}")
-                continue
-            for name, item in answer.items():
-                if name in found:
-                    raise PluginError(f"{hook}: the name '{name}' is brought by two plugins, one of them '{plugin}'")
-                found[name] = item
+        for plugin, items in self._contributions(kind):
+            for name, item in items.items():
+                if name in owners:
+                    contract = CONTRIBUTIONS[kind][0]
+                    what = contract.__name__ if contract else kind
+                    both = f"plugins '{owners[name]}' and '{plugin}'"
+                    raise PluginError(f"{both} both bring {what} '{name}'; switch one off with --without-plugin")
+                owners[name], found[name] = plugin, item
         return found
 
 
@@ -237,13 +238,6 @@ def _method_name(method: Method) -> str:
     return method.name
 
 
-def _name_of(item: Any) -> str:
-    """What a contribution is called."""
-    if isinstance(item, str):
-        return item
-    return str(item.stem if isinstance(item, Path) else getattr(item, "name", None) or getattr(item, "scheme", item))
-
-
 def _register(manager: pluggy.PluginManager, name: str, plugin: object) -> None:
     """Register and validate one plugin; on any failure it is not registered."""
     if isinstance(plugin, type):
@@ -255,3 +249,21 @@ def _register(manager: pluggy.PluginManager, name: str, plugin: object) -> None:
         if manager.is_registered(plugin):
             manager.unregister(plugin)
         raise
+
+
+def _named(item: Any) -> str:
+    return str(item.name)
+
+
+CONTRIBUTIONS: dict[str, tuple[type[Any] | None, Callable[[Any], str]]] = {
+    "methods": (Method, _method_name),
+    "runtimes": (Runtime, _named),
+    "devices": (Device, lambda device: str(device.scheme)),
+    "hardware_profiles": (Path, lambda path: str(path.stem)),
+    "metrics": (Metric, _named),
+    "tasks": (TaskSource, _named),
+    "searches": (Path, lambda path: str(path.stem)),
+    "samplers": (None, str),
+    "reports": (None, str),
+}
+"""Each hook that contributes: the contract of its answers (None: a dict by name), and what they are called by."""
