@@ -105,7 +105,7 @@ class Builder:
                     exported = exported or self._export("", self._task.module)
                     parameters = method.offer(exported, parameters, self._context(self._exports, name))
             except (Refused, MethodError) as reason:
-                found.append(Offer(method=name, refused=str(reason)))
+                found.append(Offer(method=name, refused=str(reason).removeprefix(f"{name}: ")))
             except OSError as error:
                 if error.errno in FULL:
                     raise
