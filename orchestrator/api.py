@@ -199,7 +199,7 @@ def build(recipe: str | Path, output: str | Path, *, observer: Observer = _nobod
         final = folder / Path(made.path).name
         shutil.copyfile(made.path, final)
         if made.digest != file.model_digest:
-            observer({"event": "notes", "notes": ["the file is not the same to the byte: other versions, or another machine"]})
+            engine.note("the file is not the same to the byte: other versions, or another machine")
     return final
 
 

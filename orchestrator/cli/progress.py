@@ -24,6 +24,7 @@ class Progress:
         self._best: CandidateResult | None = None
         self._baseline: CandidateResult | None = None
         self._timeout_s: float | None = None
+        self._trials: int | None = None
         self._began, self._elapsed = time.monotonic(), 0.0
         self._spinner = Spinner("dots")
 
@@ -34,7 +35,8 @@ class Progress:
         if self._timeout_s:
             clock += f", {_clock(max(0.0, self._timeout_s - elapsed))} left"
         failed = f", {self._failed} failed" if self._failed else ""
-        lines = [Text(f"{self._tried} candidates tried{failed} · {clock}", style="bold")]
+        tried = f"{self._tried} of {self._trials}" if self._trials else str(self._tried)
+        lines = [Text(f"{tried} candidates tried{failed} · {clock}", style="bold")]
         if self._best is not None:
             lines.append(Text(f"best so far: {self._figures(self._best)}  {recipe_words(self._best.recipe)}", style="green"))
         self._spinner.update(text=Text(f"{self._now}{share}  {self._recipe}", overflow="ellipsis", no_wrap=True))
@@ -42,7 +44,7 @@ class Progress:
 
     def observe(self, event: dict[str, Any]) -> None:
         """Take in what the search tells."""
-        self._timeout_s = event.get("timeout_s")
+        self._timeout_s, self._trials = event["timeout_s"], event["trials"]
         self._elapsed, self._began = event["elapsed_s"], time.monotonic()
         kind = event["event"]
         if kind == "progress":

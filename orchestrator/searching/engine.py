@@ -328,13 +328,19 @@ class Engine:
         seconds = {"total": total, **known, "overhead": max(0.0, total - sum(known.values()))}
         return {name: round(value, 2) for name, value in seconds.items()}
 
+    def note(self, text: str) -> None:
+        """Tell the user something that is no error."""
+        self._tell(event="notes", notes=[text])
+
     def _tell(self, **event: Any) -> None:
         if event["event"] != "progress":
             logged = {k: (v.id if isinstance(v, CandidateResult) else v) for k, v in event.items()}
             if isinstance(event.get("candidate"), CandidateResult):
                 logged |= {"state": event["candidate"].state}
             self._run.event(**logged)
-        self._observer({**event, "elapsed_s": self.elapsed(), "timeout_s": self._request.timeout_s})
+        self._observer(
+            {**event, "elapsed_s": self.elapsed(), "timeout_s": self._request.timeout_s, "trials": self._request.trials}
+        )
 
 
 def _ask(
