@@ -1,8 +1,8 @@
 """Runs one exported model on a device and answers requests about it. One file that needs only Python, NumPy and the runtime.
 
-It is started as a script, never imported by the orchestrator, so that the same file serves on a board where nothing of ours
-is installed. Requests and replies are lines of JSON on standard input and on the file descriptor that standard output was
-at the start (what libraries print goes to standard error). It ends when its input ends.
+It is started as a script (the build worker borrows `die_with_parent`; nothing else of it is imported), so that the same file
+serves on a board where nothing of ours is installed. Requests and replies are lines of JSON on standard input and on the file
+descriptor that standard output was at the start (what libraries print goes to standard error). It ends when its input ends.
 """
 
 from __future__ import annotations

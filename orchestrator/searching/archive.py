@@ -4,9 +4,10 @@ from dataclasses import replace
 
 from orchestrator.searching.front import latency_of, pareto_front, size_of
 from orchestrator.searching.limits import excesses, kept, useless
-from orchestrator.searching.recommendation import BASELINE, Recommendation, recommend
+from orchestrator.searching.recommendation import Recommendation, recommend
 from orchestrator.searching.request import SearchRequest
 from orchestrator.searching.run_directory import RunDirectory
+from orchestrator.values.recipe import BASELINE
 from orchestrator.values.results import CandidateResult
 from orchestrator.values.task import TaskDescription
 

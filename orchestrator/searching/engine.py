@@ -22,12 +22,12 @@ from orchestrator.plugin.runtime import Runtime
 from orchestrator.searching import study as studies
 from orchestrator.searching.archive import Archive
 from orchestrator.searching.budget import LEAST_FOR_A_TRIAL_S, Budget
-from orchestrator.searching.recommendation import BASELINE, Recommendation
+from orchestrator.searching.recommendation import Recommendation
 from orchestrator.searching.request import RunState, SearchRequest
 from orchestrator.searching.run_directory import RunDirectory
 from orchestrator.searching.space import Space
 from orchestrator.searching.trial import Laboratory
-from orchestrator.values.recipe import Recipe
+from orchestrator.values.recipe import BASELINE, Recipe
 from orchestrator.values.results import CandidateResult, Failure, StepResult
 
 DUPLICATES_BEFORE_RANDOM = 3

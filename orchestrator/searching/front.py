@@ -3,9 +3,8 @@
 import math
 from collections.abc import Sequence
 
+from orchestrator.values.evidence import MEASURED
 from orchestrator.values.results import CandidateResult
-
-MEASURED = ("measured-on-target", "measured-on-host")
 
 
 def quality_of(candidate: CandidateResult) -> float:

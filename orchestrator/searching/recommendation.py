@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from orchestrator.searching.front import latency_of, quality_noise, quality_of, size_of
 from orchestrator.searching.limits import excesses, kept, useless
+from orchestrator.values.recipe import BASELINE
 from orchestrator.values.results import CandidateResult
 from orchestrator.values.target import Limits
 
-BASELINE = "baseline"
 LIMIT_NAMES = {
     "max_latency": "--max-latency",
     "max_size": "--max-size",

@@ -12,7 +12,8 @@ from orchestrator.measuring.evaluation import Evaluator
 from orchestrator.measuring.inspection import Inspection
 from orchestrator.plugin.device import JobFailed
 from orchestrator.searching.run_directory import RunDirectory
-from orchestrator.values.recipe import Recipe
+from orchestrator.values.evidence import MEASURED
+from orchestrator.values.recipe import BASELINE, Recipe
 from orchestrator.values.results import (
     ArtifactResult,
     CandidateResult,
@@ -22,8 +23,6 @@ from orchestrator.values.results import (
     SplitQuality,
     StepResult,
 )
-
-MEASURED = ("measured-on-target", "measured-on-host")
 
 
 class Laboratory:
@@ -127,9 +126,9 @@ class Laboratory:
         self._baseline = path
 
     def _score(self, identifier: str, model: Inspection, split: str, timeout_s: float) -> QualityResult:
-        kept = self._run.work / "baseline" / split
+        kept = self._run.work / BASELINE / split
         original = sorted(kept.glob("output*.npy"), key=lambda p: (len(p.name), p.name))
-        own = identifier == "baseline"
+        own = identifier == BASELINE
         folder = kept if own else self._run.folder(identifier) / f"{split}.work"
         outputs = self._evaluator.outputs(Path(model.path), self._inputs[split], folder, model.batch)
         quality = self._workshop.score(outputs, None if own else original, split, timeout_s=timeout_s)

@@ -13,6 +13,10 @@ class Evidence(StrEnum):
     MEASURED_ON_HOST = "measured-on-host"
 
 
+MEASURED = (Evidence.MEASURED_ON_TARGET, Evidence.MEASURED_ON_HOST)
+"""What was observed, with noise of its own; the others were computed."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measurement:
     """A quantity that was observed.

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+BASELINE = "baseline"
+"""The name of the empty recipe: the original."""
+
 ParameterValue = bool | int | float | str
 
 
@@ -51,7 +54,7 @@ class Recipe:
     @property
     def identifier(self) -> str:
         """A short name for folders and tables."""
-        return self.digest[:10] if self.steps else "baseline"
+        return self.digest[:10] if self.steps else BASELINE
 
     def __str__(self) -> str:
         if not self.steps:
