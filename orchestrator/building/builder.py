@@ -1,9 +1,12 @@
 """A recipe into an exported artifact: its steps in order."""
 
 import copy
+import hashlib
+import itertools
+import json
 import shutil
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from torch import Tensor, nn
 
 from orchestrator.building import network, training
@@ -18,7 +22,7 @@ from orchestrator.building.export import export_onnx
 from orchestrator.building.protocol import ASKING
 from orchestrator.building.task import LoadedTask
 from orchestrator.errors import FULL, MethodError, OrchestratorError, Refused
-from orchestrator.plugin.method import BuildContext, Method, Need, OnnxMethod, TorchMethod
+from orchestrator.plugin.method import BuildContext, Method, Need, OnnxMethod, TorchMethod, TorchToOnnxMethod
 from orchestrator.plugin.parameters import Parameter, checked
 from orchestrator.values.recipe import Recipe, Step
 from orchestrator.values.target import Target
@@ -54,7 +58,9 @@ class Builder:
 
     Args:
         loss: The task's training loss `f(outputs, labels)`; None where there are no labels.
+        workspace: Files that serve the whole run: exported prefixes, checkpoints, tables that methods keep.
         report: Called with (what is done now, share done).
+        student: Makes the network that the user named by `--student`.
     """
 
     def __init__(
@@ -69,9 +75,11 @@ class Builder:
         seed: int,
         workspace: Path,
         report: Report,
+        student: Callable[[], nn.Module] | None = None,
     ) -> None:
         self._task, self._methods, self._report = task, methods, report
         self._exports = workspace / "exports"
+        self._checkpoints, self._remembered = workspace / "checkpoints", workspace / "remembered"
         shutil.rmtree(self._exports, ignore_errors=True)  # a worker that died may have left half of one
         self._exports.mkdir(parents=True, exist_ok=True)
         self._networks: OrderedDict[str, nn.Module] = OrderedDict()
@@ -83,8 +91,12 @@ class Builder:
             example=network.as_tensors(example),
             forward=network.forward,
             calibration=self._calibration,
-            train=partial(self._train, "training"),
+            train=partial(self._train, "training", itertools.count(), ""),
             task_loss=loss,
+            samples=self._samples,
+            export=partial(self._export_to, workspace),
+            remember=partial(self._remember, ""),
+            student=student,
             workspace=workspace,
             seed=seed,
             epochs=epochs,
@@ -99,11 +111,12 @@ class Builder:
             try:
                 self._check_needs(method)
                 parameters = method.legal(self.context.target)
-                if isinstance(method, TorchMethod):
-                    parameters = method.offer(self._original(), parameters, self._context(self._exports, name))
+                context = self._context(self._exports, (), method)
+                if isinstance(method, TorchMethod | TorchToOnnxMethod):
+                    parameters = method.offer(self._original(), parameters, context)
                 elif isinstance(method, OnnxMethod):
                     exported = exported or self._export("", self._task.module)
-                    parameters = method.offer(exported, parameters, self._context(self._exports, name))
+                    parameters = method.offer(exported, parameters, context)
             except (Refused, MethodError) as reason:
                 found.append(Offer(method=name, refused=str(reason).removeprefix(f"{name}: ")))
             except OSError as error:
@@ -125,26 +138,49 @@ class Builder:
         """
         folder.mkdir(parents=True, exist_ok=True)
         steps = [self._checked(step) for step in recipe.steps]
-        torch_steps = [s for s in steps if isinstance(self._methods[s.method], TorchMethod)]
-        if steps[: len(torch_steps)] != torch_steps:
-            raise StepFailed("recipe", "a step on the torch module cannot follow a step on the ONNX file")
-        key = Recipe(steps=tuple(torch_steps)).digest if torch_steps else ""
-        model = self._exports / f"{key or 'original'}.onnx"
-        if not model.exists():
-            module = self._network(tuple(torch_steps), folder) if self._task.module is not None else None
-            self._report("exporting", 0.0)
-            model = _guarded("export", partial(self._export, key, module))
-        for step in steps[len(torch_steps) :]:
-            method = self._methods[step.method]
-            if isinstance(method, OnnxMethod):
-                self._report(step.method, 0.0)
-                context = self._context(folder, step.method)
-                model = _guarded(step.method, partial(method.transform, model, step.parameters, context))
+        model = self._on_files(steps, folder)
         final = folder / "model.onnx"
         if model != final:
             last = steps[-1].method if steps else "export"
             _guarded(last, partial(shutil.copyfile, model, final))  # a method may name a file that it never wrote
         return final
+
+    def _on_files(self, steps: Sequence[Step], folder: Path) -> Path:
+        """The file after all steps, not yet in its place."""
+        kinds = [self._methods[step.method] for step in steps]
+        on_modules = next((k for k, method in enumerate(kinds) if not isinstance(method, TorchMethod)), len(steps))
+        for step, method in zip(steps[on_modules:], kinds[on_modules:], strict=True):
+            if not isinstance(method, OnnxMethod) and (step is not steps[on_modules] or isinstance(method, TorchMethod)):
+                raise StepFailed("recipe", "a step on the torch module cannot follow a step on the ONNX file")
+        prefix = tuple(steps[:on_modules])
+        model: Path
+        if on_modules < len(steps) and isinstance(exporting := kinds[on_modules], TorchToOnnxMethod):
+            module = copy.deepcopy(self._network(prefix, folder))
+            model = self._step(folder, prefix, steps[on_modules], partial(exporting.transform, module))
+            on_modules += 1
+        else:
+            key = Recipe(steps=prefix).digest if prefix else ""
+            model = self._exports / f"{key or 'original'}.onnx"
+            if not model.exists():
+                made = self._network(prefix, folder) if self._task.module is not None else None
+                self._report("exporting", 0.0)
+                model = _guarded("export", partial(self._export, key, made))
+        for k in range(on_modules, len(steps)):
+            method = kinds[k]
+            if isinstance(method, OnnxMethod):
+                model = self._step(folder, steps[:k], steps[k], partial(method.transform, model))
+        return model
+
+    def _step(self, folder: Path, before: Sequence[Step], step: Step, transform: Callable[..., Any]) -> Any:
+        """One step done; `transform(parameters, context)` does it."""
+        self._report(step.method, 0.0)
+        context = self._context(folder, before, self._methods[step.method], step)
+        try:
+            return _guarded(step.method, partial(transform, step.parameters, context))
+        except StepFailed:
+            for kept in self._checkpoints.glob(f"{self._key(before, step)}-*"):
+                kept.unlink(missing_ok=True)  # it would fail there again
+            raise
 
     def _network(self, steps: tuple[Step, ...], folder: Path) -> nn.Module:
         """The network after those steps, from the longest prefix that is kept; never to be changed by the caller."""
@@ -160,9 +196,7 @@ class Builder:
         if not isinstance(method, TorchMethod):
             raise StepFailed(step.method, "is no method on torch modules")
         module = copy.deepcopy(self._network(steps[:-1], folder))
-        self._report(step.method, 0.0)
-        context = self._context(folder, step.method)
-        made: nn.Module = _guarded(step.method, partial(method.transform, module, step.parameters, context)).eval()
+        made: nn.Module = self._step(folder, steps[:-1], step, partial(method.transform, module)).eval()
         self._networks[key] = made
         while len(self._networks) > KEPT_NETWORKS:
             dropped, _ = self._networks.popitem(last=False)
@@ -194,7 +228,7 @@ class Builder:
 
     def _check_needs(self, method: Method) -> None:
         splits = self._task.splits
-        if isinstance(method, TorchMethod) and self._task.module is None:
+        if isinstance(method, TorchMethod | TorchToOnnxMethod) and self._task.module is None:
             raise Refused("the model is an ONNX file, and this method works on torch modules")
         if Need.TRAIN in method.needs and "train" not in splits:
             raise Refused("the data have no train split")
@@ -203,10 +237,22 @@ class Builder:
         if Need.LABELS in method.needs and "train" not in self.context.task.labelled:
             raise Refused("the train split has no labels")
 
-    def _context(self, folder: Path, step: str) -> BuildContext:
-        workspace = folder / f"{step}.work"
+    def _context(self, folder: Path, before: Sequence[Step], method: Method, step: Step | None = None) -> BuildContext:
+        workspace = folder / f"{method.name}.work"
         workspace.mkdir(parents=True, exist_ok=True)
-        return replace(self.context, workspace=workspace, train=partial(self._train, step))
+        key = self._key(before, step or Step(method=method.name, version=method.version))
+        return replace(
+            self.context,
+            workspace=workspace,
+            train=partial(self._train, method.name, itertools.count(), key),
+            export=partial(self._export_to, workspace),
+            # Not of the step's own parameters: what depends on one of them has it in its key.
+            remember=partial(self._remember, self._key(before, Step(method=method.name, version=method.version))),
+        )
+
+    def _key(self, before: Sequence[Step], step: Step) -> str:
+        """Names what a step does to the network that the steps before it made."""
+        return Recipe(steps=(*before, step)).digest[:24]
 
     def _calibration(self, count: int, batch: int) -> Iterator[dict[str, np.ndarray]]:
         split = self._task.splits.get("calibration") or self._task.splits["train"]
@@ -214,30 +260,46 @@ class Builder:
         for inputs, _ in split.batches(batch, count):
             yield inputs
 
-    def _train(
-        self,
-        step: str,
-        model: nn.Module,
-        *,
-        epochs: float,
-        loss: Callable[[Any, Mapping[str, Tensor], "Tensor | None"], Tensor],
-        learning_rate: float,
-    ) -> None:
-        if self.context.original is not None:
-            self.context.original.to(training.device())
+    def _samples(self, count: int, batch: int) -> Iterator[tuple[Mapping[str, Tensor], Tensor | None]]:
+        name = next(name for name in ("train", "calibration", "validation") if name in self._task.splits)
+        training.seed_everything(self.context.seed)
+        for inputs, labels in self._task.splits[name].batches(batch, count):
+            # What chooses a candidate by the validation labels must not have shaped it by them too.
+            hidden = labels is None or name == "validation"
+            yield network.as_tensors(inputs), None if hidden else torch.from_numpy(labels)
+
+    def _remember(self, scope: str, key: str, compute: Callable[[], Any]) -> Any:
+        path = self._remembered / f"{hashlib.sha256(f'{scope} {key}'.encode()).hexdigest()[:24]}.json"
+        if path.exists():
+            return json.loads(path.read_text("utf-8"))
+        value = compute()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial_path = path.with_suffix(".partial")
+        partial_path.write_text(json.dumps(value), "utf-8")
+        partial_path.replace(path)
+        return json.loads(path.read_text("utf-8"))  # as it is the next time: keys are strings, tuples are lists
+
+    def _export_to(self, folder: Path, module: nn.Module) -> Path:
+        path = folder / "exported.onnx"
+        export_onnx(module.eval(), self.context.example, path)
+        return path
+
+    def _train(self, step: str, calls: Iterator[int], key: str, model: nn.Module, **wishes: Any) -> None:
+        original = self.context.original
+        if original is not None:
+            original.to(training.device())
         try:
             training.train(
                 model,
                 self._task.splits["train"],
-                epochs=epochs,
-                loss=loss,
-                learning_rate=learning_rate,
                 seed=self.context.seed,
+                checkpoint=training.Checkpoint(path=self._checkpoints / f"{key}-{next(calls)}.pt"),
                 progress=partial(self._report, step),
+                **wishes,
             )
         finally:
-            if self.context.original is not None:
-                self.context.original.to("cpu")
+            if original is not None:
+                original.to("cpu")
 
 
 def _guarded(step: str, work: Callable[[], Any]) -> Any:

@@ -1,6 +1,7 @@
 """Export of a torch module to ONNX, with a dynamic batch axis where the network allows one."""
 
 import contextlib
+import copy
 import io
 import logging
 import warnings
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 from orchestrator.building.network import FlatOutputs, Inputs, forward, tensors
 from orchestrator.errors import MethodError
@@ -26,6 +28,7 @@ def export_onnx(model: nn.Module, example: Inputs, path: Path) -> None:
     Raises:
         MethodError: the network cannot be exported; the exporter's own reason.
     """
+    model = baked(model)
     names = list(example)
     outputs = [name.replace(".", "_") for name in tensors(forward(model, example))]
     flat = FlatOutputs(model, names).eval()
@@ -50,6 +53,18 @@ def export_onnx(model: nn.Module, example: Inputs, path: Path) -> None:
             continue
         return
     raise MethodError(f"the network cannot be exported to ONNX: {reasons[-1]}")
+
+
+def baked(model: nn.Module) -> nn.Module:
+    """The network with its parametrized weights (masks of pruning, ...) as plain ones; itself where it has none."""
+    if not any(parametrize.is_parametrized(module) for module in model.modules()):
+        return model
+    model = copy.deepcopy(model)
+    for module in list(model.modules()):
+        if parametrize.is_parametrized(module):
+            for name in list(module.parametrizations):  # type: ignore[arg-type]
+                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+    return model
 
 
 @contextlib.contextmanager

@@ -1,9 +1,13 @@
 """The training loop: one for all methods."""
 
+import itertools
 import math
 import random as stdlib_random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,9 +19,14 @@ from orchestrator.errors import MethodError
 
 BATCH = 128
 LEAST_STEPS_AN_EPOCH = 16
-WEIGHT_DECAY = 1e-4
-WARM_UP = 0.15
-GRADIENT_NORM = 1.0
+WEIGHT_DECAY = {"adamw": 1e-4, "sgd": 5e-4}
+GRADIENT_NORM = {"adamw": 1.0, "sgd": 5.0}
+MOMENTUM = 0.9
+BATCH_NORM_BATCHES = 32
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+Optimizer = Literal["adamw", "sgd"]
+Schedule = Literal["one-cycle", "cosine"]
 
 
 def device() -> torch.device:
@@ -37,6 +46,81 @@ def seed_everything(seed: int) -> None:
     stdlib_random.seed(seed)
 
 
+class Batches:
+    """The train split in a seeded random order, epoch after epoch; where it stands can be kept."""
+
+    def __init__(self, split: Split, size: int, seed: int) -> None:
+        self._split, self._size = split, size
+        self._random = np.random.default_rng(seed)
+        self._order, self._at = self._random.permutation(split.count), 0
+
+    def take(self, place: torch.device) -> tuple[Inputs, Tensor | None]:
+        """The next batch, on that device."""
+        if self._split.count - self._at < min(2, self._split.count):  # batch norms cannot be trained on a single example
+            self._order, self._at = self._random.permutation(self._split.count), 0
+        arrays, labels = self._split.take(self._order[self._at : self._at + self._size])
+        self._at += self._size
+        return as_tensors(arrays, place), None if labels is None else torch.from_numpy(labels).to(place)
+
+    def state(self) -> dict[str, Any]:
+        """Where the order stands."""
+        return {"random": self._random.bit_generator.state, "order": torch.from_numpy(self._order), "at": self._at}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where it stood."""
+        self._random.bit_generator.state = state["random"]
+        self._order, self._at = state["order"].numpy(), state["at"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """The state of a training at the end of an epoch, in a file of its own."""
+
+    path: Path
+
+    def save(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, schedule: Any, batches: Batches) -> None:
+        """Write the state; a kill in the middle leaves the one before."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        state = {
+            "step": step,
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "schedule": schedule.state_dict(),
+            "batches": batches.state(),
+            "torch": torch.get_rng_state(),
+            "numpy": np.random.get_state(legacy=False),
+            "python": stdlib_random.getstate(),
+        }
+        partial = self.path.with_suffix(".partial")
+        torch.save(state, partial)
+        partial.replace(self.path)
+
+    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer, schedule: Any, batches: Batches) -> int:
+        """The step to go on with; 0 where there is no state, or none that fits."""
+        if not self.path.exists():
+            return 0
+        try:
+            state = torch.load(self.path, map_location="cpu", weights_only=False)
+            model.load_state_dict(state["model"])
+            optimizer.load_state_dict(state["optimizer"])
+            schedule.load_state_dict(state["schedule"])
+            batches.restore(state["batches"])
+            torch.set_rng_state(state["torch"])
+            np.random.set_state(state["numpy"])
+            stdlib_random.setstate(state["python"])
+            return int(state["step"])
+        except Exception as error:  # a damaged file, or one of another version: pickle and torch raise anything
+            raise UnusableCheckpointError(str(error)) from error
+
+    def drop(self) -> None:
+        """The training is done: nobody needs the state any more."""
+        self.path.unlink(missing_ok=True)
+
+
+class UnusableCheckpointError(Exception):
+    """A checkpoint cannot be read; the training begins anew from the network as it was handed over."""
+
+
 def train(
     model: nn.Module,
     split: Split,
@@ -45,54 +129,144 @@ def train(
     loss: "Callable[[object, Inputs, Tensor | None], Tensor]",
     learning_rate: float,
     seed: int,
+    optimizer: Optimizer = "adamw",
+    schedule: Schedule = "one-cycle",
+    warm_up: float = 0.15,
+    weight_decay: float | None = None,
+    after_step: Callable[[], None] | None = None,
+    checkpoint: Checkpoint | None = None,
     progress: Callable[[float], None] = lambda done: None,
 ) -> None:
-    """Train in place: AdamW (Loshchilov and Hutter 2019) under a one-cycle schedule (Smith 2018), gradients clipped, seeded.
+    """Train in place: see `orchestrator.plugin.Train` for what all methods may rely on.
 
-    bfloat16 autocast where the CPU or GPU computes it natively. The weights are those after the last step.
+    bfloat16 autocast where the CPU or GPU computes it natively. The weights are those after the last step, not the best on some
+    split: a choice among epochs would be one more search on the validation data.
 
     Args:
         split: The train split.
-        epochs: Passes over it; fractions are served.
         loss: `loss(outputs, inputs, labels)`, a scalar tensor.
+        checkpoint: Where the state is kept at every epoch, and taken up again.
         progress: Called with the share done, now and then.
 
     Raises:
-        MethodError: the loss is not finite.
+        MethodError: the loss is not finite, or the network has no weights to train.
     """
     place, size = device(), batch_size(split.count)
-    steps = max(1, round(epochs * math.ceil(split.count / size)))
-    seed_everything(seed)
-    random = np.random.default_rng(seed)
+    steps_an_epoch = math.ceil(split.count / size)
+    steps = max(1, round(epochs * steps_an_epoch))
     # Not channels-last, which is a tenth faster: with 8 channels and fewer oneDNN's backward pass then writes past its buffers
     # (torch 2.13 on AVX-512: "double free or corruption"), and pruned networks have such layers.
     model.to(place).train()
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
         raise MethodError("the network has no weights that can be trained")
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps + 1, pct_start=WARM_UP)
-    order, at = random.permutation(split.count), 0
-    for step in range(steps):
-        if at >= split.count:
-            order, at = random.permutation(split.count), 0
-        arrays, labels = split.take(order[at : at + size])
-        at += size
-        inputs = as_tensors(arrays, place)
-        targets = None if labels is None else torch.from_numpy(labels).to(place)
+    decay = WEIGHT_DECAY[optimizer] if weight_decay is None else weight_decay
+    updates = _optimizer(optimizer, parameters, learning_rate, decay)
+    rates = _schedule(schedule, updates, learning_rate, steps, warm_up)
+    seed_everything(seed)
+    batches = Batches(split, size, seed)
+    first = _taken_up(checkpoint, model, updates, rates, batches)
+    for step in range(first, steps):
+        inputs, targets = batches.take(place)
         with _autocast(place):
             outputs = forward(model, inputs)
             value = loss(outputs, inputs, targets)  # inside: a loss may run a teacher, which is to be as fast
         if not torch.isfinite(value):
             raise MethodError(f"the training loss became {value.item()} at step {step} of {steps}; try a lower learning rate")
-        optimizer.zero_grad(set_to_none=True)
+        updates.zero_grad(set_to_none=True)
         value.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(parameters, GRADIENT_NORM)
-        optimizer.step()
-        schedule.step()
+        nn.utils.clip_grad_norm_(parameters, GRADIENT_NORM[optimizer])
+        updates.step()
+        rates.step()
+        if after_step is not None:
+            with torch.no_grad():
+                after_step()
         if step % 10 == 0:
             progress(step / steps)
+        if checkpoint is not None and (step + 1) % steps_an_epoch == 0 and step + 1 < steps:
+            checkpoint.save(step + 1, model, updates, rates, batches)
+    reestimate_batch_norms(model, (batches.take(place)[0] for _ in itertools.count()))
     model.to("cpu").eval()
+    if checkpoint is not None:
+        checkpoint.drop()
+
+
+def _taken_up(
+    checkpoint: Checkpoint | None, model: nn.Module, updates: torch.optim.Optimizer, rates: Any, batches: Batches
+) -> int:
+    if checkpoint is None:
+        return 0
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()} if checkpoint.path.exists() else {}
+    fresh = (updates.state_dict(), rates.state_dict(), batches.state())
+    try:
+        return checkpoint.restore(model, updates, rates, batches)
+    except UnusableCheckpointError:
+        model.load_state_dict(before)
+        updates.load_state_dict(fresh[0])
+        rates.load_state_dict(fresh[1])
+        batches.restore(fresh[2])
+        checkpoint.drop()
+        return 0
+
+
+def _optimizer(name: Optimizer, parameters: list[nn.Parameter], learning_rate: float, decay: float) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov and Hutter 2019), or SGD with Nesterov's momentum (Sutskever et al. 2013)."""
+    if name == "adamw":
+        return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=decay)
+    return torch.optim.SGD(parameters, lr=learning_rate, momentum=MOMENTUM, nesterov=True, weight_decay=decay)
+
+
+def _schedule(
+    name: Schedule, optimizer: torch.optim.Optimizer, peak: float, steps: int, warm_up: float
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """One-cycle (Smith 2018), or a linear warm-up and half a cosine (Loshchilov and Hutter 2017)."""
+    if name == "one-cycle":
+        share_rising = min(max(warm_up, 1e-3), 1 - 1e-3)
+        cycled = isinstance(optimizer, torch.optim.AdamW)  # its beta1; SGD keeps its momentum
+        return torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, peak, total_steps=steps + 1, pct_start=share_rising, cycle_momentum=cycled
+        )
+    rising = max(1, round(warm_up * steps))
+
+    def share(step: int) -> float:
+        if step < rising:
+            return (step + 1) / rising
+        return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, share)
+
+
+def reestimate_batch_norms(model: nn.Module, batches: Iterator[Inputs], count: int = BATCH_NORM_BATCHES) -> None:
+    """Estimate the statistics of all batch norms anew, as the plain mean over some batches, in float32.
+
+    The running averages that training leaves lean on its last few batches, and on weights that have moved since; Li et al. 2020,
+    "EagleEye", show what that costs pruned networks.
+
+    Args:
+        model: Its other state stays as it is.
+        batches: Inputs on the model's device; only as many are drawn as are used, none where there is no batch norm.
+        count: Batches that are averaged.
+    """
+    norms = [m for m in model.modules() if isinstance(m, BATCH_NORMS) and m.track_running_stats]
+    if not norms or not any(m.training for m in norms):
+        return
+    momenta = [norm.momentum for norm in norms]
+    mode = {module: module.training for module in model.modules()}
+    model.eval()
+    for norm in norms:
+        norm.train(mode[norm])
+        if norm.training:
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain average over all batches
+    try:
+        with torch.no_grad():
+            for inputs in itertools.islice(batches, count):
+                forward(model, inputs)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        for module, training in mode.items():
+            module.training = training
 
 
 def _autocast(place: torch.device) -> "torch.autocast | nullcontext[None]":

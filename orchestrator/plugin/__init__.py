@@ -21,7 +21,7 @@ from orchestrator.errors import (
 )
 from orchestrator.plugin.device import Device, Job, JobFailed, Session
 from orchestrator.plugin.hookspecs import hookimpl
-from orchestrator.plugin.method import BuildContext, Method, Need, OnnxMethod, TorchMethod, Train
+from orchestrator.plugin.method import BuildContext, Method, Need, OnnxMethod, TorchMethod, TorchToOnnxMethod, Train
 from orchestrator.plugin.metric import Metric
 from orchestrator.plugin.parameters import Choice, Number, Parameter, narrowed
 from orchestrator.plugin.runtime import Runtime
@@ -65,6 +65,7 @@ __all__ = [
     "TaskSource",
     "TensorSpec",
     "TorchMethod",
+    "TorchToOnnxMethod",
     "Train",
     "hookimpl",
     "narrowed",

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from orchestrator.plugin.parameters import Parameter
 from orchestrator.values.recipe import ParameterValue
@@ -31,19 +31,48 @@ class Need(StrEnum):
 class Train(Protocol):
     """The training loop that a method is handed."""
 
-    def __call__(self, model: "nn.Module", *, epochs: float, loss: "Loss", learning_rate: float) -> None:
+    def __call__(
+        self,
+        model: "nn.Module",
+        *,
+        epochs: float,
+        loss: "Loss",
+        learning_rate: float,
+        optimizer: Literal["adamw", "sgd"] = "adamw",
+        schedule: Literal["one-cycle", "cosine"] = "one-cycle",
+        warm_up: float = 0.15,
+        weight_decay: float | None = None,
+        after_step: Callable[[], None] | None = None,
+    ) -> None:
         """Train `model` in place on the train split.
 
-        AdamW under a one-cycle schedule, gradients clipped to norm 1, seeded; the model is left in eval mode with
-        the weights after the last step.
+        Gradients are clipped, everything random is seeded, and batch norms are estimated anew at the end; the model is left in
+        eval mode with the weights after the last step. The state is kept at every epoch: a build that was stopped goes on there.
 
         Args:
             epochs: Passes over the train split; fractions are served.
             loss: `loss(outputs, inputs, labels)`, a scalar; `labels` is None where the split has none.
             learning_rate: The peak of the schedule.
+            optimizer: AdamW, or SGD with Nesterov's momentum of 0.9.
+            schedule: One-cycle (Smith 2018) or a linear warm-up followed by half a cosine (Loshchilov and Hutter 2017).
+            warm_up: Share of the steps before the peak.
+            weight_decay: None: 1e-4 with AdamW, 5e-4 with SGD.
+            after_step: Called after each update of the weights, which it may change in place (to keep pruned ones at zero).
 
         Raises:
             MethodError: when the loss is not finite.
+        """
+
+
+class Remember(Protocol):
+    """Keeps what is dear to compute, for the whole run and for its resumptions."""
+
+    def __call__(self, key: str, compute: Callable[[], Any]) -> Any:
+        """What `compute` returned when it was first called under this key, for this method and the network it is handed.
+
+        Args:
+            key: Names the value; it holds all parameters that the value depends on.
+            compute: Returns data that JSON can hold; called only where the key is not yet known.
         """
 
 
@@ -59,6 +88,11 @@ class BuildContext:
         calibration: `calibration(n, batch)` yields batches of at most `n` examples in all, as `{input name: array}`.
         train: The training loop.
         task_loss: `task_loss(outputs, labels)`, the user's loss or cross entropy; None where there are no labels.
+        samples: `samples(n, batch)` yields `(inputs, labels)` tensors of at most `n` train examples in all, the same ones each
+            time; of the calibration split, then the validation inputs without labels, where there is no train split.
+        export: `export(model)` is the path of the network as a float ONNX file in the workspace.
+        remember: Keeps tables that are computed once (sensitivities).
+        student: The network that the user named by `--student`, made anew at each call; None where none was named.
         workspace: A folder of the candidate's own, for scratch files.
         seed: Everything random in a method starts from this number.
         epochs: Epochs of recovery training that this run's budget can pay for one candidate: (least, most).
@@ -72,13 +106,17 @@ class BuildContext:
     calibration: "Callable[[int, int], Iterator[dict[str, np.ndarray]]]"
     train: Train
     task_loss: "Callable[[Any, Tensor], Tensor] | None"
+    samples: "Callable[[int, int], Iterator[tuple[Inputs, Tensor | None]]]"
+    export: "Callable[[nn.Module], Path]"
+    remember: Remember
+    student: "Callable[[], nn.Module] | None"
     workspace: Path
     seed: int
     epochs: tuple[float, float]
 
 
 class Method(ABC):
-    """One way to change a model. Subclass `TorchMethod` or `OnnxMethod`.
+    """One way to change a model. Subclass `TorchMethod`, `TorchToOnnxMethod` or `OnnxMethod`: what it takes and gives.
 
     Class attributes, all of them the declaration that the search space is computed from:
         name: As it stands in recipes ("channel-pruning").
@@ -88,7 +126,9 @@ class Method(ABC):
         parameters: Names, defaults and search ranges.
         needs: What the task must offer.
         after: Families that come earlier than this method where both stand in a recipe.
+        before: Families that come later than this method where both stand in a recipe.
         requires: Where not empty, one of these families must stand earlier in the recipe.
+        usual: Whether a search tries it that does not name its methods; others take part where a search names them or all.
     """
 
     name: ClassVar[str]
@@ -98,7 +138,9 @@ class Method(ABC):
     parameters: ClassVar[tuple[Parameter, ...]] = ()
     needs: ClassVar[frozenset[Need]] = frozenset()
     after: ClassVar[frozenset[str]] = frozenset()
+    before: ClassVar[frozenset[str]] = frozenset()
     requires: ClassVar[frozenset[str]] = frozenset()
+    usual: ClassVar[bool] = True
 
     def legal(self, target: Target) -> tuple[Parameter, ...]:
         """The parameters with the search ranges that the target makes legal and useful.
@@ -123,6 +165,26 @@ class TorchMethod(Method):
     @abstractmethod
     def transform(self, model: "nn.Module", parameters: Mapping[str, ParameterValue], context: BuildContext) -> "nn.Module":
         """The changed network; `model` is the method's own copy and may be changed in place.
+
+        Raises:
+            MethodError: it cannot be done on this network, with the reason.
+        """
+
+
+class TorchToOnnxMethod(Method):
+    """A method from torch module to ONNX file: the last on the module, the first on the file."""
+
+    def offer(self, model: "nn.Module", parameters: tuple[Parameter, ...], context: BuildContext) -> tuple[Parameter, ...]:
+        """The search ranges for this network, given those that the target left. Called once, on the original.
+
+        Raises:
+            Refused: this network offers nothing to work on, with the reason.
+        """
+        return parameters
+
+    @abstractmethod
+    def transform(self, model: "nn.Module", parameters: Mapping[str, ParameterValue], context: BuildContext) -> Path:
+        """The path of the exported file, inside `context.workspace`; `model` is the method's own copy and may be changed.
 
         Raises:
             MethodError: it cannot be done on this network, with the reason.

@@ -109,12 +109,19 @@ def narrowed(parameters: Sequence[Parameter], **changes: Any) -> tuple[Parameter
 def checked(method: str, parameters: Sequence[Parameter], values: Mapping[str, Any]) -> dict[str, ParameterValue]:
     """All parameters of a step: the given values checked, the missing ones at their defaults.
 
+    A declared name that ends in `*` stands for any number of parameters whose names begin so (one for each layer of a network):
+    a method's `offer` spells them out, and here each given one is checked by it; those that are not given have no default.
+
     Raises:
         ParameterError: for an unknown name or an illegal value; names the method.
     """
-    known = {p.name: p for p in parameters}
+    known = {p.name: p for p in parameters if not p.name.endswith("*")}
+    patterns = [p for p in parameters if p.name.endswith("*")]
     for name in values:
-        if name not in known:
+        pattern = next((p for p in patterns if name.startswith(p.name[:-1]) and name != p.name), None)
+        if name not in known and pattern is not None:
+            known[name] = replace(pattern, name=name)
+        elif name not in known:
             raise ParameterError(f"{method}: {unknown('parameter', name, known)}")
     try:
         return {name: p.check(values[name]) if name in values else p.start for name, p in known.items()}

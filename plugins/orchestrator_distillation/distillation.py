@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, ClassVar
 from orchestrator.plugin import (
     BuildContext,
     Choice,
-    MethodError,
     Need,
     Number,
     Parameter,
@@ -72,17 +71,10 @@ class Distillation(TorchMethod):
         return narrowed(parameters, **changes)
 
     def transform(self, model: "nn.Module", parameters: Mapping[str, ParameterValue], context: BuildContext) -> "nn.Module":
-        if context.original is None:
-            raise MethodError(f"{self.name}: the task has no torch network to learn from")
-        from orchestrator_distillation.losses import TeacherLoss
+        from orchestrator.plugin.losses import TeacherLoss
 
-        loss = TeacherLoss(
-            context.original,
-            context.forward,
-            classes=context.task.classes,
-            temperature=float(parameters["temperature"]),
-            task_loss=context.task_loss,
-            label_weight=float(parameters["label_weight"]),
+        loss = TeacherLoss.of(
+            context, temperature=float(parameters["temperature"]), label_weight=float(parameters["label_weight"])
         )
         context.train(model, epochs=float(parameters["epochs"]), loss=loss, learning_rate=float(parameters["learning_rate"]))
         return model

@@ -1,9 +1,11 @@
 """Small networks with data, and the context that a method is handed, without the rest of the house."""
 
 import copy
+import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from orchestrator.building.export import export_onnx
 from orchestrator.plugin import BuildContext, HardwareProfile, Target, TaskDescription
 from orchestrator.values.profile import Cluster, Memory, RuntimeSupport
 
@@ -153,7 +156,9 @@ class Case:
         with torch.no_grad():
             return forward(model, self.batch(count))
 
-    def train(self, model: nn.Module, *, epochs: float, loss: Any, learning_rate: float) -> None:
+    def train(
+        self, model: nn.Module, *, epochs: float, loss: Any, learning_rate: float, after_step: Any = None, **_: Any
+    ) -> None:
         """One batch of all examples, `epochs` times."""
         torch.manual_seed(0)
         optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate)
@@ -163,7 +168,22 @@ class Case:
             optimizer.zero_grad()
             loss(forward(model, batch), batch, self.labels).backward()
             optimizer.step()
+            if after_step is not None:
+                with torch.no_grad():
+                    after_step()
         model.eval()
+
+    def samples(self, count: int, batch: int) -> Iterator[tuple[dict[str, Tensor], Tensor | None]]:
+        for start in range(0, min(count, EXAMPLES), batch):
+            stop = min(start + batch, count, EXAMPLES)
+            yield (
+                {name: torch.from_numpy(array[start:stop]) for name, array in self.inputs.items()},
+                self.labels[start:stop] if self.classes else None,
+            )
+
+    def export(self, workspace: Path, model: nn.Module) -> Path:
+        export_onnx(model.eval(), self.batch(), workspace / "exported.onnx")
+        return workspace / "exported.onnx"
 
     def calibration(self, count: int, batch: int) -> Iterator[dict[str, np.ndarray]]:
         count = min(count, len(next(iter(self.inputs.values()))))
@@ -194,6 +214,10 @@ class Case:
             "calibration": self.calibration,
             "train": self.train,
             "task_loss": functional.cross_entropy if self.classes else None,
+            "samples": self.samples,
+            "export": partial(self.export, workspace),
+            "remember": lambda key, compute: json.loads(json.dumps(compute())),
+            "student": None,
             "workspace": workspace,
             "seed": 0,
             "epochs": (1.0, 5.0),

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from orchestrator.plugin import Number, Refused
+from orchestrator.plugin.losses import TeacherLoss, divergence, mismatch
 from orchestrator.plugin.parameters import checked
 from orchestrator_distillation.distillation import Distillation
-from orchestrator_distillation.losses import TeacherLoss, divergence, mismatch
 
 METHOD = Distillation()
 

@@ -1,13 +1,18 @@
-"""What a student is trained towards. Loads torch: imported only where it is needed."""
+"""What a student is trained towards. Loads torch: plugins import it where they use it."""
 
 import copy
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from orchestrator.errors import MethodError
+
+if TYPE_CHECKING:
+    from orchestrator.plugin.method import BuildContext
 
 Forward = Callable[[nn.Module, Mapping[str, Tensor]], Any]
 TaskLoss = Callable[[Any, Tensor], Tensor]
@@ -22,8 +27,26 @@ class TeacherLoss:
         classes: Number of classes where outputs of that width are logits; None: all outputs are matched as they are.
         temperature: Of both softmax functions.
         task_loss: `task_loss(outputs, labels)`, None where there is none.
-        label_weight: Share of the task loss, 0 to 1.
+        label_weight: Share of the task loss, 0 to 1; at 1 the teacher is not asked at all.
     """
+
+    @classmethod
+    def of(cls, context: "BuildContext", *, temperature: float = 4.0, label_weight: float = 0.0) -> "TeacherLoss":
+        """Towards the original of the task.
+
+        Raises:
+            MethodError: the task is only an ONNX file.
+        """
+        if context.original is None:
+            raise MethodError("the task has no torch network to learn from")
+        return cls(
+            context.original,
+            context.forward,
+            classes=context.task.classes,
+            temperature=temperature,
+            task_loss=context.task_loss,
+            label_weight=label_weight,
+        )
 
     def __init__(
         self,
@@ -40,6 +63,8 @@ class TeacherLoss:
         self._task_loss, self._label_weight = task_loss, label_weight
 
     def __call__(self, outputs: Any, inputs: Mapping[str, Tensor], labels: Tensor | None) -> Tensor:
+        if labels is not None and self._task_loss is not None and self._label_weight == 1:
+            return self._task_loss(outputs, labels)
         students = floats(outputs)
         with torch.no_grad(), _precision_of(students):
             targets = floats(self._forward(self._teacher_at(inputs), inputs))
