@@ -175,6 +175,7 @@ def build(recipe: str | Path, output: str | Path, *, observer: Observer = _nobod
         data=file.data,
         metric=file.metric,
         loss=file.loss,
+        student=file.student,
         seed=file.seed,
         threads=file.threads,
         runtimes=(file.runtime,),

@@ -34,6 +34,7 @@ class SearchOptions:
     data: str | None = None
     metric: str | None = None
     loss: str | None = None
+    student: str | None = None
     search: str = "quick"
     trials: int | None = None
     timeout_s: float | None = None
@@ -72,7 +73,8 @@ def plan(options: SearchOptions, registry: Registry) -> tuple[SearchRequest, Run
     if settings.sampler not in samplers:
         raise PluginError(f"search '{settings.name}': {unknown('sampler', settings.sampler, samplers)}")
     methods = registry.methods()
-    for name in (*options.methods, *options.without_methods, *(settings.methods or ())):
+    named = options.methods or (settings.methods if isinstance(settings.methods, tuple) else ())
+    for name in (*named, *options.without_methods):
         if name not in methods:
             raise PluginError(unknown("method", name, methods) + _broken(registry))
     task_name, model, data = _task(options, registry)
@@ -84,6 +86,7 @@ def plan(options: SearchOptions, registry: Registry) -> tuple[SearchRequest, Run
             data=data,
             metric=_absolute(options.metric),
             loss=_absolute(options.loss),
+            student=_student(options, registry),
             target=target,
             target_reference=str(Path(options.target).resolve()) if options.target.endswith(".toml") else options.target,
             folder=str(Path.cwd()),
@@ -95,7 +98,7 @@ def plan(options: SearchOptions, registry: Registry) -> tuple[SearchRequest, Run
             trials=trials,
             timeout_s=timeout_s,
             training=settings.training,
-            methods=options.methods or settings.methods,
+            methods=named or tuple(name for name, method in methods.items() if method.usual or settings.methods == "all"),
             without_methods=options.without_methods,
             without_plugins=options.without_plugins,
             candidate_timeout_s=settings.candidate_timeout_s or share,
@@ -201,18 +204,28 @@ def _task(options: SearchOptions, registry: Registry) -> tuple[str, str, str]:
 
 def _check_reference(option: str, reference: str, *, elsewhere: bool) -> None:
     """What can be seen without running anything; a plugin may understand references of another form."""
-    file = {"--model": ".onnx", "--data": ".npz"}[option]
+    file = {"--model": ".onnx", "--data": ".npz"}.get(option)
     path, colon, name = reference.rpartition(":")
-    if reference.endswith(file):
+    if file is not None and reference.endswith(file):
         path = reference
     elif elsewhere and not path.endswith(".py"):
         return
     elif not colon or not path or not name:
-        raise InputError(f"{option} '{reference}' must be file.py:factory, package.module:factory or a {file} file")
+        others = f" or a {file} file" if file else ""
+        raise InputError(f"{option} '{reference}' must be file.py:factory, package.module:factory{others}")
     elif not path.endswith(".py"):
         return
     if not Path(path).is_file():
         raise InputError(f"{option}: there is no file '{path}'")
+
+
+def _student(options: SearchOptions, registry: Registry) -> str | None:
+    if options.student is None:
+        return None
+    if options.student.endswith(".onnx"):
+        raise InputError(f"--student '{options.student}' must be a factory of a torch network, which can be trained")
+    _check_reference("--student", options.student, elsewhere=registry.loads_models)
+    return absolute(options.student)
 
 
 def _absolute(reference: str | None) -> str | None:

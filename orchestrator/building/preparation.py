@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from orchestrator.building import network, training
 from orchestrator.building.builder import Builder, Report
 from orchestrator.building.layout import laid_out
 from orchestrator.building.protocol import PrepareRequest
-from orchestrator.building.references import load_function
+from orchestrator.building.references import call_factory, load_function
 from orchestrator.building.task import LoadedTask, load_task
 from orchestrator.errors import InputError, PluginError, unknown
 from orchestrator.measuring.inspection import Inspection, inspect
@@ -110,6 +110,7 @@ def prepare(request: PrepareRequest, report: Report) -> Prepared:
         seed=request.seed,
         workspace=workspace / "builds",
         report=report,
+        student=_student(request.student, registry, task, request.seed),
     )
     if "test" not in task.splits:
         notes.append("the data have no test split: the front is judged by the validation split that chose it")
@@ -151,6 +152,43 @@ def find_metric(name: str | None, task: LoadedTask, registry: Registry) -> Metri
             "for other labels give --metric mse, --metric fidelity or --metric file.py:function"
         )
     return metric
+
+
+def _student(reference: str | None, registry: Registry, task: LoadedTask, seed: int) -> Callable[[], nn.Module] | None:
+    """What makes the user's student network, tried once.
+
+    Raises:
+        InputError: the factory fails or returns something else, or the student's outputs are not the original's in form.
+    """
+    if reference is None:
+        return None
+    if task.module is None:
+        raise InputError("--student needs a torch network as --model: an ONNX file cannot teach it in training")
+
+    def make() -> nn.Module:
+        training.seed_everything(seed)  # its first weights are random, and must be the same each time
+        answer: Any = registry.load_model(reference)
+        if answer is None:
+            answer = call_factory(reference, "--student")
+        if not isinstance(answer, nn.Module):
+            raise InputError(f"--student '{reference}' must return a torch.nn.Module, but got a {type(answer).__name__}")
+        return answer.cpu().eval()
+
+    inputs = network.as_tensors(task.splits["validation"].take(range(1))[0])
+    try:
+        with torch.no_grad():
+            shapes = [
+                {name: tuple(t.shape[1:]) for name, t in network.tensors(network.forward(model, inputs)).items()}
+                for model in (task.module, make())
+            ]
+    except InputError:
+        raise
+    except Exception as error:  # the user's forward may raise anything
+        text = (str(error).strip().splitlines() or ["(no message)"])[0]
+        raise InputError(f"--student '{reference}' fails on the data: {type(error).__name__}: {text}") from error
+    if shapes[0] != shapes[1]:
+        raise InputError(f"--student '{reference}' must give outputs of the model's shapes {shapes[0]}, but gave {shapes[1]}")
+    return make
 
 
 def _loss(name: str | None, task: LoadedTask) -> Callable[[Any, Tensor], Tensor] | None:

@@ -21,6 +21,7 @@ class PrepareRequest:
 
     Attributes:
         metric, loss: A plugin's name, `file.py:function`, or None for the default.
+        student: The factory of a network to distil into.
         methods: Names of the methods that take part; None: all that are installed.
         runtime: What the exported models are made for.
         workspace: The run's work folder.
@@ -34,6 +35,7 @@ class PrepareRequest:
     data: str
     metric: str | None
     loss: str | None
+    student: str | None
     target: Target
     methods: tuple[str, ...] | None
     without: tuple[str, ...]

@@ -16,6 +16,7 @@ EXIT_NOTHING_MEETS_THE_LIMITS = 1
 @click.option("--data", metavar="REF", help="file.py:factory, package.module:factory or arrays.npz [default: the digits task].")
 @click.option("--metric", metavar="NAME|file.py:function", help="Quality [default: accuracy, without labels fidelity].")
 @click.option("--loss", metavar="NAME|file.py:function", help="Training loss f(outputs, labels) [default: cross entropy].")
+@click.option("--student", metavar="REF", help="file.py:factory of a student network to distil into.")
 @click.option("--search", "search_name", default="quick", show_default=True, metavar="NAME|FILE.toml", help="Ready-made search.")
 @shared.budget
 @click.option("--max-latency", metavar="TIME", help="Limit, e.g. 20ms.")
@@ -57,6 +58,7 @@ def command(context: click.Context, /, targets: tuple[str, ...], **said: Any) ->
             data=said["data"],
             metric=said["metric"],
             loss=said["loss"],
+            student=said["student"],
             search=said["search_name"],
             trials=said["trials"],
             timeout_s=None if timeout_s is None else timeout_s / len(targets),
@@ -135,7 +137,7 @@ def _dry_run(options: Any) -> None:
         *(f"          {line}" for line in space.describe()),
         *(f"refused   {offer.method}: {offer.refused}" for offer in state.offers if offer.refused),
         *(f"note      {note}" for note in state.notes),
-        *(f"starts    {recipe}" for recipe in space.starters()),
+        *(f"starts    {recipe}" for recipe in space.starters(request.trials)),
     ]
     click.echo("\n".join(lines))
 

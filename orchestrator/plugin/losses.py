@@ -31,16 +31,28 @@ class TeacherLoss:
     """
 
     @classmethod
-    def of(cls, context: "BuildContext", *, temperature: float = 4.0, label_weight: float = 0.0) -> "TeacherLoss":
-        """Towards the original of the task.
+    def of(
+        cls,
+        context: "BuildContext",
+        *,
+        temperature: float = 4.0,
+        label_weight: float = 0.0,
+        teacher: nn.Module | None = None,
+    ) -> "TeacherLoss":
+        """Towards the original of the task, or another network.
+
+        Args:
+            teacher: None: the original. In a chain of ever smaller networks the one before is a closer teacher (Mirzadeh et al.
+                2020, "Improved Knowledge Distillation via Teacher Assistant").
 
         Raises:
             MethodError: the task is only an ONNX file.
         """
-        if context.original is None:
+        teacher = context.original if teacher is None else teacher
+        if teacher is None:
             raise MethodError("the task has no torch network to learn from")
         return cls(
-            context.original,
+            teacher,
             context.forward,
             classes=context.task.classes,
             temperature=temperature,

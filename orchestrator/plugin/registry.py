@@ -12,7 +12,7 @@ import pluggy
 from orchestrator.errors import PluginError, unknown
 from orchestrator.plugin import hookspecs
 from orchestrator.plugin.device import Device
-from orchestrator.plugin.method import Method, OnnxMethod, TorchMethod
+from orchestrator.plugin.method import Method, OnnxMethod, TorchMethod, TorchToOnnxMethod
 from orchestrator.plugin.metric import Metric
 from orchestrator.plugin.parameters import Choice, Number
 from orchestrator.plugin.runtime import Runtime
@@ -227,8 +227,8 @@ def _method_name(method: Method) -> str:
     Raises:
         TypeError: says what is missing.
     """
-    if not isinstance(method, TorchMethod | OnnxMethod):
-        raise TypeError(f"{type(method).__name__} must be a TorchMethod or an OnnxMethod")
+    if not isinstance(method, TorchMethod | TorchToOnnxMethod | OnnxMethod):
+        raise TypeError(f"{type(method).__name__} must be a TorchMethod, a TorchToOnnxMethod or an OnnxMethod")
     for attribute, kind in (("name", str), ("version", int), ("family", str)):
         if not isinstance(getattr(method, attribute, None), kind):
             raise TypeError(f"{type(method).__name__} must declare `{attribute}`, {kind.__name__}")

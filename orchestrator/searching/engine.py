@@ -198,6 +198,7 @@ class Engine:
             data=request.data,
             metric=request.metric,
             loss=request.loss,
+            student=request.student,
             target=request.target,
             methods=self._method_names(),
             without=request.without_plugins,
@@ -223,7 +224,7 @@ class Engine:
         request = self._request
         chosen = []
         for name, method in self._registry.methods().items():
-            if request.methods is not None and name not in request.methods:
+            if name not in request.methods:
                 continue
             if name in request.without_methods or ("train" in method.needs and not request.training):
                 continue
@@ -273,7 +274,7 @@ class Engine:
         again = studies.settle(study, archive.known, constraints)
         if again:
             self._run.event(event="resumed", asked_again=again)
-        for recipe in space.starters():
+        for recipe in space.starters(self._request.trials):
             study.enqueue_trial(space.parameters(recipe), skip_if_exists=True)  # killed while it did so, a run goes on with it
         return study
 

@@ -38,6 +38,7 @@ class RecipeFile:
     model_digest: str
     steps: tuple[StepResult, ...] = ()
     loss: str | None = None
+    student: str | None = None
 
     @property
     def recipe(self) -> Recipe:
@@ -66,6 +67,7 @@ def recipe_text(
         data=request.data,
         metric=request.metric or task.metric,
         loss=request.loss,
+        student=request.student,
         seed=request.seed,
         task_digest=task.digest,
         model_digest=model_digest,

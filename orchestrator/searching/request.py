@@ -19,8 +19,9 @@ class SearchRequest:
         useful_drop: See SearchSettings; None where a limit on quality was asked for.
         trials, timeout_s: The budget; the first that is reached ends the search.
         target_reference: The target as the user named it, for `build`.
+        student: The reference of a network to distil into.
         folder: The user's working folder, from which their files read.
-        methods: Names of the methods that take part; None: all.
+        methods: Names of the methods that take part.
         candidate_timeout_s: Time that one candidate's build may take.
         memory_bytes: Memory that a build or a measurement may take.
         plugins: Versions of the plugins at the start: `resume` wants the same.
@@ -31,6 +32,7 @@ class SearchRequest:
     data: str
     metric: str | None
     loss: str | None
+    student: str | None
     target: Target
     target_reference: str
     folder: str
@@ -42,7 +44,7 @@ class SearchRequest:
     trials: int | None
     timeout_s: float | None
     training: bool
-    methods: tuple[str, ...] | None
+    methods: tuple[str, ...]
     without_methods: tuple[str, ...]
     without_plugins: tuple[str, ...]
     candidate_timeout_s: float

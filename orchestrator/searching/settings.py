@@ -24,7 +24,7 @@ class SearchSettings:
         useful_drop: Without a limit on quality, models that lose more than this share of the original's ("5%") are neither looked
             for nor recommended.
         training: Whether methods that train take part.
-        methods: The methods that take part; None: all that are installed.
+        methods: The methods that take part; None: the usual ones of those that are installed; "all": the others too.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 read by pydantic
@@ -39,7 +39,7 @@ class SearchSettings:
     memory: str | None = None
     useful_drop: str = "5%"
     training: bool = True
-    methods: tuple[str, ...] | None = None
+    methods: tuple[str, ...] | Literal["all"] | None = None
 
     @property
     def timeout_s(self) -> float | None:

@@ -11,12 +11,14 @@ from optuna import Trial
 
 from orchestrator.building.protocol import OfferReply
 from orchestrator.errors import PluginError
-from orchestrator.plugin.method import Method, OnnxMethod
+from orchestrator.plugin.method import Method, TorchMethod
 from orchestrator.plugin.parameters import Choice, Number, Parameter
 from orchestrator.values.recipe import ParameterValue, Recipe, Step
 
 NONE = "none"
 DIGITS = 9
+LEAST_STARTERS = 12
+MOST_STARTERS = 48
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,14 +46,15 @@ class Space:
         self.slots = self._order()
 
     def _order(self) -> tuple[Slot, ...]:
-        """Families in an order that every declaration allows; methods on files come after those on modules."""
+        """Families in an order that every declaration allows; methods that give files come after those that give modules."""
         families: dict[str, list[str]] = {}
         for name, method in sorted(self._methods.items()):
             families.setdefault(method.family, []).append(name)
-        on_files = {m.family for m in self._methods.values() if isinstance(m, OnnxMethod)}
+        on_files = {m.family for m in self._methods.values() if not isinstance(m, TorchMethod)}
         sorter: graphlib.TopologicalSorter[str] = graphlib.TopologicalSorter()
         for family, names in sorted(families.items()):
             earlier = {f for name in names for f in self._methods[name].after | self._methods[name].requires if f in families}
+            earlier |= {f for f in families for name in families[f] if family in self._methods[name].before}
             if family in on_files:
                 earlier |= families.keys() - on_files
             sorter.add(family, *sorted(earlier - {family}))
@@ -129,9 +132,18 @@ class Space:
         counts = {name: int(np.prod([p.count() for p in offer.parameters] or [1])) for name, offer in self._offers.items()}
         return sum(int(np.prod([counts[name] for name in chosen])) for chosen in self.combinations() if chosen)
 
-    def starters(self) -> list[Recipe]:
-        """The recipes that are tried first: every legal combination of methods at its defaults, the short ones first."""
+    def starters(self, trials: int | None = None) -> list[Recipe]:
+        """The recipes that are tried first: legal combinations of methods at their defaults, the short ones first.
+
+        Args:
+            trials: The run's budget: where there are more combinations than half of it, usual methods come first, and the
+                sampler is left the rest.
+        """
         found = sorted((chosen for chosen in self.combinations() if chosen), key=len)
+        most = MOST_STARTERS if trials is None else max(LEAST_STARTERS, trials // 2)
+        if len(found) > most:
+            found.sort(key=lambda chosen: (not all(self._methods[name].usual for name in chosen), len(chosen)))
+            found = sorted(found[:most], key=len)
         return [
             Recipe(steps=tuple(self._step(n, {p.name: p.start for p in self._offers[n].parameters}) for n in chosen))
             for chosen in found

@@ -1,5 +1,6 @@
 """The training loop, on a network so small that it learns in a second."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from orchestrator.building.data import Split
-from orchestrator.building.training import batch_size, train
+from orchestrator.building.training import Checkpoint, batch_size, reestimate_batch_norms, train
 from orchestrator.errors import MethodError
 
 
@@ -76,3 +77,90 @@ def test_network_without_weights_that_can_be_trained_is_refused() -> None:
     model = network().requires_grad_(False)
     with pytest.raises(MethodError, match="no weights that can be trained"):
         train(model, split(), epochs=1, loss=cross_entropy, learning_rate=0.01, seed=0)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("schedule", ["one-cycle", "cosine"])
+def test_every_optimizer_and_schedule_learns(optimizer: Any, schedule: Any) -> None:
+    model, data = network(), split()
+    rate = {"adamw": 0.02, "sgd": 0.1}[optimizer]
+    train(model, data, epochs=8, loss=cross_entropy, learning_rate=rate, seed=0, optimizer=optimizer, schedule=schedule)
+    inputs, labels = data.take(range(data.count))
+    with torch.no_grad():
+        assert (model(torch.from_numpy(inputs["x"])).argmax(1).numpy() == labels).mean() > 0.9
+
+
+def test_after_step_may_hold_weights_where_they_are() -> None:
+    model = network()
+    first = model[0].weight
+
+    def hold() -> None:
+        first[:, 0] = 0
+
+    train(model, split(), epochs=1, loss=cross_entropy, learning_rate=0.01, seed=0, after_step=hold)
+    assert not first[:, 0].any() and first[:, 1].any()
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_training_that_was_stopped_goes_on_to_the_same_weights(optimizer: Any, tmp_path: Path) -> None:
+    def run(model: nn.Module, stop_at: int | None, checkpoint: Checkpoint | None) -> int:
+        steps = 0
+
+        def loss(outputs: Any, inputs: Any, labels: Tensor | None) -> Tensor:
+            nonlocal steps
+            steps += 1
+            if steps == stop_at:
+                raise Stopped
+            return cross_entropy(outputs, inputs, labels)
+
+        train(model, split(), epochs=4, loss=loss, learning_rate=0.02, seed=3, optimizer=optimizer, checkpoint=checkpoint)
+        return steps
+
+    whole, again = network(), network()
+    all_steps = run(whole, None, None)
+    checkpoint = Checkpoint(path=tmp_path / "kept" / "state.pt")
+    with pytest.raises(Stopped):
+        run(network(), all_steps // 2 + 3, checkpoint)
+    assert checkpoint.path.exists()
+    assert run(again, None, checkpoint) == all_steps - all_steps // 2
+    for first, second in zip(whole.parameters(), again.parameters(), strict=True):
+        assert torch.equal(first, second)
+    assert not checkpoint.path.exists(), "a training that is done leaves nothing behind"
+
+
+def test_damaged_checkpoint_is_begun_anew(tmp_path: Path) -> None:
+    plain, mended = network(), network()
+    train(plain, split(), epochs=2, loss=cross_entropy, learning_rate=0.02, seed=0)
+    checkpoint = Checkpoint(path=tmp_path / "state.pt")
+    checkpoint.path.write_bytes(b"half of a file")
+    train(mended, split(), epochs=2, loss=cross_entropy, learning_rate=0.02, seed=0, checkpoint=checkpoint)
+    assert torch.equal(next(plain.parameters()), next(mended.parameters()))
+
+
+def test_batch_norms_are_left_with_the_plain_mean_of_the_data() -> None:
+    model = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 2))
+    data = split()
+    norm: Any = model[0]
+    norm.running_mean.fill_(100.0)
+    batches = ({"x": torch.from_numpy(data.take(range(k, k + 64))[0]["x"])} for k in range(0, 256, 64))
+    model.train()
+    reestimate_batch_norms(model, batches, count=4)
+    assert torch.allclose(norm.running_mean, torch.from_numpy(data.take(range(256))[0]["x"]).mean(0), atol=1e-5)
+    assert norm.momentum == 0.1 and model.training
+
+
+def test_frozen_batch_norms_stay_frozen() -> None:
+    model = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 2)).eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    reestimate_batch_norms(model, iter(()), count=4)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_a_lone_last_example_is_no_batch() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 2))
+    train(model, split(129), epochs=3, loss=cross_entropy, learning_rate=0.01, seed=0)
+    train(model, split(1 + 8 * 16), epochs=3, loss=cross_entropy, learning_rate=0.01, seed=0)
