@@ -17,7 +17,8 @@ from orchestrator.plugin import (
     Refused,
     Target,
 )
-from orchestrator_quantization.int8 import prepared, quantizing, read, saturates, supported, tried, weights
+from orchestrator_quantization.files import prepared, quantizing, read, tried, weights
+from orchestrator_quantization.int8 import saturates, supported
 
 PRODUCTS = ("MatMul", "Gemm", "LSTM", "Attention")
 OPERATORS = ["MatMul", "Gemm", "LSTM", "Attention", "Gather", "EmbedLayerNormalization"]
@@ -36,7 +37,7 @@ class DynamicInt8(OnnxMethod):
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Choice(name="weights", help="integer type of the weights, s8: signed, u8: unsigned", choices=("s8", "u8")),
     )
-    after = frozenset({"pruning", "morphology", "distillation"})
+    after = frozenset({"pruning", "morphology", "distillation", "graph"})
 
     def legal(self, target: Target) -> tuple[Parameter, ...]:
         supported(target, self.name)

@@ -13,7 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from orchestrator.plugin import MethodError, Parameter, Refused
 from orchestrator.plugin.parameters import checked
 from orchestrator_quantization.dynamic_int8 import DynamicInt8
-from orchestrator_quantization.int8 import prepared, saturates
+from orchestrator_quantization.files import prepared
+from orchestrator_quantization.int8 import saturates
 from orchestrator_quantization.static_int8 import StaticInt8
 
 STATIC, DYNAMIC = StaticInt8(), DynamicInt8()
