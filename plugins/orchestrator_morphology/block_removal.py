@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from orchestrator.plugin import (
     BuildContext,
+    Choice,
     MethodError,
     Need,
     Number,
@@ -33,13 +34,14 @@ SEARCHED_SHARE = 2 / 3
 
 
 class BlockRemoval(TorchMethod):
-    """Removes the blocks that the network's output depends on least, one after the other.
+    """Removes the blocks that the network's output depends on least, one after the other; or evenly spaced ones.
 
-    After each removal the influence of the others is measured anew, against the outputs of the network as it came in.
+    After each removal the influence of the others is measured anew, against the outputs of the network as it came in. Evenly
+    spaced removal lowers the depth of all stages alike, as a depth multiplier does (Tan and Le 2019), and measures nothing.
     """
 
     name = "block-removal"
-    version = 1
+    version = 2
     family = "morphology"
     summary = "Removes whole blocks of least influence on the output (Veit et al. 2016; Men et al. 2024, ShortGPT)."
     parameters: ClassVar[tuple[Parameter, ...]] = (
@@ -53,26 +55,34 @@ class BlockRemoval(TorchMethod):
             integer=True,
             bounds=(1, 1000),
         ),
+        Choice(
+            name="order",
+            help="the blocks of least influence on the output, or evenly spaced ones",
+            choices=("influence", "even"),
+        ),
     )
     needs = frozenset({Need.CALIBRATION})
+    before = frozenset({"pruning", "distillation", "graph", "quantization"})
 
     def offer(self, model: "nn.Module", parameters: tuple[Parameter, ...], context: BuildContext) -> tuple[Parameter, ...]:
         count = _most(model, _removable(model, context))
         if not count:
             raise Refused("no block of this network can be removed: none hands on a tensor of the shape that it is given")
-        return narrowed(parameters, blocks={"high": max(1, int(count * SEARCHED_SHARE))})
+        orders = ("influence", "even") if count > 1 else ("influence",)
+        return narrowed(parameters, blocks={"high": max(1, int(count * SEARCHED_SHARE))}, order={"choices": orders})
 
     def transform(self, model: "nn.Module", parameters: Mapping[str, ParameterValue], context: BuildContext) -> "nn.Module":
-        from orchestrator_morphology.blocks import remove, run
+        from orchestrator.plugin.networks import run
+        from orchestrator_morphology.blocks import remove
 
         wanted = int(parameters["blocks"])
         candidates = _removable(model, context)
         most = _most(model, candidates)
         if wanted > most:
             raise MethodError(f"{self.name}: this network can lose {most} blocks, but got blocks={wanted}")
-        inputs = _batch(model, context)
         shapes = [t.shape for t in run(model, context.forward, context.example)]
-        remove(model, _least(model, candidates, wanted, inputs, context))
+        even = parameters.get("order") == "even"
+        remove(model, _evenly(candidates, wanted) if even else _least(model, candidates, wanted, _batch(model, context), context))
         if [t.shape for t in run(model, context.forward, context.example)] != shapes:
             raise MethodError(f"{self.name}: the outputs changed their shape without these blocks; remove fewer of them")
         return model
@@ -102,11 +112,17 @@ def _batch(model: "nn.Module", context: BuildContext) -> "dict[str, Tensor]":
     return {name: torch.as_tensor(array).to(device) for name, array in batch.items()}
 
 
+def _evenly(candidates: "list[Block]", wanted: int) -> "list[Block]":
+    """That many blocks, as far from one another and from both ends as they can be."""
+    return [candidates[int((index + 0.5) * len(candidates) / wanted)] for index in range(wanted)]
+
+
 def _least(
     model: "nn.Module", candidates: "list[Block]", wanted: int, inputs: "Mapping[str, Tensor]", context: BuildContext
 ) -> "list[Block]":
     """The blocks whose joint removal moves the output least, chosen greedily; the first in the network where two are equal."""
-    from orchestrator_morphology.blocks import influence, run, without
+    from orchestrator.plugin.networks import distance, run
+    from orchestrator_morphology.blocks import without
 
     reference = run(model, context.forward, inputs)
     chosen: list[Block] = []
@@ -115,7 +131,7 @@ def _least(
         for block in candidates:
             if block not in chosen:
                 with without(model, [*chosen, block]), suppress(Exception):  # the network may not run without both
-                    moved.append((influence(reference, run(model, context.forward, inputs)), block))
+                    moved.append((distance(reference, run(model, context.forward, inputs)), block))
         if not moved:
             raise MethodError(f"block-removal: without {len(chosen) + 1} blocks this network does not run; remove fewer")
         chosen.append(min(moved, key=lambda pair: pair[0])[1])

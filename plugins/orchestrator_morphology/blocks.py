@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-Forward = Callable[[nn.Module, Mapping[str, Tensor]], Any]
+from orchestrator.plugin.networks import Forward, run
 
 
 class Passage(nn.Module):
@@ -56,14 +56,6 @@ class _Call:
     activations: int
     versions: tuple[int, int]
     count: int = 1
-
-
-def tensors(outputs: Any) -> list[Tensor]:
-    """All tensors of what a network returned, in order."""
-    if isinstance(outputs, Tensor):
-        return [outputs]
-    values = outputs.values() if isinstance(outputs, Mapping) else outputs if isinstance(outputs, list | tuple) else ()
-    return [tensor for value in values for tensor in tensors(value)]
 
 
 def find(model: nn.Module, forward: Forward, inputs: Mapping[str, Tensor]) -> list[Block]:
@@ -127,22 +119,6 @@ def without(model: nn.Module, blocks: Sequence[Block]) -> Iterator[None]:
         yield
     finally:
         restore()
-
-
-def run(model: nn.Module, forward: Forward, inputs: Mapping[str, Tensor]) -> list[Tensor]:
-    """The network's outputs for a batch, without gradients."""
-    with torch.no_grad():
-        return tensors(forward(model, inputs))
-
-
-def influence(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
-    """How far outputs moved: the squared distance over the squared length, averaged over all floating outputs (0: not at all)."""
-    shares = []
-    for before, after in zip(first, second, strict=True):
-        if before.is_floating_point():
-            moved, length = (after.double() - before.double()).square().sum(), before.double().square().sum()
-            shares.append(float(moved / length.clamp(min=1e-12)))
-    return sum(shares) / max(len(shares), 1)
 
 
 def _parent(block: Block) -> str:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from orchestrator.plugin import MethodError, Number, Refused
+from orchestrator.plugin.networks import distance
 from orchestrator_morphology.block_removal import BlockRemoval
-from orchestrator_morphology.blocks import Passage, find, influence, remove
+from orchestrator_morphology.blocks import Passage, find, remove
 
 METHOD = BlockRemoval()
 
@@ -99,7 +100,7 @@ def test_least_influential_block_goes_first(make_case: Any, tmp_path: Path) -> N
     changed = METHOD.transform(case.copy(), {"blocks": 1}, case.context(tmp_path))
     assert isinstance(changed.second[1], Passage)
     assert sum(isinstance(m, Passage) for m in changed.modules()) == 1
-    assert influence([case.outputs(case.model, 8)], [case.outputs(changed, 8)]) < 1e-2
+    assert distance([case.outputs(case.model, 8)], [case.outputs(changed, 8)]) < 1e-2
 
 
 def test_encoder_that_asks_its_first_layer_loses_layers(make_case: Any, tmp_path: Path) -> None:
@@ -110,7 +111,7 @@ def test_encoder_that_asks_its_first_layer_loses_layers(make_case: Any, tmp_path
 
 def test_offer_narrows_to_what_the_network_has(make_case: Any, tmp_path: Path) -> None:
     case = make_case("residual-cnn")
-    (blocks,) = METHOD.offer(case.model, METHOD.parameters, case.context(tmp_path))
+    blocks, order = METHOD.offer(case.model, METHOD.parameters, case.context(tmp_path))
     assert isinstance(blocks, Number) and (blocks.low, blocks.high, blocks.start) == (1, 2, 1)
 
 

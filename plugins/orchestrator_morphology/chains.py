@@ -1,0 +1,267 @@
+"""Inner chains: two layers and what stands between them, where nothing else reads the channels that they pass on.
+
+An inverted residual (1x1 - depthwise - 1x1; Sandler et al. 2018), two convolutions in a row and a transformer's feed-forward
+(Vaswani et al. 2017) are such chains: their inner width is theirs alone and can be changed. Loads torch: imported lazily.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from orchestrator.plugin.networks import run, same
+from orchestrator_morphology.dataflow import Call, Dataflow, is_product, private_layers, recorded
+
+if TYPE_CHECKING:
+    from orchestrator.plugin import BuildContext
+
+_Conv = nn.modules.conv._ConvNd
+_Norm = nn.modules.batchnorm._BatchNorm
+
+# What takes each channel on its own and keeps their order, whatever the number of channels.
+ELEMENTWISE_LAYERS = (
+    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.Hardsigmoid),
+    *(nn.Hardtanh, nn.Sigmoid, nn.Tanh, nn.Softplus, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.Identity),
+)
+ELEMENTWISE_FUNCTIONS = frozenset(
+    {
+        *("relu", "relu_", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "hardswish"),
+        *("hardsigmoid", "hardtanh", "sigmoid", "tanh", "softplus", "dropout", "dropout1d", "dropout2d"),
+        *("dropout3d", "clamp", "contiguous", "clone"),
+    }
+)
+SPATIAL_LAYERS = (
+    *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
+    *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool2d, nn.ZeroPad2d, nn.Upsample),
+)
+SPATIAL_FUNCTIONS = frozenset(
+    {
+        *("max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d"),
+        *("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "interpolate"),
+    }
+)
+RESHAPES = frozenset({"flatten", "view", "reshape"})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chain:
+    """A layer that makes channels, the layers that take them one by one, and the only layer that reads them.
+
+    Attributes:
+        producer: A dense convolution or a linear layer.
+        followers: Batch norms, depthwise convolutions and PReLUs between the two, in order.
+        consumer: A dense convolution or a linear layer.
+        channels: The inner width.
+        spread: Inputs of the consumer for each channel: above 1 where a feature map is flattened into a linear layer.
+    """
+
+    producer: str
+    followers: tuple[str, ...]
+    consumer: str
+    channels: int
+    spread: int = 1
+
+
+def find(model: nn.Module, context: "BuildContext") -> list[Chain]:
+    """The inner chains of a network in its order; each was tried: narrowing it equals silencing the channels that go.
+
+    Raises:
+        MethodError: the network cannot be recorded.
+    """
+    flow = recorded(model, context)
+    private = private_layers(model, flow)
+    chains = [chain for name in private if (chain := _from(model, name, flow, private)) is not None]
+    if not chains or _sound(model, chains, context):
+        return chains
+    return [chain for chain in chains if _sound(model, [chain], context)]
+
+
+def select(model: nn.Module, chain: Chain, channels: Sequence[int], shares: Sequence[float] | None = None) -> None:
+    """Give a chain the inner channels that these ones are copies of, in place.
+
+    Args:
+        channels: For each new channel the present one whose weights it gets.
+        shares: What each new channel's weights in the consumer are multiplied by; None: 1.
+    """
+    device = next(model.get_submodule(chain.producer).parameters()).device
+    index = torch.tensor(list(channels), device=device)
+    for name in (chain.producer, *chain.followers):
+        layer = model.get_submodule(name)
+        held: tuple[dict[str, Any], ...] = (layer._parameters, layer._buffers)
+        for tensors in held:
+            for key, tensor in tensors.items():
+                if tensor is not None and tensor.ndim and len(tensor) == chain.channels:
+                    tensors[key] = _like(tensor, tensor.detach().index_select(0, index))
+        for attribute in ("out_features", "out_channels", "num_features"):
+            if hasattr(layer, attribute):
+                setattr(layer, attribute, len(channels))
+        if isinstance(layer, nn.PReLU):
+            layer.num_parameters = len(channels)
+        elif isinstance(layer, _Conv) and name != chain.producer:
+            layer.in_channels = layer.groups = len(channels)
+    consumer: Any = model.get_submodule(chain.consumer)
+    weight = consumer.weight.detach()
+    parts = weight.reshape(len(weight), -1, chain.spread, *weight.shape[2:]).index_select(1, index)
+    if shares is not None:
+        scale = torch.tensor(list(shares), dtype=weight.dtype, device=device)
+        parts = parts * scale.view(1, -1, *[1] * (parts.ndim - 2))
+    consumer.weight = _like(consumer.weight, parts.reshape(len(weight), -1, *weight.shape[2:]))
+    setattr(consumer, "in_features" if isinstance(consumer, nn.Linear) else "in_channels", len(channels) * chain.spread)
+
+
+def importance(model: nn.Module, chain: Chain) -> Tensor:
+    """The magnitude of each inner channel (float64, shape (channels,)): the norms of all weights on its way, multiplied.
+
+    A batch norm counts with what it multiplies by. Magnitude is as in Li et al. 2017, "Pruning Filters for Efficient ConvNets".
+    """
+    score = _rows(model.get_submodule(chain.producer))
+    for name in chain.followers:
+        layer: Any = model.get_submodule(name)
+        if isinstance(layer, _Conv):
+            score = score * _rows(layer)
+        elif isinstance(layer, _Norm):
+            if layer.weight is not None:
+                score = score * layer.weight.detach().double().abs()
+            if layer.running_var is not None:
+                score = score / (layer.running_var.double() + layer.eps).sqrt()
+    weight: Any = model.get_submodule(chain.consumer).weight
+    columns = weight.detach().double().reshape(len(weight), chain.channels, -1)
+    norms: Tensor = columns.square().sum((0, 2)).sqrt()
+    return score * norms
+
+
+def strongest(model: nn.Module, chain: Chain, count: int) -> list[int]:
+    """The `count` inner channels of greatest magnitude, in their order."""
+    order = torch.argsort(importance(model, chain), descending=True, stable=True)
+    return sorted(order[:count].tolist())
+
+
+def _rows(layer: nn.Module) -> Tensor:
+    weight: Any = layer.weight
+    norms: Tensor = weight.detach().double().flatten(1).square().sum(1).sqrt()
+    return norms
+
+
+def _like(old: Tensor, new: Tensor) -> Tensor:
+    return nn.Parameter(new.contiguous(), requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else new
+
+
+def _from(model: nn.Module, name: str, flow: Dataflow, private: dict[str, Call]) -> Chain | None:
+    """The chain that begins at a layer, if one does."""
+    producer: Any = model.get_submodule(name)
+    if not is_product(producer) or (isinstance(producer, _Conv) and producer.groups > 1):
+        return None
+    channels, spread, call = len(producer.weight), 1, private[name]
+    followers: list[str] = []
+    axis = 1 if isinstance(producer, _Conv) else -1
+    while True:
+        value = call.outputs[0]
+        readers = flow.readers(value)
+        if len(call.outputs) != 1 or len(readers) != 1 or value in flow.ends or len(readers[0].inputs) != 1:
+            return None
+        call = readers[0]
+        layer: Any = model.get_submodule(call.layer) if call.layer is not None else None
+        if layer is not None and is_product(layer):
+            if _reads(layer, call, channels * spread, axis) and call.layer in private:
+                return Chain(
+                    producer=name, followers=tuple(followers), consumer=str(call.layer), channels=channels, spread=spread
+                )
+            if spread > 1 or axis != 1 or not _is_depthwise(layer, channels) or call.layer not in private:
+                return None
+            followers.append(str(call.layer))
+        elif layer is not None and _is_channelwise(layer, call, channels, axis):
+            if spread > 1 or call.layer not in private:
+                return None
+            followers.append(str(call.layer))
+        elif not _passes(layer, call, axis):
+            flat = _flattened(layer, call, channels, axis)
+            if not flat or spread > 1:
+                return None
+            spread = flat
+
+
+def _reads(layer: Any, call: Call, inputs: int, axis: int) -> bool:
+    given = call.given
+    if given is None or (isinstance(layer, _Conv) and (layer.groups > 1 or axis != 1)):
+        return False
+    width = layer.in_channels if isinstance(layer, _Conv) else layer.in_features
+    last = isinstance(layer, _Conv) or axis == -1 or given.ndim == 2
+    return bool(width == inputs and last)
+
+
+def _is_depthwise(layer: Any, channels: int) -> bool:
+    return isinstance(layer, _Conv) and layer.groups == layer.in_channels == layer.out_channels == channels
+
+
+def _is_channelwise(layer: Any, call: Call, channels: int, axis: int) -> bool:
+    """Whether a layer has a parameter for each channel."""
+    if isinstance(layer, nn.PReLU):
+        return layer.num_parameters == channels and (axis == 1 or (call.given is not None and call.given.ndim == 2))
+    if not isinstance(layer, _Norm) or layer.num_features != channels:
+        return False
+    return axis == 1 or (call.given is not None and call.given.ndim == 2)
+
+
+def _passes(layer: nn.Module | None, call: Call, axis: int) -> bool:
+    """Whether a call takes each channel on its own and leaves them where they are."""
+    if layer is not None:
+        shared = isinstance(layer, nn.PReLU) and layer.num_parameters == 1
+        return shared or isinstance(layer, ELEMENTWISE_LAYERS) or (axis == 1 and isinstance(layer, SPATIAL_LAYERS))
+    if call.function in ELEMENTWISE_FUNCTIONS:
+        return True
+    if axis != 1 or call.given is None or call.given.ndim < 3:
+        return False
+    if call.function == "mean":
+        axes = _axes(call)
+        return bool(axes) and all(isinstance(a, int) and a % call.given.ndim >= 2 for a in axes)
+    return call.function in SPATIAL_FUNCTIONS
+
+
+def _axes(call: Call) -> Sequence[Any]:
+    axes = call.kwargs.get("dim", call.args[1] if len(call.args) > 1 else ())
+    return axes if isinstance(axes, list | tuple) else (axes,)
+
+
+def _flattened(layer: nn.Module | None, call: Call, channels: int, axis: int) -> int:
+    """Elements of each channel where a call flattens all axes but the first into one; 0 where it does not."""
+    given, made = call.given, call.made
+    if given is None or made is None or axis != 1 or made.ndim != 2 or not given.ndim > 2:
+        return 0
+    if not (isinstance(layer, nn.Flatten) or (layer is None and call.function in RESHAPES)):
+        return 0
+    return int(made.shape[1]) // channels if made.shape[0] == given.shape[0] else 0
+
+
+def _sound(model: nn.Module, chains: Sequence[Chain], context: "BuildContext") -> bool:
+    """Whether keeping every second channel of these chains equals silencing the others where they are read."""
+    stay = {chain: list(range(0, chain.channels, 2)) for chain in chains}
+    handles = []
+    try:
+        for chain, kept in stay.items():
+            consumer = model.get_submodule(chain.consumer)
+            handles.append(consumer.register_forward_pre_hook(_mute(chain, kept, 1 if isinstance(consumer, _Conv) else -1)))
+        silenced = run(model, context.forward, context.example)
+        for handle in handles:
+            handle.remove()
+        twin = copy.deepcopy(model)
+        for chain, kept in stay.items():
+            select(twin, chain, kept)
+        return same(silenced, run(twin, context.forward, context.example))
+    except Exception:  # the network's own forward on a width that it does not expect: that is the answer
+        return False
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _mute(chain: Chain, kept: Sequence[int], axis: int) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
+    """A forward pre-hook that zeroes all channels but those."""
+    gone = [c * chain.spread + k for c in sorted({*range(chain.channels)} - {*kept}) for k in range(chain.spread)]
+
+    def hook(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (inputs[0].index_fill(axis, torch.tensor(gone, device=inputs[0].device), 0), *inputs[1:])
+
+    return hook
