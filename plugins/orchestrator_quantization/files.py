@@ -10,9 +10,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.plugin import BuildContext, MethodError
+
+if TYPE_CHECKING:
+    from orchestrator_quantization.graph import Graph
 
 OPSET = 13
 """The oldest operator set with scales per channel in QuantizeLinear."""
@@ -104,6 +107,20 @@ def prepared(path: Path, context: BuildContext, method: str) -> Path:
         plain.unlink(missing_ok=True)
         folded.unlink(missing_ok=True)
     return ready
+
+
+def opened(path: Path, context: BuildContext, method: str) -> "Graph":
+    """The graph of the file made ready; nothing of it is left in the workspace.
+
+    Raises:
+        MethodError: the file cannot be made ready.
+    """
+    from orchestrator_quantization.graph import Graph
+
+    ready = prepared(path, context, method)
+    graph = Graph(read(ready, method))
+    ready.unlink()
+    return graph
 
 
 def _name(model: Any) -> None:

@@ -1,5 +1,6 @@
 """An ONNX graph with its constants, and who makes and who reads each tensor. Loads onnx: imported where a file is at hand."""
 
+import math
 from collections import defaultdict
 from typing import Any
 
@@ -62,6 +63,18 @@ class Graph:
         self.model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
         self._constants[name] = self.model.graph.initializer[-1]
         return name
+
+    def prune(self) -> None:
+        """Drop the constants that nobody reads any more."""
+        read = {name for node in self.nodes for name in node.input} | self._outputs
+        kept = [tensor for tensor in self.model.graph.initializer if tensor.name in read]
+        del self.model.graph.initializer[:]
+        self.model.graph.initializer.extend(kept)
+        self._constants = {tensor.name: tensor for tensor in self.model.graph.initializer}
+
+    def weights(self) -> int:
+        """Elements of all float constants."""
+        return sum(math.prod(t.dims) for t in self._constants.values() if t.data_type == onnx.TensorProto.FLOAT)
 
     def follower(self, node: Any) -> Any | None:
         """The one node that reads this node's one output and nobody else does; None: there is no such node."""

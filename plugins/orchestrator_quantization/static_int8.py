@@ -19,7 +19,7 @@ from orchestrator.plugin import (
     Target,
     narrowed,
 )
-from orchestrator_quantization.files import prepared, read, weights
+from orchestrator_quantization.files import opened, read, weights
 from orchestrator_quantization.int8 import FORM, SCHEME, runnable
 from orchestrator_quantization.static import PRODUCTS, Settings, quantized
 
@@ -105,11 +105,8 @@ class StaticInt8(OnnxMethod):
         """What this network has nothing for, out of the search ranges."""
         from orchestrator_quantization.bias import correctable
         from orchestrator_quantization.equalisation import pairs
-        from orchestrator_quantization.graph import Graph
 
-        ready = prepared(model, context, self.name)
-        graph = Graph(read(ready, self.name))
-        ready.unlink()
+        graph = opened(model, context, self.name)
         layers, first = graph.layers(), graph.first_convolutions()
         changes: dict[str, Any] = {"float_layers": {"high": min(MOST_FLOAT_LAYERS, len(layers) // 2)}}
         if not 0 < len(first) < len(layers):
