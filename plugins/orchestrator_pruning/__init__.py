@@ -2,9 +2,10 @@
 
 from orchestrator.plugin import Method, hookimpl
 from orchestrator_pruning.channel import ChannelPruning
+from orchestrator_pruning.group import GroupPruning
 
 
 @hookimpl
 def orchestrator_methods() -> list[Method]:
     """The methods of this package."""
-    return [ChannelPruning()]
+    return [ChannelPruning(), GroupPruning()]

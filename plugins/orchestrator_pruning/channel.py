@@ -1,8 +1,6 @@
 """Structured channel pruning over a dependency graph (Fang et al. 2023, "DepGraph: Towards Any Structural Pruning")."""
 
-import copy
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from orchestrator.plugin import (
@@ -16,168 +14,194 @@ from orchestrator.plugin import (
     TorchMethod,
     narrowed,
 )
+from orchestrator_pruning.surgery import channel_multiple, cost_of, cut, sound_groups
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
-    from orchestrator_pruning.coupled import Coupling, Group, Removal
+    from orchestrator_pruning.coupled import Group
 
-LEAST_SHARE = 0.1
-"""No group of layers keeps less than this share of its channels when all are ranked together: a layer must not vanish."""
+IMPORTANCE = Choice(
+    name="importance",
+    help="what ranks the channels: first-order Taylor expansion of the loss, norms of the weights, scales of batch norms, "
+    "distance to the other filters, entropy of the activations, or chance as the control",
+    choices=("taylor", "l2", "l1", "batch-norm-scale", "geometric-median", "activation-entropy", "random"),
+)
+SEARCHED = ("taylor", "l2", "geometric-median")
+"""Importances that a search tries; a recipe may name any."""
+LEAST_EPOCHS = 0.001
+ROUND_EPOCHS = 1 / 4
+"""The search spends this share of the epochs of a recovery on each training between two rounds."""
+LEARNING_RATE = 0.001
+"""Of the trainings between rounds."""
 
 
 class ChannelPruning(TorchMethod):
-    """Removes the channels of least magnitude, with everything that depends on them; the result is a smaller dense network.
+    """Removes the least important channels, with everything that depends on them; the result is a smaller dense network.
 
     Only groups of channels whose removal equals silencing them are touched: that is tried on the network itself, so residual
-    streams of convolutional networks and the inner layers of transformers are pruned, and what goes through attention
-    heads, layer norm or group norm is not. Layers that produce the outputs stay whole.
+    streams of convolutional networks, neurons of linear layers and the inner layers of transformers are pruned, and what goes
+    through attention heads, layer norm or group norm is not. Layers that produce the outputs stay whole.
     """
 
     name = "channel-pruning"
-    version = 1
+    version = 2
     family = "pruning"
-    summary = "Removes whole channels of least magnitude along a dependency graph (Fang et al. 2023, DepGraph)."
+    summary = "Removes whole channels of least importance along a dependency graph (Fang et al. 2023, DepGraph)."
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Number(
             name="ratio",
-            help="share of the channels that is removed, before rounding to the target's channel multiple",
+            help="share that is removed: with scope sensitivity of the network's multiply-accumulates, else of the channels of "
+            "all groups that can lose any; before rounding to the target's channel multiple",
             low=0.1,
             high=0.7,
             step=0.05,
             default=0.3,
             bounds=(0.01, 0.95),
         ),
-        Choice(name="importance", help="norm of the weights that ranks the channels", choices=("l2", "l1")),
+        IMPORTANCE,
         Choice(
             name="scope",
-            help="the same share from every layer, or the least important channels of the whole network",
-            choices=("uniform", "global"),
+            help="more from layers that the output depends on less (sensitivity), the least important channels of the whole "
+            "network (global), or the same share from every layer (uniform)",
+            choices=("sensitivity", "global", "uniform"),
+        ),
+        Choice(
+            name="layers",
+            help="all groups of channels, or those inside blocks only: residual streams stay whole",
+            choices=("all", "inner"),
+        ),
+        Number(
+            name="rounds",
+            help="the ratio is reached in so many steps, with a short training towards the original between two of them",
+            low=1,
+            high=3,
+            step=1,
+            default=1,
+            integer=True,
+        ),
+        Number(
+            name="round_epochs",
+            help="passes over the train split between two rounds; fractions are served",
+            low=0.25,
+            high=0.25,
+            step=0.25,
+            default=0.25,
+            bounds=(LEAST_EPOCHS, 1000),
         ),
     )
     after = frozenset({"morphology"})
+    before = frozenset({"distillation", "graph", "quantization"})
 
     def offer(self, model: "nn.Module", parameters: tuple[Parameter, ...], context: BuildContext) -> tuple[Parameter, ...]:
-        from orchestrator_pruning.coupled import kept
+        from orchestrator_pruning.plan import reach
 
         try:
             groups = sound_groups(model, context)
         except MethodError as error:
             raise Refused(str(error)) from error
-        multiple = channel_multiple(context)
         ratio = next(p for p in parameters if isinstance(p, Number) and p.name == "ratio")
-        for index in range(ratio.count()):
-            low = round(ratio.low + index * ratio.step, 6)
-            if any(kept(g.channels, g.channels * (1 - low), step(g, multiple)) < g.channels for g in groups):
-                scopes = ("uniform", "global") if len(groups) > 1 else ("uniform",)
-                return narrowed(parameters, ratio={"low": low}, scope={"choices": scopes})
-        raise Refused(
-            f"no layer can lose channels: of {len(groups)} prunable groups none is wider than the target's multiple of "
-            f"{multiple} channels, or attention heads or norms bind their channels"
-        )
+        low = _least_ratio(groups, ratio, channel_multiple(context.target))
+        if low is None:
+            raise Refused(
+                f"no layer can lose channels: of {len(groups)} prunable groups none is wider than the target's multiple of "
+                f"{channel_multiple(context.target)} channels, or attention heads or norms bind their channels"
+            )
+        inner = [group for group in groups if group.inner]
+        changes: dict[str, dict[str, object]] = {
+            "importance": {"choices": tuple(c for c in SEARCHED if c in _choices(parameters, "importance"))},
+            "layers": {"choices": ("all", "inner") if 0 < len(inner) < len(groups) else ("all",)},
+            **_rounds(context),
+        }
+        scopes, high = ["global", "uniform"] if len(groups) > 1 else ["uniform"], ratio.high
+        if len(groups) > 1:
+            some = inner or groups  # the narrower choice of layers decides
+            most = reach(some, cost_of(model, some, context), channel_multiple(context.target))
+            if most > low:
+                scopes.insert(0, "sensitivity")
+                high = low + int((min(high, most) - low) / ratio.step) * ratio.step
+        changes["scope"] = {"choices": tuple(s for s in scopes if s in _choices(parameters, "scope"))}
+        changes["ratio"] = {"low": low, "high": round(max(high, low), 6)}
+        return narrowed(parameters, **changes)
 
     def transform(self, model: "nn.Module", parameters: Mapping[str, ParameterValue], context: BuildContext) -> "nn.Module":
-        from orchestrator_pruning.coupled import Coupling, differentiable, same, tensors
+        from orchestrator_pruning.plan import kept, step
 
         groups = sound_groups(model, context)
-        with differentiable(model):
-            coupling = Coupling(model, context.forward, context.example)
-            norm = {"l1": 1, "l2": 2}[str(parameters["importance"])]
-            scores = [coupling.importance(group, norm) for group in groups]
-            removal = plan(groups, scores, float(parameters["ratio"]), str(parameters["scope"]), channel_multiple(context))
-            if not removal:
-                raise MethodError(
-                    f"{self.name}: ratio {parameters['ratio']} removes no channel of this network in multiples of "
-                    f"{channel_multiple(context)}; choose a higher ratio"
-                )
-            silenced = coupling.silence(removal)
-            coupling.prune(removal)
-            if not same(silenced, [t.detach() for t in tensors(context.forward(model, context.example))]):
-                raise MethodError(f"{self.name}: the pruned network does not compute what it should; prune less of it")
+        if parameters["layers"] == "inner":
+            groups = [group for group in groups if group.inner]
+        multiple, importance, rounds = channel_multiple(context.target), str(parameters["importance"]), int(parameters["rounds"])
+        final = self._plan(model, groups, parameters, context)
+        if all(final[group.root] == group.channels for group in groups):
+            raise MethodError(
+                f"{self.name}: ratio {parameters['ratio']} removes no channel of this network in multiples of {multiple}; "
+                "choose a higher ratio"
+            )
+        whole = {group.root: group.channels for group in groups}
+        for index in range(1, rounds + 1):
+            stay = final
+            if index < rounds:
+                wanted = {root: n - (n - final[root]) * index / rounds for root, n in whole.items()}
+                stay = {g.root: max(final[g.root], kept(g.channels, wanted[g.root], step(g, multiple))) for g in groups}
+            if all(stay[group.root] == group.channels for group in groups):
+                continue
+            groups = cut(model, groups, importance, stay, context)
+            if index < rounds:
+                self._train(model, float(parameters["round_epochs"]), context)
         return model
 
+    def _plan(
+        self, model: "nn.Module", groups: "list[Group]", parameters: Mapping[str, ParameterValue], context: BuildContext
+    ) -> dict[str, int]:
+        """The channels that stay in each group in the end."""
+        from orchestrator_pruning import plan
+        from orchestrator_pruning.coupled import Coupling, differentiable
+        from orchestrator_pruning.importance import scores
+        from orchestrator_pruning.sensitivity import table
 
-def channel_multiple(context: BuildContext) -> int:
-    """The multiple of channels that the target's float kernels use; that of int8 where it names no other."""
-    multiple = context.target.channel_multiple("float32")
-    return multiple if multiple > 1 else context.target.channel_multiple("int8")
-
-
-def step(group: "Group", multiple: int) -> int:
-    """Channels come and go in this number: a multiple of the target's and of the grouped convolutions'."""
-    return math.lcm(multiple, group.parts)
-
-
-def sound_groups(model: "nn.Module", context: BuildContext) -> list["Group"]:
-    """The groups whose channels can be removed: every second one is, on a copy, and the outputs must be as when silenced.
-
-    Raises:
-        MethodError: the network cannot be traced.
-    """
-    try:
-        groups = _groups(model, context)
-    except Exception as error:  # whatever a user's network or torch-pruning raises
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise MethodError(f"channel-pruning cannot trace this network: {reason:.200}") from error
-    if groups and _sound(model, groups, context):
-        return groups
-    return [group for group in groups if _sound(model, [group], context)]
-
-
-def _copied(model: "nn.Module", context: BuildContext) -> "tuple[nn.Module, Coupling]":
-    from orchestrator_pruning.coupled import Coupling
-
-    twin = copy.deepcopy(model).requires_grad_(True)
-    return twin, Coupling(twin, context.forward, context.example)
-
-
-def _groups(model: "nn.Module", context: BuildContext) -> list["Group"]:
-    import torch
-
-    with torch.enable_grad():
-        return _copied(model, context)[1].groups()
-
-
-def _sound(model: "nn.Module", groups: "Sequence[Group]", context: BuildContext) -> bool:
-    """Whether removing every second channel of these groups equals silencing them."""
-    import torch
-
-    from orchestrator_pruning.coupled import same, tensors
-
-    # Every second one, because no block structure (heads, flattened maps, shuffles) survives that by chance.
-    removal = {group.root: group.expand(range(0, group.units - 1, 2)) for group in groups}
-    with torch.enable_grad():
-        twin, coupling = _copied(model, context)
-        try:
-            silenced = coupling.silence(removal)
-            coupling.prune(removal)
-            return same(silenced, [t.detach() for t in tensors(context.forward(twin, context.example))])
-        except Exception:  # the network's own forward on shapes that no longer fit: that is the answer
-            return False
-
-
-def plan(groups: "Sequence[Group]", scores: "Sequence[Tensor]", ratio: float, scope: str, multiple: int) -> "Removal":
-    """The channels of each root that go: those of least importance.
-
-    Args:
-        scores: Importance of each position of each group, of mean 1 in a group.
-        ratio: Share of the channels that goes.
-        scope: "uniform": of every group; "global": of all groups ranked together.
-    """
-    import torch
-
-    from orchestrator_pruning.coupled import kept
-
-    removal: dict[str, list[int]] = {}
-    if scope == "global" and groups:
-        ranked = torch.cat([s.repeat(g.parts) for g, s in zip(groups, scores, strict=True)]).sort().values
-        threshold = float(ranked[min(int(ratio * len(ranked)), len(ranked) - 1)])
-    for group, score in zip(groups, scores, strict=True):
-        wanted = group.channels * (1 - ratio)
+        ratio, scope, importance = float(parameters["ratio"]), parameters["scope"], str(parameters["importance"])
+        multiple = channel_multiple(context.target)
+        if scope == "uniform" or not groups:
+            return plan.uniform(groups, ratio, multiple)
         if scope == "global":
-            wanted = max(int((score >= threshold).sum()) * group.parts, LEAST_SHARE * group.channels)
-        stay = kept(group.channels, wanted, step(group, multiple)) // group.parts
-        if stay < group.units:
-            order = torch.argsort(score, stable=True)
-            removal[group.root] = group.expand(sorted(order[: group.units - stay].tolist()))
-    return removal
+            with differentiable(model):
+                coupling = Coupling(model, context.forward, context.example)
+                return plan.ranked(groups, scores(importance, model, coupling, groups, context), ratio, multiple)
+        cost = cost_of(model, groups, context)
+        most = plan.reach(groups, cost, multiple)
+        if ratio > most + 1e-6:
+            raise MethodError(
+                f"{self.name}: at most {most:.2f} of this network's multiply-accumulates can go, but got ratio={ratio}; "
+                "choose a lower ratio or another scope"
+            )
+        return plan.balanced(groups, table(importance, model, groups, context), cost, ratio, multiple)
+
+    def _train(self, model: "nn.Module", epochs: float, context: BuildContext) -> None:
+        from orchestrator.plugin.losses import TeacherLoss
+
+        if "train" not in context.task.examples:
+            raise MethodError(f"{self.name}: more than one round needs a train split; choose rounds=1")
+        context.train(model, epochs=epochs, loss=TeacherLoss.of(context), learning_rate=LEARNING_RATE)
+
+
+def _choices(parameters: tuple[Parameter, ...], name: str) -> tuple[ParameterValue, ...]:
+    return next(p.choices for p in parameters if isinstance(p, Choice) and p.name == name)
+
+
+def _rounds(context: BuildContext) -> dict[str, dict[str, object]]:
+    """The rounds and their epochs that the task and the budget allow."""
+    epochs = max(round(ROUND_EPOCHS * context.epochs[1], 4), LEAST_EPOCHS)
+    trains = "train" in context.task.examples and context.epochs[1] >= LEAST_EPOCHS and context.original is not None
+    return {"rounds": {"high": 3 if trains else 1}, "round_epochs": {"low": epochs, "high": epochs, "default": epochs}}
+
+
+def _least_ratio(groups: "list[Group]", ratio: Number, multiple: int) -> float | None:
+    """The first of the searched ratios that removes something; None: none does."""
+    from orchestrator_pruning.plan import uniform
+
+    for index in range(ratio.count()):
+        low = round(ratio.low + index * ratio.step, 6)
+        stay = uniform(groups, low, multiple)
+        if any(stay[group.root] < group.channels for group in groups):
+            return low
+    return None

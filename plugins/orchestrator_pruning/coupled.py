@@ -3,7 +3,6 @@
 Imported only where a network is at hand: it loads torch and torch-pruning.
 """
 
-import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +13,8 @@ import torch
 import torch_pruning
 from torch import Tensor, nn
 
-Forward = Callable[[nn.Module, Mapping[str, Tensor]], Any]
+from orchestrator.plugin.networks import Forward, Inputs, tensors
+
 Removal = Mapping[str, Sequence[int]]
 
 # Norms over channels and attention heads bind channels across the whole layer, so that removing some is not local.
@@ -29,11 +29,13 @@ class Group:
         root: The name of that layer (a convolution or a linear layer).
         channels: Its output channels.
         parts: Groups of the widest grouped convolution among them; every part loses the same positions.
+        inner: Whether its channels are added to no others: those of a residual stream are, from block to block.
     """
 
     root: str
     channels: int
     parts: int
+    inner: bool = True
 
     @property
     def units(self) -> int:
@@ -45,12 +47,23 @@ class Group:
         return sorted(part * self.units + position for part in range(self.parts) for position in positions)
 
 
-def tensors(outputs: Any) -> list[Tensor]:
-    """All tensors of what a network returned, in order."""
-    if isinstance(outputs, Tensor):
-        return [outputs]
-    values = outputs.values() if isinstance(outputs, Mapping) else outputs if isinstance(outputs, list | tuple) else ()
-    return [tensor for value in values for tensor in tensors(value)]
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Member:
+    """One layer of a group.
+
+    Attributes:
+        name: Of the layer in the network.
+        module: The layer.
+        gives: Whether it loses output channels (a producer, a norm, a depthwise convolution); else it loses inputs.
+        channels: Its channels that belong to the group, int64.
+        roots: The channel of the group's root that each of them goes with, int64 of the same length.
+    """
+
+    name: str
+    module: nn.Module
+    gives: bool
+    channels: Tensor
+    roots: Tensor
 
 
 class Coupling:
@@ -114,22 +127,38 @@ class Coupling:
             parts = max((self._parts(d) for d, _ in group), default=1)
             if self._width(root) // parts >= 2 and self._width(root) % parts == 0:
                 name = self._names[root]
-                found[name] = Group(root=name, channels=self._width(root), parts=parts)
+                inner = not any(_adds(dependency.target) for dependency, _ in group)
+                found[name] = Group(root=name, channels=self._width(root), parts=parts, inner=inner)
         return [found[name] for name in sorted(found, key=position.__getitem__)]
 
-    def importance(self, group: Group, norm: int) -> Tensor:
-        """The magnitude of each position (float32, shape (units,)), averaged over the coupled layers, of mean 1 in a group.
+    def members(self, group: Group) -> list[Member]:
+        """The layers of a group, with the channels that they lose when the group loses all of its own."""
+        found = []
+        items = self._group(group.root, range(group.channels))
+        for index, (dependency, channels) in enumerate(items):
+            layer, roots = dependency.target.module, items[index].root_idxs
+            gives, takes = self._gives(dependency), self._takes(dependency)
+            if layer in self._names and (gives or takes) and None not in roots:
+                places = torch.tensor(channels), torch.tensor(roots)
+                found.append(Member(name=self._names[layer], module=layer, gives=gives, channels=places[0], roots=places[1]))
+        return found
+
+    def magnitude(self, group: Group, norm: int) -> Tensor:
+        """The magnitude of each channel (float32, shape (channels,)), averaged over the coupled layers.
 
         Args:
             norm: 1 or 2, the p of the p-norms (Li et al. 2017, "Pruning Filters for Efficient ConvNets").
         """
         measure = torch_pruning.importance.GroupMagnitudeImportance(p=norm, normalizer=None)
-        scores: Tensor = measure(self._group(group.root, range(group.channels))).float()
-        scores = scores.view(group.parts, group.units).mean(0)
-        return scores / scores.mean().clamp(min=1e-12)
+        scores: Tensor = measure(self._group(group.root, range(group.channels)))
+        return scores.float()
 
-    def silence(self, removal: Removal) -> list[Tensor]:
-        """The outputs when all that reads the channels of `removal` sees zeros there: what removing them should give."""
+    def silence(self, removal: Removal, inputs: Inputs | None = None) -> list[Tensor]:
+        """The outputs when all that reads the channels of `removal` sees zeros there: what removing them should give.
+
+        Args:
+            inputs: A batch other than that of the trace.
+        """
         handles = []
         try:
             for root, indices in removal.items():
@@ -138,7 +167,8 @@ class Coupling:
                     if self._takes(dependency) and isinstance(layer, nn.Module):
                         axis = 1 if isinstance(layer, nn.modules.conv._ConvNd) else -1
                         handles.append(layer.register_forward_pre_hook(_mute(axis, read)))
-            return [t.detach() for t in tensors(self._forward(self._model, self._inputs))]
+            with torch.no_grad():
+                return tensors(self._forward(self._model, self._inputs if inputs is None else inputs))
         finally:
             for handle in handles:
                 handle.remove()
@@ -166,6 +196,12 @@ class Coupling:
         layer = dependency.target.module
         grouped = isinstance(layer, nn.modules.conv._ConvNd) and layer.groups not in (1, layer.out_channels)
         return int(layer.groups) if grouped else 1
+
+
+def _adds(node: Any) -> bool:
+    """Whether a node of the graph adds two tensors up (a scalar, as in a hard sigmoid, is no second one)."""
+    operator = node.grad_fn.name() if node.grad_fn is not None else ""
+    return operator.startswith(("Add", "Sub")) and len(node.inputs) > 1
 
 
 class _Shift:
@@ -201,20 +237,3 @@ def differentiable(model: nn.Module) -> Iterator[None]:
     finally:
         for name in frozen:
             model.get_parameter(name).requires_grad_(False)
-
-
-def same(first: Sequence[Tensor], second: Sequence[Tensor]) -> bool:
-    """Whether two lists of outputs agree in shape and, up to rounding of float32, in value."""
-    if [t.shape for t in first] != [t.shape for t in second]:
-        return False
-    pairs = [(a.double(), b.double()) for a, b in zip(first, second, strict=True)]
-    return all((a - b).abs().max() <= 1e-3 * max(float(a.abs().max()), 1e-6) for a, b in pairs if a.numel())
-
-
-def kept(channels: int, wanted: float, step: int) -> int:
-    """Channels that stay: of the multiples of `step` (at least one) and the whole layer, what is nearest to `wanted`."""
-    if channels <= step:
-        return channels
-    lower = max(step, math.floor(wanted / step) * step)
-    upper = min(channels, lower + step)
-    return lower if wanted - lower < upper - wanted else upper

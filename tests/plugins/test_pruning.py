@@ -10,14 +10,18 @@ from torch import Tensor, nn
 
 from orchestrator.plugin import MethodError, Number, Refused
 from orchestrator.plugin.parameters import checked
-from orchestrator_pruning.channel import ChannelPruning, sound_groups
-from orchestrator_pruning.coupled import Coupling, Group, differentiable, kept, same
+from orchestrator.plugin.networks import same
+from orchestrator_pruning.channel import ChannelPruning
+from orchestrator_pruning.plan import kept
+from orchestrator_pruning.surgery import sound_groups
+from orchestrator_pruning.coupled import Coupling, Group, differentiable
 
 METHOD = ChannelPruning()
 
 
 def values(**given: Any) -> dict[str, Any]:
-    return checked(METHOD.name, METHOD.parameters, given)
+    """By magnitude and the same share everywhere, so that what goes can be told by hand."""
+    return checked(METHOD.name, METHOD.parameters, {"importance": "l2", "scope": "uniform", **given})
 
 
 def count(model: nn.Module) -> int:
