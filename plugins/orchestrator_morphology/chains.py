@@ -214,6 +214,9 @@ def _passes(layer: nn.Module | None, call: Call, axis: int) -> bool:
         return True
     if axis != 1 or call.given is None or call.given.ndim < 3:
         return False
+    if call.function == "pad":
+        around = call.kwargs.get("pad", call.args[1] if len(call.args) > 1 else ())
+        return isinstance(around, list | tuple) and len(around) // 2 <= call.given.ndim - 2
     if call.function == "mean":
         axes = _axes(call)
         return bool(axes) and all(isinstance(a, int) and a % call.given.ndim >= 2 for a in axes)

@@ -34,6 +34,9 @@ LEAST_EPOCHS = 0.001
 LEAST_DAMAGE = 1e-6
 """Of two morphs below it the one that saves more comes first."""
 
+RATED_ANEW = 8
+"""In each generation the morphs that were best before are tried again, this many."""
+
 MOST_STEPS = 200
 COUNTED = 0.5
 """Least share of the parameters whose cost must be countable."""
@@ -43,10 +46,10 @@ class Evolution(TorchMethod):
     """Changes the network step by step, each time by one of the morphs that do least damage for the cost they save.
 
     Every generation proposes all small morphs of this package (a block less, a chain narrower by one step, a layer in factors, a
-    convolution separated), tries each on a copy, and takes one of the best few by damage for saved cost (seeded). Damage is how
-    far the outputs move from the original's on train examples. The child inherits all other weights and is trained towards
-    the original for a while, the epochs spread over the way. One lineage is followed, not a population as in Real et al. 2017:
-    ranking the morphs of one parent needs no training, keeping more parents would multiply it.
+    convolution separated), tries the promising ones on copies, and takes one of the best few by damage for saved cost (seeded).
+    Damage is how far the outputs move from the original's on train examples. The child inherits all other weights and is trained
+    towards the original for a while, the epochs spread over the way. One lineage is followed, not a population as in Real et
+    al. 2017: ranking the morphs of one parent needs no training, keeping more parents would multiply it.
 
     Cost is estimated in seconds by the cost model of the target's profile where it has one, else it is multiply-accumulates (see
     `costs`); it only orders morphs and ends the evolution, the candidate itself is measured by the search.
@@ -105,25 +108,25 @@ class Evolution(TorchMethod):
         import numpy as np
 
         from orchestrator.plugin.losses import TeacherLoss
+        from orchestrator.plugin.networks import run
         from orchestrator_morphology.costs import cost
 
         loss, random = TeacherLoss.of(context), np.random.default_rng(context.seed)
-        batch = _batch(context)
-        reference = _answers(context.original or model, batch, context)
+        batch, among = _batch(context), int(parameters["among"])
+        ranking = _Ranking(batch, run(context.original or model, context.forward, batch), context)
         start = cost(context.original or model, context)
         now, epochs, goal = cost(model, context), float(parameters["epochs"]), float(parameters["target_share"]) * start
         way, trained = max(now - goal, 0.0), 0.0
         for _ in range(MOST_STEPS):
             if now <= goal:
                 break
-            ranked = _ranked(model, batch, reference, now, context)
-            if not ranked:
+            best = ranking.best(model, now, among)
+            if not best:
                 raise MethodError(
                     f"{self.name}: no morph makes this network cheaper than {now / start:.0%} of its cost, but got"
                     f" target_share={parameters['target_share']}; choose a higher one"
                 )
-            drawn = int(random.integers(min(int(parameters["among"]), len(ranked))))
-            ranked[drawn].apply(model)
+            best[int(random.integers(len(best)))].apply(model)
             now = cost(model, context)
             done = min(1.0, (start - now) / way) if way else 1.0
             stretch = math.floor(done * STAGES) / STAGES
@@ -132,6 +135,7 @@ class Evolution(TorchMethod):
                     model, epochs=max((stretch - trained) * epochs, LEAST_EPOCHS), loss=loss, learning_rate=LEARNING_RATE
                 )
                 trained = stretch
+                ranking.forget()
         if now > goal:
             raise MethodError(
                 f"{self.name}: {MOST_STEPS} steps reach {now / start:.0%} of the cost; choose a higher target_share"
@@ -146,34 +150,55 @@ def _batch(context: BuildContext) -> "Mapping[str, Tensor]":
     return batch[0]
 
 
-def _answers(model: "nn.Module", batch: "Mapping[str, Tensor]", context: BuildContext) -> "list[Tensor]":
-    from orchestrator.plugin.networks import run
+class _Ranking:
+    """Orders morphs by damage for saved cost.
 
-    return run(model, context.forward, batch)
+    What was rated in a generation before is remembered: only the best of those are rated anew, on the network as it is now
+    (lazy greedy selection: Minoux 1978). After training everything is rated anew.
+    """
 
+    def __init__(self, batch: "Mapping[str, Tensor]", reference: "list[Tensor]", context: BuildContext) -> None:
+        self._batch, self._reference, self._context = batch, reference, context
+        self._known: dict[str, float] = {}
 
-def _ranked(
-    model: "nn.Module",
-    batch: "Mapping[str, Tensor]",
-    reference: "list[Tensor]",
-    now: float,
-    context: BuildContext,
-) -> "list[Morph]":
-    """The morphs that save cost, those first that do least damage for it; in the network's order where two are equal."""
-    from orchestrator.plugin.networks import distance
-    from orchestrator_morphology.costs import cost
-    from orchestrator_morphology.morphs import propose
+    def forget(self) -> None:
+        """Every weight has changed."""
+        self._known.clear()
 
-    before = distance(reference, _answers(model, batch, context))
-    rated: list[tuple[float, Morph]] = []
-    for morph in propose(model, context):
+    def best(self, model: "nn.Module", now: float, count: int) -> "list[Morph]":
+        """At most `count` morphs that save cost, those first that do least damage for it; the network's order where equal.
+
+        Args:
+            now: The network's present cost.
+        """
+        from orchestrator_morphology.morphs import propose
+
+        morphs = sorted(propose(model, self._context), key=lambda morph: self._known.get(morph.title, -1.0))
+        before = self._moved(model)
+        rated: list[tuple[float, Morph]] = []
+        for index, morph in enumerate(morphs):
+            fresh = sum(math.isfinite(rating) for rating, _ in rated)
+            if morph.title in self._known and index >= RATED_ANEW and fresh >= count:
+                break
+            self._known[morph.title] = self._rating(model, morph, now, before)
+            rated.append((self._known[morph.title], morph))
+        order = sorted((pair for pair in rated if math.isfinite(pair[0])), key=lambda pair: pair[0])
+        return [morph for _, morph in order[:count]]
+
+    def _rating(self, model: "nn.Module", morph: "Morph", now: float, before: float) -> float:
+        """Damage for saved share of the cost; infinite where nothing is saved or the child does not run."""
+        from orchestrator_morphology.costs import cost
+
         child = copy.deepcopy(model)
         try:
             morph.apply(child)
-            saved = (now - cost(child, context)) / now
-            damage = distance(reference, _answers(child, batch, context)) - before
+            saved = (now - cost(child, self._context)) / now
+            damage = max(self._moved(child) - before, LEAST_DAMAGE)
         except Exception:  # a network that does not run so is no child
-            saved, damage = 0.0, math.inf
-        if saved > 0 and math.isfinite(damage):
-            rated.append((max(damage, LEAST_DAMAGE) / saved, morph))
-    return [morph for _, morph in sorted(rated, key=lambda pair: pair[0])]
+            return math.inf
+        return damage / saved if saved > 0 and math.isfinite(damage) else math.inf
+
+    def _moved(self, model: "nn.Module") -> float:
+        from orchestrator.plugin.networks import distance, run
+
+        return distance(self._reference, run(model, self._context.forward, self._batch))

@@ -1,5 +1,6 @@
 """Layers that can be replaced by other ones, and the trial that shows it. Loads torch: imported lazily."""
 
+import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -19,13 +20,17 @@ def shapes(model: nn.Module, context: "BuildContext") -> list[torch.Size]:
 
 
 def products(model: nn.Module, context: "BuildContext") -> dict[str, Call]:
-    """The convolutions and linear layers that only their own call reads, with that call, in the order of the network.
+    """The convolutions and linear layers that another module can stand for, with their call, in the order of the network.
+
+    Each was tried: inside a sequence of its own the network still runs. (It does not where a `forward` reads `layer.weight`.)
 
     Raises:
         MethodError: the network cannot be recorded.
     """
     calls = private_layers(model, recorded(model, context))
-    return {name: call for name, call in calls.items() if is_product(model.get_submodule(name))}
+    twin, expected = copy.deepcopy(model), shapes(model, context)
+    found = {name: call for name, call in calls.items() if is_product(model.get_submodule(name))}
+    return {n: call for n, call in found.items() if put(twin, n, nn.Sequential(twin.get_submodule(n)), context, expected)}
 
 
 def put(model: nn.Module, name: str, new: nn.Module, context: "BuildContext", expected: Sequence[torch.Size]) -> bool:

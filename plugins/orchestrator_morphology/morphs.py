@@ -32,7 +32,7 @@ class Morph:
     """One change.
 
     Attributes:
-        title: What it does to what, unique in one network.
+        title: What it does to what, unique in one network; the same from one generation to the next.
         apply: Changes that network, or a copy of it, in place.
 
     `apply` raises MethodError where the change cannot be made.
@@ -50,15 +50,15 @@ def propose(model: nn.Module, context: "BuildContext") -> list[Morph]:
         step = max(multiple, chain.channels // FINEST // multiple * multiple)
         if chain.channels > step:
             found.append(_narrower(chain, chain.channels - step))
-    separable = dense(model, context)
-    expected = shapes(model, context)
-    for name, call in products(model, context).items():
+    calls, expected = products(model, context), shapes(model, context)
+    separable = dense(model, calls)
+    for name, call in calls.items():
         layer = model.get_submodule(name)
         values = spectra(layer, "channel")
         chosen = ranks(values, ENERGY, multiple) if values else None
         if chosen and macs(layer, call, "channel", chosen) < macs(layer, call, "channel"):
             made = partial(factorised, kind="channel", chosen=chosen)
-            found.append(Morph(title=f"factors of rank {chosen[0]} for {name}", apply=_put(name, made, context, expected)))
+            found.append(Morph(title=f"factors for {name}", apply=_put(name, made, context, expected)))
         if name in separable:
             found.append(Morph(title=f"{name} separated", apply=_put(name, separated, context, expected)))
     return found
@@ -75,7 +75,7 @@ def _narrower(chain: chains.Chain, width: int) -> Morph:
     def apply(model: nn.Module) -> None:
         chains.select(model, chain, chains.strongest(model, chain, width))
 
-    return Morph(title=f"{chain.producer} with {width} channels", apply=apply)
+    return Morph(title=f"fewer channels from {chain.producer}", apply=apply)
 
 
 def _put(

@@ -104,13 +104,15 @@ def identity(reader: Any) -> "nn.Module":
 
 def _places(model: "nn.Module", context: BuildContext) -> list[str]:
     """The layers that read what is never negative, those first in front of which a layer costs least."""
-    from orchestrator_morphology.dataflow import is_product, private_layers, recorded
+    from orchestrator_morphology.dataflow import private_layers, recorded
+    from orchestrator_morphology.layers import products
 
     flow = recorded(model, context)
     costs: dict[str, int] = {}
+    replaceable = products(model, context)
     for name, call in private_layers(model, flow).items():
         layer = model.get_submodule(name)
-        if is_product(layer) and len(call.inputs) == 1 and call.given is not None and _after_relu(model, flow, call):
+        if name in replaceable and len(call.inputs) == 1 and call.given is not None and _after_relu(model, flow, call):
             costs[name] = _cost(layer, call.given)
     return sorted(costs, key=costs.__getitem__)
 

@@ -1,14 +1,12 @@
 """Depthwise and pointwise convolutions in the place of dense ones."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from orchestrator.plugin import BuildContext, MethodError, Number, Parameter, ParameterValue, Refused, TorchMethod
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from orchestrator_morphology.dataflow import Call
 
 
 class SeparableConvolution(TorchMethod):
@@ -37,18 +35,22 @@ class SeparableConvolution(TorchMethod):
     usual = False
 
     def offer(self, model: "nn.Module", parameters: tuple[Parameter, ...], context: BuildContext) -> tuple[Parameter, ...]:
+        from orchestrator_morphology.layers import products
+
         try:
-            layers = dense(model, context)
+            layers = dense(model, products(model, context))
         except MethodError as error:
             raise Refused(str(error)) from error
         if not layers:
-            raise Refused("this network has no dense convolution with a kernel larger than 1 that would get cheaper")
+            raise Refused(
+                "this network has no dense convolution with a kernel larger than 1 that would get cheaper and can be replaced"
+            )
         return parameters
 
     def transform(self, model: "nn.Module", parameters: Mapping[str, ParameterValue], context: BuildContext) -> "nn.Module":
-        from orchestrator_morphology.layers import put, shapes
+        from orchestrator_morphology.layers import products, put, shapes
 
-        expected, layers = shapes(model, context), dense(model, context)
+        expected, layers = shapes(model, context), dense(model, products(model, context))
         wanted, done = max(1, round(float(parameters["share"]) * len(layers))), 0
         errors = {name: error(model.get_submodule(name)) for name in layers}
         for name in sorted(layers, key=errors.__getitem__):
@@ -59,19 +61,17 @@ class SeparableConvolution(TorchMethod):
         return model
 
 
-def dense(model: "nn.Module", context: BuildContext) -> "dict[str, Call]":
-    """The convolutions that would take fewer multiply-accumulates as depthwise and pointwise ones."""
+def dense(model: "nn.Module", names: Iterable[str]) -> list[str]:
+    """Of these layers the convolutions that would take fewer multiply-accumulates as depthwise and pointwise ones."""
     from torch import nn
 
-    from orchestrator_morphology.layers import products
-
-    found = {}
-    for name, call in products(model, context).items():
+    found = []
+    for name in names:
         layer: Any = model.get_submodule(name)
         if isinstance(layer, nn.modules.conv._ConvNd) and layer.groups == 1:
             taps = layer.weight[0, 0].numel()
             if taps > 1 and layer.in_channels * (taps + layer.out_channels) < layer.weight.numel():
-                found[name] = call
+                found.append(name)
     return found
 
 
