@@ -3,9 +3,12 @@
 from orchestrator.plugin import Method, hookimpl
 from orchestrator_pruning.channel import ChannelPruning
 from orchestrator_pruning.group import GroupPruning
+from orchestrator_pruning.heads import HeadPruning
+from orchestrator_pruning.slimming import NetworkSlimming
+from orchestrator_pruning.sparsity import Sparsity
 
 
 @hookimpl
 def orchestrator_methods() -> list[Method]:
     """The methods of this package."""
-    return [ChannelPruning(), GroupPruning()]
+    return [ChannelPruning(), GroupPruning(), NetworkSlimming(), HeadPruning(), Sparsity()]

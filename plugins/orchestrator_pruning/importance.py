@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = 512
 BATCH = 16
-"""Examples whose gradients are summed before the absolute value is taken: few, or they cancel each other."""
+"""Examples whose gradients are summed before they are squared: few, or they cancel each other."""
 BINS = 32
 """Of the histogram of a channel's activations."""
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -66,16 +66,16 @@ def _taylor(model: nn.Module, coupling: Coupling, groups: Sequence[Group], conte
     """How much the loss changes when a channel is silenced, to first order.
 
     Molchanov et al. 2019, "Importance Estimation for Neural Network Pruning": gradient times weight, summed here over all weights
-    that *read* the channel, because these are what it reaches the output by. Without labels the loss is a random projection of
-    the outputs, whose expected squared change is how far they move. (The distance to a teacher would not do: at the teacher
-    itself, which an unpruned network is, its gradient is zero.)
+    that *read* the channel, because these are what it reaches the output by; of several batches the root of the summed squares.
+    Without labels the loss is a random projection of the outputs, whose expected squared change is how far they move. (The
+    distance to a teacher would not do: at the teacher itself, which an unpruned network is, its gradient is zero.)
     """
     members = [_weighted(coupling.members(group)) for group in groups]
     totals = [torch.zeros(group.channels) for group in groups]
     for effects in gradient_times_weight(model, {m.module for found in members for m in found}, context):
         for total, group, found in zip(totals, groups, members, strict=True):
-            total += _spread(group, [(m, _by_channel(m, effects[m.module])) for m in found if m.module in effects]).abs()
-    return totals
+            total += _spread(group, [(m, _by_channel(m, effects[m.module])) for m in found if m.module in effects]).square()
+    return [total.sqrt() for total in totals]
 
 
 def gradient_times_weight(model: nn.Module, layers: set[nn.Module], context: "BuildContext") -> Iterator[dict[nn.Module, Tensor]]:

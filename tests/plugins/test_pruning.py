@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from orchestrator.plugin import MethodError, Number, Refused
-from orchestrator.plugin.parameters import checked
 from orchestrator.plugin.networks import same
+from orchestrator.plugin.parameters import checked
 from orchestrator_pruning.channel import ChannelPruning
+from orchestrator_pruning.coupled import Coupling, Group, differentiable
 from orchestrator_pruning.plan import kept
 from orchestrator_pruning.surgery import sound_groups
-from orchestrator_pruning.coupled import Coupling, Group, differentiable
 
 METHOD = ChannelPruning()
 

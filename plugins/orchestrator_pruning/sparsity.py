@@ -1,0 +1,77 @@
+"""Sparse weights: single weights that are zero, in a network of unchanged shape."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+from orchestrator.plugin import (
+    BuildContext,
+    Choice,
+    MethodError,
+    Number,
+    Parameter,
+    ParameterValue,
+    Refused,
+    TorchMethod,
+    narrowed,
+)
+
+if TYPE_CHECKING:
+    from torch import nn
+
+PATTERNS: Mapping[str, tuple[int, int]] = {"2:4": (2, 4), "4:8": (4, 8)}
+"""So many weights stay of each so many neighbours along the input channels."""
+
+
+class Sparsity(TorchMethod):
+    """Sets the weights of least magnitude to zero, and keeps them there through all later training.
+
+    The runtimes of today's profiles have no kernels for sparse weights: a sparse network is not a bit faster there, and its file
+    is as long. What gains is the *compressed* size (zip, over-the-air updates, flash with compression), and chips with N:M units.
+    """
+
+    name = "sparsity"
+    version = 1
+    family = "pruning"
+    summary = "Zeroes single weights of least magnitude, freely (Han et al. 2015) or N of every M (Mishra et al. 2021)."
+    parameters: ClassVar[tuple[Parameter, ...]] = (
+        Choice(
+            name="pattern",
+            help="which weights may go: any, or just two of every four or four of every eight along the input channels; only the "
+            "compressed size gains by it, no runtime is faster",
+            choices=("unstructured", "2:4", "4:8"),
+        ),
+        Number(
+            name="ratio",
+            help="share of each layer's weights that becomes zero; with the patterns 2:4 and 4:8 always one half",
+            low=0.3,
+            high=0.9,
+            step=0.1,
+            default=0.5,
+            bounds=(0.01, 0.99),
+        ),
+    )
+    after = frozenset({"morphology"})
+    before = frozenset({"distillation", "graph", "quantization"})
+    usual = False
+
+    def offer(self, model: "nn.Module", parameters: tuple[Parameter, ...], context: BuildContext) -> tuple[Parameter, ...]:
+        from orchestrator_pruning.masks import fits, weights
+
+        found = weights(model)
+        if not found:
+            raise Refused("the network has no convolution and no linear layer whose weights could become sparse")
+        patterns = tuple(p for p in ("unstructured", *PATTERNS) if p not in PATTERNS or any(fits(w, PATTERNS[p]) for w in found))
+        return narrowed(parameters, pattern={"choices": patterns})
+
+    def transform(self, model: "nn.Module", parameters: Mapping[str, ParameterValue], context: BuildContext) -> "nn.Module":
+        from orchestrator_pruning.masks import apply, fits, largest, largest_of, weights
+
+        pattern, found = PATTERNS.get(str(parameters["pattern"])), weights(model)
+        if pattern is None:
+            masks = {weight: largest(weight.tensor, 1 - float(parameters["ratio"])) for weight in found}
+        else:
+            masks = {weight: largest_of(weight.tensor, *pattern) for weight in found if fits(weight, pattern)}
+        if not masks:
+            raise MethodError(f"{self.name}: no layer's weights can take the pattern {parameters['pattern']}")
+        apply(masks)
+        return model
