@@ -161,7 +161,7 @@ def test_network_without_float_weights_gets_no_half_precision(make_case: Any, tm
             method.offer(path, method.parameters, make_case("plain-cnn").context(tmp_path))
 
 
-@pytest.mark.parametrize(("clusters", "size", "least"), [(256, 0.28, 0.999), (16, 0.15, 0.97)])
+@pytest.mark.parametrize(("clusters", "size", "least"), [(256, 0.28, 0.9995), (16, 0.15, 0.97)])
 def test_shared_weights_shrink_the_file_and_are_spelt_out_at_loading(
     clusters: int, size: float, least: float, context: Any, tokens: Any, run: Any, tmp_path: Path
 ) -> None:
@@ -188,7 +188,7 @@ def test_shared_tensors_hold_the_centres_only(clusters: int, run: Any, tokens: A
     onnx.save(graph.model, str(tmp_path / "made.onnx"))
     for (name, before), after in zip(wanted.items(), run(tmp_path / "made.onnx", tokens)[1:], strict=True):
         assert after.shape == before.shape and len(np.unique(after)) <= clusters, name
-        assert np.square(after - before).mean() < {16: 0.02, 256: 2e-4}[clusters] * np.square(before).mean()
+        assert np.square(after - before).mean() < {16: 0.02, 256: 1e-4}[clusters] * np.square(before).mean()
 
 
 def test_clusters_are_where_the_numbers_are() -> None:
