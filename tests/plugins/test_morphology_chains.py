@@ -256,7 +256,7 @@ def test_net2wider_then_recovering_trains_copies_apart(feed_forward: Any, tmp_pa
 def test_net2deeper_computes_the_same(network: str, make_case: Any, tmp_path: Path) -> None:
     case, method = make_case(network), Net2Deeper()
     context = case.context(tmp_path)
-    layers = int(method.offer(case.model, method.parameters, context)[0].high)  # type: ignore[attr-defined]
+    layers = int(method.offer(case.model, method.parameters, context)[0].high)
     changed = method.transform(case.copy(), {"layers": layers}, context)
     assert distance([case.outputs(case.model, 8)], [case.outputs(changed, 8)]) < 1e-10
     found = [len(macs(m, context.forward, context.example)) for m in (case.model, changed)]
