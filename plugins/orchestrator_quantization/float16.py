@@ -33,6 +33,8 @@ class Float16(OnnxMethod):
     def transform(self, model: Path, parameters: Mapping[str, ParameterValue], context: BuildContext) -> Path:
         import onnx
 
+        from orchestrator_quantization.graph import Graph
+
         graph = opened(model, context, self.name)
         output = context.workspace / f"{self.name}.onnx"
         with quantizing(self.name):
@@ -40,5 +42,7 @@ class Float16(OnnxMethod):
             from onnxruntime.transformers.float16 import convert_float_to_float16
 
             sys.path[:] = paths  # the package puts its own folder there
-            onnx.save(convert_float_to_float16(graph.model, keep_io_types=True), str(output))
+            converted = Graph(convert_float_to_float16(graph.model, keep_io_types=True))
+            converted.sort()  # the casts of the inputs stand last
+            onnx.save(converted.model, str(output))
         return tried(output, context, self.name)

@@ -72,6 +72,22 @@ class Graph:
         self.model.graph.initializer.extend(kept)
         self._constants = {tensor.name: tensor for tensor in self.model.graph.initializer}
 
+    def sort(self) -> None:
+        """Put the nodes in the order in which they can be computed, as the standard asks."""
+        waiting = self.nodes
+        made = {name for node in waiting for name in node.output}
+        ordered = []
+        while waiting:
+            ready = [node for node in waiting if not any(name in made for name in node.input)]
+            if not ready:
+                raise ValueError("the graph has a cycle")
+            made -= {name for node in ready for name in node.output}
+            ordered += ready
+            chosen = {id(node) for node in ready}
+            waiting = [node for node in waiting if id(node) not in chosen]
+        del self.model.graph.node[:]
+        self.model.graph.node.extend(ordered)
+
     def weights(self) -> int:
         """Elements of all float constants."""
         return sum(math.prod(t.dims) for t in self._constants.values() if t.data_type == onnx.TensorProto.FLOAT)

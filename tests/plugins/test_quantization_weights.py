@@ -140,6 +140,7 @@ def test_half_precision_halves_the_file_and_keeps_inputs_and_outputs(
 ) -> None:
     case, path = make_case("plain-cnn"), exported("plain-cnn")
     made = HALF.transform(path, {}, case.context(tmp_path / "work"))
+    onnx.checker.check_model(str(made), full_check=True)  # nodes in order, among others
     weights = [t for t in onnx.load(str(made)).graph.initializer if t.data_type == TensorProto.FLOAT16]
     assert len(weights) >= 8 and made.stat().st_size < 0.7 * path.stat().st_size
     expected, got = run(path, case.inputs)[0], run(made, case.inputs)[0]
