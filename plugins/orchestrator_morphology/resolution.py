@@ -8,8 +8,6 @@ from orchestrator.plugin import BuildContext, Choice, MethodError, Parameter, Pa
 if TYPE_CHECKING:
     from torch import nn
 
-    from orchestrator_morphology.resized import Resized
-
 SCALES = (0.75, 0.5, 0.875)
 
 
@@ -48,7 +46,7 @@ class Resolution(TorchMethod):
         return _resized(model, float(parameters["scale"]), context)
 
 
-def _resized(model: "nn.Module", scale: float, context: BuildContext) -> "Resized":
+def _resized(model: "nn.Module", scale: float, context: BuildContext) -> "nn.Module":
     """The network behind a resize, tried.
 
     Raises:
@@ -56,17 +54,17 @@ def _resized(model: "nn.Module", scale: float, context: BuildContext) -> "Resize
     """
     from orchestrator.plugin.networks import macs
     from orchestrator_morphology.layers import shapes
-    from orchestrator_morphology.resized import Resized
+    from orchestrator_morphology.resized import resize
 
     images = [t for t in context.example.values() if t.ndim == 4 and t.is_floating_point()]
     if not images:
         raise MethodError("resolution: this network has no image input (4-D, floating point)")
     expected, before = shapes(model, context), sum(macs(model, context.forward, context.example).values())
     sizes = {(h, w): (max(1, round(h * scale)), max(1, round(w * scale))) for h, w in {tuple(i.shape[2:]) for i in images}}
-    changed = Resized(model, sizes).train(model.training)
+    resize(model, sizes)
     try:
-        found = shapes(changed, context)
-        after = sum(macs(changed, context.forward, context.example).values())
+        found = shapes(model, context)
+        after = sum(macs(model, context.forward, context.example).values())
     except Exception as error:  # the network's own forward on a size it was not made for
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise MethodError(f"resolution: this network takes no images of scale={scale}: {reason:.160}") from error
@@ -74,4 +72,4 @@ def _resized(model: "nn.Module", scale: float, context: BuildContext) -> "Resize
         raise MethodError(f"resolution: with images of scale={scale} the outputs change their shape")
     if after >= before:
         raise MethodError(f"resolution: images of scale={scale} make this network no cheaper")
-    return changed
+    return model
