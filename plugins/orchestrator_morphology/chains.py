@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from orchestrator.plugin.networks import run, same
 from orchestrator_morphology.dataflow import Call, Dataflow, is_product, private_layers, recorded
+from orchestrator_morphology.gates import Gate, gate_of
+from orchestrator_morphology.passing import flattened, passes
 
 if TYPE_CHECKING:
     from orchestrator.plugin import BuildContext
@@ -21,34 +23,10 @@ if TYPE_CHECKING:
 _Conv = nn.modules.conv._ConvNd
 _Norm = nn.modules.batchnorm._BatchNorm
 
-# What takes each channel on its own and keeps their order, whatever the number of channels.
-ELEMENTWISE_LAYERS = (
-    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.Hardsigmoid),
-    *(nn.Hardtanh, nn.Sigmoid, nn.Tanh, nn.Softplus, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.Identity),
-)
-ELEMENTWISE_FUNCTIONS = frozenset(
-    {
-        *("relu", "relu_", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "hardswish"),
-        *("hardsigmoid", "hardtanh", "sigmoid", "tanh", "softplus", "dropout", "dropout1d", "dropout2d"),
-        *("dropout3d", "clamp", "contiguous", "clone"),
-    }
-)
-SPATIAL_LAYERS = (
-    *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
-    *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool2d, nn.ZeroPad2d, nn.Upsample),
-)
-SPATIAL_FUNCTIONS = frozenset(
-    {
-        *("max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d"),
-        *("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "interpolate"),
-    }
-)
-RESHAPES = frozenset({"flatten", "view", "reshape"})
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Chain:
-    """A layer that makes channels, the layers that take them one by one, and the only layer that reads them.
+    """A layer that makes channels, the layers that take them one by one, and the only layer that reads them at the end.
 
     Attributes:
         producer: A dense convolution or a linear layer.
@@ -56,6 +34,7 @@ class Chain:
         consumer: A dense convolution or a linear layer.
         channels: The inner width.
         spread: Inputs of the consumer for each channel: above 1 where a feature map is flattened into a linear layer.
+        gates: Squeeze-and-excitation on the way.
     """
 
     producer: str
@@ -63,6 +42,7 @@ class Chain:
     consumer: str
     channels: int
     spread: int = 1
+    gates: tuple[Gate, ...] = ()
 
 
 def find(model: nn.Module, context: "BuildContext") -> list[Chain]:
@@ -88,7 +68,7 @@ def select(model: nn.Module, chain: Chain, channels: Sequence[int], shares: Sequ
     """
     device = next(model.get_submodule(chain.producer).parameters()).device
     index = torch.tensor(list(channels), device=device)
-    for name in (chain.producer, *chain.followers):
+    for name in (chain.producer, *chain.followers, *(gate.maker for gate in chain.gates)):
         layer = model.get_submodule(name)
         held: tuple[dict[str, Any], ...] = (layer._parameters, layer._buffers)
         for tensors in held:
@@ -100,16 +80,17 @@ def select(model: nn.Module, chain: Chain, channels: Sequence[int], shares: Sequ
                 setattr(layer, attribute, len(channels))
         if isinstance(layer, nn.PReLU):
             layer.num_parameters = len(channels)
-        elif isinstance(layer, _Conv) and name != chain.producer:
+        elif isinstance(layer, _Conv) and name in chain.followers:
             layer.in_channels = layer.groups = len(channels)
-    consumer: Any = model.get_submodule(chain.consumer)
-    weight = consumer.weight.detach()
-    parts = weight.reshape(len(weight), -1, chain.spread, *weight.shape[2:]).index_select(1, index)
-    if shares is not None:
-        scale = torch.tensor(list(shares), dtype=weight.dtype, device=device)
-        parts = parts * scale.view(1, -1, *[1] * (parts.ndim - 2))
-    consumer.weight = _like(consumer.weight, parts.reshape(len(weight), -1, *weight.shape[2:]))
-    setattr(consumer, "in_features" if isinstance(consumer, nn.Linear) else "in_channels", len(channels) * chain.spread)
+    for name, spread in ((chain.consumer, chain.spread), *((gate.reader, 1) for gate in chain.gates)):
+        reader: Any = model.get_submodule(name)
+        weight = reader.weight.detach()
+        parts = weight.reshape(len(weight), -1, spread, *weight.shape[2:]).index_select(1, index)
+        if shares is not None:
+            scale = torch.tensor(list(shares), dtype=weight.dtype, device=device)
+            parts = parts * scale.view(1, -1, *[1] * (parts.ndim - 2))
+        reader.weight = _like(reader.weight, parts.reshape(len(weight), -1, *weight.shape[2:]))
+        setattr(reader, "in_features" if isinstance(reader, nn.Linear) else "in_channels", len(channels) * spread)
 
 
 def importance(model: nn.Module, chain: Chain) -> Tensor:
@@ -157,17 +138,32 @@ def _from(model: nn.Module, name: str, flow: Dataflow, private: dict[str, Call])
     channels, spread, call = len(producer.weight), 1, private[name]
     followers: list[str] = []
     axis = 1 if isinstance(producer, _Conv) else -1
+    gates: list[Gate] = []
     while True:
         value = call.outputs[0]
+        if len(call.outputs) != 1 or value in flow.ends:
+            return None
         readers = flow.readers(value)
-        if len(call.outputs) != 1 or len(readers) != 1 or value in flow.ends or len(readers[0].inputs) != 1:
+        if len(readers) == 2 and axis == 1 and spread == 1:
+            found = gate_of(model, flow, value, channels, private)
+            if found is None:
+                return None
+            gates.append(found[0])
+            call = found[1]
+            continue
+        if len(readers) != 1 or len(readers[0].inputs) != 1:
             return None
         call = readers[0]
         layer: Any = model.get_submodule(call.layer) if call.layer is not None else None
         if layer is not None and is_product(layer):
             if _reads(layer, call, channels * spread, axis) and call.layer in private:
                 return Chain(
-                    producer=name, followers=tuple(followers), consumer=str(call.layer), channels=channels, spread=spread
+                    producer=name,
+                    followers=tuple(followers),
+                    consumer=str(call.layer),
+                    channels=channels,
+                    spread=spread,
+                    gates=tuple(gates),
                 )
             if spread > 1 or axis != 1 or not _is_depthwise(layer, channels) or call.layer not in private:
                 return None
@@ -176,8 +172,8 @@ def _from(model: nn.Module, name: str, flow: Dataflow, private: dict[str, Call])
             if spread > 1 or call.layer not in private:
                 return None
             followers.append(str(call.layer))
-        elif not _passes(layer, call, axis):
-            flat = _flattened(layer, call, channels, axis)
+        elif not passes(layer, call, axis):
+            flat = flattened(layer, call, channels, axis)
             if not flat or spread > 1:
                 return None
             spread = flat
@@ -205,47 +201,16 @@ def _is_channelwise(layer: Any, call: Call, channels: int, axis: int) -> bool:
     return axis == 1 or (call.given is not None and call.given.ndim == 2)
 
 
-def _passes(layer: nn.Module | None, call: Call, axis: int) -> bool:
-    """Whether a call takes each channel on its own and leaves them where they are."""
-    if layer is not None:
-        shared = isinstance(layer, nn.PReLU) and layer.num_parameters == 1
-        return shared or isinstance(layer, ELEMENTWISE_LAYERS) or (axis == 1 and isinstance(layer, SPATIAL_LAYERS))
-    if call.function in ELEMENTWISE_FUNCTIONS:
-        return True
-    if axis != 1 or call.given is None or call.given.ndim < 3:
-        return False
-    if call.function == "pad":
-        around = call.kwargs.get("pad", call.args[1] if len(call.args) > 1 else ())
-        return isinstance(around, list | tuple) and len(around) // 2 <= call.given.ndim - 2
-    if call.function == "mean":
-        axes = _axes(call)
-        return bool(axes) and all(isinstance(a, int) and a % call.given.ndim >= 2 for a in axes)
-    return call.function in SPATIAL_FUNCTIONS
-
-
-def _axes(call: Call) -> Sequence[Any]:
-    axes = call.kwargs.get("dim", call.args[1] if len(call.args) > 1 else ())
-    return axes if isinstance(axes, list | tuple) else (axes,)
-
-
-def _flattened(layer: nn.Module | None, call: Call, channels: int, axis: int) -> int:
-    """Elements of each channel where a call flattens all axes but the first into one; 0 where it does not."""
-    given, made = call.given, call.made
-    if given is None or made is None or axis != 1 or made.ndim != 2 or not given.ndim > 2:
-        return 0
-    if not (isinstance(layer, nn.Flatten) or (layer is None and call.function in RESHAPES)):
-        return 0
-    return int(made.shape[1]) // channels if made.shape[0] == given.shape[0] else 0
-
-
 def _sound(model: nn.Module, chains: Sequence[Chain], context: "BuildContext") -> bool:
     """Whether keeping every second channel of these chains equals silencing the others where they are read."""
     stay = {chain: list(range(0, chain.channels, 2)) for chain in chains}
     handles = []
     try:
         for chain, kept in stay.items():
-            consumer = model.get_submodule(chain.consumer)
-            handles.append(consumer.register_forward_pre_hook(_mute(chain, kept, 1 if isinstance(consumer, _Conv) else -1)))
+            for name, spread in ((chain.consumer, chain.spread), *((gate.reader, 1) for gate in chain.gates)):
+                reader = model.get_submodule(name)
+                gone = [c * spread + k for c in sorted({*range(chain.channels)} - {*kept}) for k in range(spread)]
+                handles.append(reader.register_forward_pre_hook(_mute(gone, 1 if isinstance(reader, _Conv) else -1)))
         silenced = run(model, context.forward, context.example)
         for handle in handles:
             handle.remove()
@@ -260,9 +225,8 @@ def _sound(model: nn.Module, chains: Sequence[Chain], context: "BuildContext") -
             handle.remove()
 
 
-def _mute(chain: Chain, kept: Sequence[int], axis: int) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
-    """A forward pre-hook that zeroes all channels but those."""
-    gone = [c * chain.spread + k for c in sorted({*range(chain.channels)} - {*kept}) for k in range(chain.spread)]
+def _mute(gone: Sequence[int], axis: int) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
+    """A forward pre-hook that zeroes those channels of the first input."""
 
     def hook(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         return (inputs[0].index_fill(axis, torch.tensor(gone, device=inputs[0].device), 0), *inputs[1:])

@@ -15,6 +15,7 @@ from orchestrator.plugin.networks import distance, macs
 from orchestrator_morphology.chains import Chain, find, importance, select, strongest
 from orchestrator_morphology.dataflow import private_layers, record
 from orchestrator_morphology.expansion_ratio import ExpansionRatio
+from orchestrator_morphology.gates import Gate
 from orchestrator_morphology.net2deeper import Net2Deeper, identity
 from orchestrator_morphology.net2wider import Net2Wider
 from orchestrator_morphology.widths import narrower, wider
@@ -36,6 +37,23 @@ class InvertedResidual(nn.Module):
         y = functional.relu6(self.norm(self.expand(x)))
         y = self.project(self.prelu(self.depthwise(functional.pad(y, (1, 1, 1, 1)))))
         return self.head((x + y).mean((2, 3)))
+
+
+class Squeezed(InvertedResidual):
+    """With squeeze-and-excitation inside (Hu et al. 2018), of convolutions or of linear layers."""
+
+    def __init__(self, linear: bool) -> None:
+        super().__init__()
+        self.linear = linear
+        self.squeeze, self.excite = (nn.Linear(32, 4), nn.Linear(4, 32)) if linear else (nn.Conv2d(32, 4, 1), nn.Conv2d(4, 32, 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.stem(image)
+        y = self.prelu(self.depthwise(functional.relu6(self.norm(self.expand(x)))))
+        means = y.mean((2, 3), keepdim=not self.linear)
+        factors = torch.sigmoid(self.excite(functional.relu(self.squeeze(means))))
+        y = self.project(y * (factors.view(len(y), -1, 1, 1) if self.linear else factors))
+        return self.head(x.mean((2, 3)) + y.mean((2, 3)))
 
 
 class FeedForward(nn.Module):
@@ -112,6 +130,22 @@ def test_inverted_residual_is_one_chain_with_all_that_follows_its_channels(inver
     assert find(inverted.model, inverted.context(tmp_path)) == [
         Chain(producer="expand", followers=followers, consumer="project", channels=32)
     ]
+
+
+@pytest.mark.parametrize("linear", [False, True])
+def test_squeeze_and_excitation_follows_the_width_of_its_chain(linear: bool, make_case: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    case = case_of(Squeezed(linear), make_case, "plain-cnn")
+    context = case.context(tmp_path)
+    gated = [chain for chain in find(case.model, context) if chain.gates]
+    assert [(c.producer, c.consumer, c.gates) for c in gated] == [
+        ("expand", "project", (Gate(reader="squeeze", maker="excite"),)),
+    ]
+    changed = ExpansionRatio().transform(case.copy(), {"keep": 0.5}, context)
+    assert changed.expand.weight.shape[0] == changed.squeeze.weight.shape[1] == changed.excite.weight.shape[0] == 16
+    changed = Net2Wider().transform(case.copy(), {"factor": 1.5}, context)
+    assert changed.expand.weight.shape[0] == changed.squeeze.weight.shape[1] == changed.excite.weight.shape[0] == 48
+    assert distance([case.outputs(case.model, 8)], [case.outputs(changed, 8)]) < 1e-10
 
 
 def test_chains_of_plain_networks_and_transformers_are_found(make_case: Any, tmp_path: Path) -> None:
