@@ -99,8 +99,7 @@ def fake_quantizers(model: nn.Module, *, largest: int, symmetric: bool) -> Itera
 
 
 def _rounded(layer: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    first, *others = arguments
-    return (layer.get_submodule("fake_input")(first), *others)
+    return tuple(layer.get_submodule("fake_input")(x) if k == 0 else x for k, x in enumerate(arguments))
 
 
 def _uncover(layer: nn.Module) -> None:
