@@ -1,5 +1,6 @@
 """Structured channel pruning over a dependency graph (Fang et al. 2023, "DepGraph: Towards Any Structural Pruning")."""
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
@@ -171,8 +172,8 @@ class ChannelPruning(TorchMethod):
         most = plan.reach(groups, cost, multiple)
         if ratio > most + 1e-6:
             raise MethodError(
-                f"{self.name}: at most {most:.2f} of this network's multiply-accumulates can go, but got ratio={ratio}; "
-                "choose a lower ratio or another scope"
+                f"{self.name}: at most {math.floor(100 * most) / 100} of this network's multiply-accumulates can go, but got "
+                f"ratio={ratio}; choose a lower ratio or another scope"
             )
         return plan.balanced(groups, table(importance, model, groups, context), cost, ratio, multiple)
 

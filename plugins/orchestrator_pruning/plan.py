@@ -129,7 +129,7 @@ def _width(layer: nn.Module, outputs: bool) -> int:
 def balanced(groups: Sequence[Group], curves: Mapping[str, Curve], cost: Cost, ratio: float, multiple: int) -> dict[str, int]:
     """Shares at which one more MAC saved does the same damage everywhere: `{root: channels that stay}`.
 
-    The step of least damage per MAC is taken again and again, along the lower convex hull of each group's curve, until that
+    Again and again the group goes on that does the least damage per MAC along the lower convex hull of its curve, until that
     share of the network's MACs is gone.
 
     Args:
@@ -141,22 +141,22 @@ def balanced(groups: Sequence[Group], curves: Mapping[str, Curve], cost: Cost, r
     stay, target = dict(size), cost.whole * (1 - ratio)
     left = cost.left(stay)
     while True:
-        best: tuple[float, str, int, float] | None = None
+        best: tuple[float, str, int] | None = None
         for root, counts in levels.items():
+            below = [count for count in counts if count < stay[root]]
             now = damage(curves[root], 1 - stay[root] / size[root])
-            for count in counts:
-                if count >= stay[root]:
-                    continue
+            for count in below:
                 saved = cost.saved(root, count, stay)
                 if saved <= 0 or abs(left - saved - target) >= abs(left - target):
-                    continue  # it saves nothing, or goes further past the target than we are before it
+                    break  # it saves nothing, or goes further past the target than we are before it
                 slope = max(damage(curves[root], 1 - count / size[root]) - now, 0.0) / saved
                 if best is None or slope < best[0]:
-                    best = (slope, root, count, saved)
+                    best = (slope, root, below[0])
         if best is None:
             return stay
-        _, root, count, saved = best
-        stay[root], left = count, left - saved
+        _, root, count = best  # the hull may reach further, but the target may lie before its end
+        left -= cost.saved(root, count, stay)
+        stay[root] = count
 
 
 def reach(groups: Sequence[Group], cost: Cost, multiple: int) -> float:

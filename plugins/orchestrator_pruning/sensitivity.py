@@ -19,10 +19,10 @@ from orchestrator_pruning.importance import NORMS, scores
 if TYPE_CHECKING:
     from orchestrator.plugin import BuildContext
 
-SHARES = (0.25, 0.5, 0.75, 0.9)
-"""Shares of its channels that each group loses in turn."""
+SHARES = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 0.9375)
+"""Shares of its channels that each group loses in turn: coarser ones cost ResNet-20 three points of accuracy at half the work."""
 WORK = 1e12
-"""Multiply-accumulates that a table may cost (a minute or so): it decides on how many examples."""
+"""Multiply-accumulates that a table may cost (a minute or two): it decides on how many examples."""
 LEAST_EXAMPLES, MOST_EXAMPLES = 16, 256
 Table = dict[str, list[list[float]]]
 

@@ -1,6 +1,9 @@
 """Channel pruning: what goes, what stays, and by how much."""
 
+import copy
 from collections.abc import Mapping
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from orchestrator.plugin import MethodError, Number, Refused
-from orchestrator.plugin.networks import same
+from orchestrator.plugin.networks import macs, same
 from orchestrator.plugin.parameters import checked
-from orchestrator_pruning.channel import ChannelPruning
+from orchestrator_pruning.channel import IMPORTANCE, ChannelPruning
 from orchestrator_pruning.coupled import Coupling, Group, differentiable
 from orchestrator_pruning.plan import kept
-from orchestrator_pruning.surgery import sound_groups
+from orchestrator_pruning.surgery import cost_of, cut, sound_groups
 
 METHOD = ChannelPruning()
 
@@ -202,3 +205,159 @@ def test_same_is_strict_about_shape_and_value() -> None:
     assert same([torch.ones(2)], [torch.ones(2) + 1e-5])
     assert not same([torch.ones(2)], [torch.ones(3)])
     assert not same([torch.ones(2)], [torch.ones(2) + 0.1])
+
+
+def macs_of(model: nn.Module, case: Any) -> int:
+    return sum(macs(model, forward, case.batch()).values())
+
+
+def forward(model: nn.Module, inputs: Mapping[str, Tensor]) -> Any:
+    return model(*inputs.values())
+
+
+@pytest.mark.parametrize(
+    ("network", "ratio"), [("plain-cnn", 0.5), ("plain-cnn", 0.25), ("residual-cnn", 0.5), ("transformer", 0.3)]
+)
+def test_ratio_is_of_the_work_where_sensitivities_decide(network: str, ratio: float, make_case: Any, tmp_path: Path) -> None:
+    case = make_case(network)
+    pruned = METHOD.transform(case.copy(), values(ratio=ratio, scope="sensitivity"), case.context(tmp_path))
+    assert macs_of(pruned, case) / macs_of(case.model, case) == pytest.approx(1 - ratio, abs=0.02)
+
+
+def test_layer_that_the_output_does_not_depend_on_goes_first(make_case: Any, tmp_path: Path) -> None:
+    case = make_case("transformer")
+    with torch.no_grad():
+        case.model.encoder.layers[1].linear2.weight.zero_()
+    pruned = METHOD.transform(case.copy(), values(ratio=0.15, scope="sensitivity", importance="taylor"), case.context(tmp_path))
+    assert [layer.linear1.out_features for layer in pruned.encoder.layers] == [64, 36, 64]
+    assert same([case.outputs(case.model)], [case.outputs(pruned)])
+
+
+def test_sensitivities_are_measured_once(make_case: Any, tmp_path: Path) -> None:
+    case, kept_tables, asked = make_case("plain-cnn"), {}, []
+
+    def remember(key: str, compute: Any) -> Any:
+        asked.append(key)
+        if key not in kept_tables:
+            kept_tables[key] = compute()
+        return kept_tables[key]
+
+    context = case.context(tmp_path, remember=remember)
+    for ratio in (0.3, 0.5):
+        METHOD.transform(case.copy(), values(ratio=ratio, scope="sensitivity"), context)
+    assert len(asked) == 2 and len(kept_tables) == 1
+    METHOD.transform(case.copy(), values(scope="sensitivity", importance="l1"), context)
+    assert len(kept_tables) == 2, "another order of channels is another table"
+    curve = next(iter(kept_tables.values()))["hidden"]
+    assert [share for share, _ in curve] == [0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 0.9375]
+    assert all(first <= second for (_, first), (_, second) in pairwise(curve)) and curve[0][1] == 0
+
+
+def test_ratio_out_of_reach_is_told(make_case: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, inputs = Heads().eval(), {"x": torch.randn(16, 5, 16)}
+    context = make_case("lstm").context(tmp_path, example=inputs, samples=lambda *_: iter([(inputs, None)]))
+    with pytest.raises(MethodError, match=r"at most 0\.43 of this network's multiply-accumulates can go, but got ratio=0\.5"):
+        METHOD.transform(copy.deepcopy(model), values(ratio=0.5, scope="sensitivity"), context)
+    METHOD.transform(copy.deepcopy(model), values(ratio=0.43, scope="sensitivity"), context)
+
+
+def test_search_asks_for_no_ratio_out_of_reach(make_case: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Stream().eval()
+    model.up[1] = nn.Conv2d(8, 16, 1)
+    model.stem = nn.Conv2d(3, 8, 9, padding=4)
+    found = {p.name: p for p in METHOD.offer(model, METHOD.parameters, make_case("plain-cnn").context(tmp_path))}
+    assert isinstance(found["ratio"], Number) and (found["ratio"].low, found["ratio"].high) == (0.1, 0.55)
+
+
+def test_golden_channels(make_case: Any, tmp_path: Path) -> None:
+    case = make_case("plain-cnn")
+    pruned = METHOD.transform(case.copy(), values(ratio=0.5), case.context(tmp_path))
+    weight = case.model.features[0].weight
+    left = [k for k in range(16) if any(torch.equal(weight[k], row) for row in pruned.features[0].weight)]
+    assert left == [1, 2, 3, 8, 9, 12, 13, 14]
+
+
+class Stream(nn.Module):
+    """A residual stream, and inner channels that lead nowhere else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.up, self.down = (nn.ModuleList(nn.Conv2d(*size, 3, padding=1) for _ in range(2)) for size in ((8, 16), (16, 8)))
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.stem(image).relu()
+        for up, down in zip(self.up, self.down, strict=True):
+            x = x + down(nn.functional.relu6(up(x) + 3))  # adding a number makes no stream of it
+        return self.head(x.mean((2, 3)))
+
+
+def test_streams_stay_whole_where_only_inner_channels_go(make_case: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, context = Stream().eval(), make_case("plain-cnn").context(tmp_path)
+    assert {g.root: g.inner for g in sound_groups(model, context)} == {"stem": False, "up.0": True, "up.1": True}
+    offered = {p.name: p for p in METHOD.offer(model, METHOD.parameters, context)}
+    assert offered["layers"].choices == ("all", "inner")  # type: ignore[attr-defined]
+    pruned = METHOD.transform(copy.deepcopy(model), values(ratio=0.5, layers="inner"), context)
+    assert (pruned.stem.out_channels, pruned.up[0].out_channels, pruned.up[1].out_channels) == (8, 8, 8)
+
+
+def test_neurons_of_linear_layers_are_channels_too(make_case: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 32), nn.ReLU(), nn.Linear(32, 16), nn.GELU(), nn.Linear(16, 5)).eval()
+    pruned = METHOD.transform(model, values(ratio=0.5), make_case("plain-cnn").context(tmp_path))
+    assert [tuple(layer.weight.shape) for layer in pruned if isinstance(layer, nn.Linear)] == [(16, 192), (8, 16), (5, 8)]
+
+
+@pytest.mark.parametrize("scope", ["uniform", "global", "sensitivity"])
+def test_rounds_end_at_the_same_ratio_and_train_in_between(scope: str, make_case: Any, tmp_path: Path) -> None:
+    case, trained = make_case("plain-cnn"), []
+
+    def train(model: nn.Module, *, epochs: float, loss: Any, **other: Any) -> None:
+        trained.append((count(model), epochs))
+        assert all(p.requires_grad for p in model.parameters())
+        case.train(model, epochs=epochs, loss=loss, **other)
+
+    context = case.context(tmp_path, train=train)
+    once = METHOD.transform(case.copy(), values(ratio=0.5, scope=scope), context)
+    assert not trained
+    thrice = METHOD.transform(case.copy(), values(ratio=0.5, scope=scope, rounds=3, round_epochs=0.5), context)
+    assert [tuple(p.shape) for p in thrice.parameters()] == [tuple(p.shape) for p in once.parameters()]
+    sizes = [size for size, _ in trained]
+    assert count(case.model) > sizes[0] > sizes[1] > count(thrice) and {epochs for _, epochs in trained} == {0.5}
+
+
+def test_rounds_are_offered_only_where_something_can_train(make_case: Any, tmp_path: Path) -> None:
+    case = make_case("plain-cnn")
+    context = case.context(tmp_path)
+    found = {p.name: p for p in METHOD.offer(case.model, METHOD.parameters, context)}
+    assert (found["rounds"].count(), found["round_epochs"].start) == (3, 1.25)
+    without = replace(context, task=replace(context.task, examples={"validation": 64}, labelled=("validation",)))
+    assert {p.name: p for p in METHOD.offer(case.model, METHOD.parameters, without)}["rounds"].count() == 1
+    with pytest.raises(MethodError, match="more than one round needs a train split"):
+        METHOD.transform(case.copy(), values(rounds=2), without)
+
+
+def test_search_tries_few_importances_and_recipes_may_name_any(make_case: Any, tmp_path: Path) -> None:
+    case = make_case("plain-cnn")
+    found = {p.name: p for p in METHOD.offer(case.model, METHOD.parameters, case.context(tmp_path))}
+    assert found["importance"].choices == ("taylor", "l2", "geometric-median")  # type: ignore[attr-defined]
+    for importance in IMPORTANCE.choices:
+        pruned = METHOD.transform(case.copy(), values(importance=importance), case.context(tmp_path))
+        assert count(pruned) < count(case.model)
+
+
+def test_work_is_counted_as_the_pruned_network_has_it(make_case: Any, tmp_path: Path) -> None:
+    for network in ("plain-cnn", "residual-cnn", "transformer"):
+        case = make_case(network)
+        context, model = case.context(tmp_path), case.copy()
+        groups = sound_groups(model, context)
+        cost = cost_of(model, groups, context)
+        stay = {g.root: g.channels // 2 for g in groups[1:]}
+        cut(model, groups, "l2", stay, context)
+        assert cost.left(stay) == macs_of(model, case) and cost.left({}) == cost.whole == macs_of(case.model, case)
+        after = {**stay, groups[0].root: groups[0].channels // 2}
+        assert cost.saved(groups[0].root, groups[0].channels // 2, stay) == pytest.approx(cost.left(stay) - cost.left(after))
