@@ -3,7 +3,7 @@
 Imported only where a network is at hand: it loads torch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -244,8 +244,3 @@ def _added(mask: Tensor, like: Tensor) -> Tensor:
     if mask.dtype == torch.bool:
         return torch.zeros(mask.shape, dtype=like.dtype, device=mask.device).masked_fill(mask, float("-inf"))
     return mask.to(like.dtype)
-
-
-def expected(scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Scores of each layer's heads, of length one in each layer (Michel et al. 2019, section 4.1)."""
-    return {name: score / score.norm().clamp(min=1e-12) for name, score in scores.items()}

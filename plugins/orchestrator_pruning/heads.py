@@ -121,11 +121,15 @@ def _sound(model: "nn.Module", context: BuildContext) -> "list[Attention]":
 
 
 def _scores(model: "nn.Module", found: "Sequence[Attention]", kind: str, context: BuildContext) -> "dict[str, Tensor]":
-    """The importance of each head, of length one in each layer: `{name of the attention: float32 of shape (heads,)}`."""
+    """The importance of each head, brought to length one in each layer (Michel et al. 2019, section 4.1).
+
+    Returns:
+        `{name of the attention: float32 of shape (heads,)}`.
+    """
     import torch
     from torch import nn
 
-    from orchestrator_pruning.attention import by_head, expected
+    from orchestrator_pruning.attention import by_head
     from orchestrator_pruning.importance import gradient_times_weight
 
     outputs = {a.name: model.get_submodule(a.output) for a in found}
@@ -135,12 +139,12 @@ def _scores(model: "nn.Module", found: "Sequence[Attention]", kind: str, context
             layer = outputs[a.name]
             if isinstance(layer, nn.Linear):
                 totals[a.name] = by_head(layer.weight.detach().float(), a.heads, 1).norm(dim=(0, 2))
-        return expected(totals)
+        return {name: score / score.norm().clamp(min=1e-12) for name, score in totals.items()}
     for effects in gradient_times_weight(model, set(outputs.values()), context):
         for a in found:  # gradient times weight over the columns that read a head: gradient times the head's result
             if outputs[a.name] in effects:
                 totals[a.name] += by_head(effects[outputs[a.name]].float(), a.heads, 1).sum((0, 2)).abs()
-    return expected(totals)
+    return {name: score / score.norm().clamp(min=1e-12) for name, score in totals.items()}
 
 
 def _least(found: "Sequence[Attention]", scores: "Mapping[str, Tensor]", count: int) -> dict[str, list[int]]:

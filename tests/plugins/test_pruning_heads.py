@@ -1,6 +1,7 @@
 """Head pruning: what is left computes what the whole computes with those heads silenced."""
 
 import copy
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,21 @@ def test_encoder_without_heads_equals_the_one_with_silenced_heads(arguments: Any
     assert without.layers[0].self_attn.in_proj.out_features == 48
     without.train()(**inputs).sum().backward()
     assert all(p.grad is not None for p in without.parameters())
+
+
+def test_encoder_that_nests_padded_inputs_runs_without_heads() -> None:
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch calls its nested tensors a prototype
+        model = nn.TransformerEncoder(nn.TransformerEncoderLayer(32, 4, 64, batch_first=True), 2).eval()
+        inputs = {"src": torch.randn(2, 3, 32), "src_key_padding_mask": torch.tensor([[False] * 3, [False, False, True]])}
+        silenced, without = copy.deepcopy(model), copy.deepcopy(model)
+        for attention in find(model, forward, inputs):
+            silence(silenced, attention, [1])
+            remove(without, attention, [1])
+        with torch.no_grad():
+            first, second = silenced(**inputs), without(**inputs)
+    assert same([first[0], first[1, :2]], [second[0], second[1, :2]])
 
 
 @pytest.mark.parametrize("batch_first", [True, False])
