@@ -12,9 +12,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from orchestrator.api import build, load_run, resume, search
+    from orchestrator.api import build, evaluate, load_run, resume, search
 
-__all__ = ["build", "load_run", "resume", "search"]
+__all__ = ["build", "evaluate", "load_run", "resume", "search"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The public Python face: search, resume, build, load_run."""
+"""The public Python face: search, resume, evaluate, build, load_run."""
 
 import shutil
 import tempfile
@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from orchestrator.building.layout import builds, checkpoints
 from orchestrator.building.workshop import Workshop
 from orchestrator.devices import interrupt
 from orchestrator.errors import FULL, InputError, Interrupted, PluginError, SurroundingsError, unknown
@@ -24,7 +25,8 @@ from orchestrator.searching.recipe_file import read_recipe
 from orchestrator.searching.request import RunState, SearchRequest
 from orchestrator.searching.run_directory import RunDirectory
 from orchestrator.searching.space import Space
-from orchestrator.values.results import RunResult
+from orchestrator.values.recipe import Recipe
+from orchestrator.values.results import CandidateResult, RunResult
 from orchestrator.values.target import Limits
 
 
@@ -191,8 +193,10 @@ def build(recipe: str | Path, output: str | Path, *, observer: Observer = _nobod
         try:
             with interrupt.heard():
                 found = workshop.prepare()
-                if found.task.digest != file.task_digest:
-                    raise InputError("the model or its validation data are not those that the recipe was made for")
+                if found.task.weights_digest != file.weights_digest:
+                    raise InputError(f"the weights of '{file.model}' are not those that the recipe was made for")
+                if found.task.data_digest != file.data_digest:
+                    raise InputError(f"the data of '{file.data}' are not those that the recipe was made for")
                 made = workshop.build(file.recipe, run.folder("built"), timeout_s=request.candidate_timeout_s)
         finally:
             workshop.close()
@@ -202,6 +206,38 @@ def build(recipe: str | Path, output: str | Path, *, observer: Observer = _nobod
         if made.digest != file.model_digest:
             engine.note("the file is not the same to the byte: other versions, or another machine")
     return final
+
+
+def evaluate(
+    options: SearchOptions, recipes: Sequence[Recipe], *, output: str | Path | None = None, observer: Observer = _nobody
+) -> list[CandidateResult]:
+    """Build, score and time given recipes beside the original, as a search would, but search nothing.
+
+    Args:
+        options: The task and the target; budgets, limits and methods do not matter.
+        output: A new folder that keeps the models; None: they are thrown away.
+
+    Returns:
+        The original first, then a result for each recipe, in order. What failed says why in its `failure`.
+
+    Raises:
+        InputError: something that was given cannot be used, or a recipe names a method that is not installed.
+    """
+    methods = tuple(dict.fromkeys(step.method for recipe in recipes for step in recipe.steps))
+    registry = Registry.discover(without=options.without_plugins)
+    request, runtime, device = plan(replace(options, methods=methods, trials=max(1, len(recipes)), timeout_s=None), registry)
+    with tempfile.TemporaryDirectory() as scratch:
+        run = RunDirectory.create(Path(output) if output is not None else Path(scratch) / "run")
+        engine = Engine(run, request, registry, runtime, device, started=time.monotonic(), observer=observer)
+        workshop = engine.workshop(None)
+        try:
+            with interrupt.heard():
+                state = engine.prepare(None, workshop)
+                found = [engine.baseline(state, workshop)]
+                found += [engine.make(recipe, state, workshop) for recipe in recipes]
+        finally:
+            workshop.close()
+    return found
 
 
 def _run(
@@ -232,6 +268,7 @@ def _run(
             result = compose(found, registry, device, run)
             publish(result, found, run)
             run.write_elapsed(engine.elapsed())
+            shutil.rmtree(checkpoints(builds(run.work)), ignore_errors=True)  # of candidates that ran out of time
             run.event(event="done", recommended=result.recommended, ended=found.ended)
             return result
     except Interrupted:

@@ -404,3 +404,8 @@ def installer(cli: Cli) -> Callable[..., None]:
 
 
 needs_cases = pytest.mark.skipif(not (SHARED / "cases").is_dir(), reason="the real cases (../shared/cases) are not here")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--golden` keeps what the methods make now as what they should make."""
+    parser.addoption("--golden", action="store_true", help="write the golden results anew")

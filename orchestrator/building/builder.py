@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from orchestrator.building import network, training
 from orchestrator.building.export import export_onnx
+from orchestrator.building.layout import checkpoints
 from orchestrator.building.protocol import ASKING
 from orchestrator.building.task import LoadedTask
 from orchestrator.errors import FULL, MethodError, OrchestratorError, Refused
@@ -79,7 +80,7 @@ class Builder:
     ) -> None:
         self._task, self._methods, self._report = task, methods, report
         self._exports = workspace / "exports"
-        self._checkpoints, self._remembered = workspace / "checkpoints", workspace / "remembered"
+        self._checkpoints, self._remembered = checkpoints(workspace), workspace / "remembered"
         shutil.rmtree(self._exports, ignore_errors=True)  # a worker that died may have left half of one
         self._exports.mkdir(parents=True, exist_ok=True)
         self._networks: OrderedDict[str, nn.Module] = OrderedDict()

@@ -1,6 +1,16 @@
-"""Where the data that devices score on lie in a run's work folder."""
+"""Where things lie in a run's work folder that both the search and its build worker know."""
 
 from pathlib import Path
+
+
+def builds(work: Path) -> Path:
+    """Where the build worker keeps what serves more than one candidate."""
+    return work / "builds"
+
+
+def checkpoints(builds: Path) -> Path:
+    """Where trainings that are under way keep their state."""
+    return builds / "checkpoints"
 
 
 def laid_out(folder: Path, split: str, index: int) -> Path:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from orchestrator.building import network, training
 from orchestrator.building.builder import Builder, Report
-from orchestrator.building.layout import laid_out
+from orchestrator.building.layout import builds, laid_out
 from orchestrator.building.protocol import PrepareRequest
 from orchestrator.building.references import call_factory, load_function
 from orchestrator.building.task import LoadedTask, load_task
@@ -99,6 +99,8 @@ def prepare(request: PrepareRequest, report: Report) -> Prepared:
         examples={name: split.count for name, split in task.splits.items()},
         labelled=tuple(name for name, split in task.splits.items() if split.take(range(1))[1] is not None),
         digest=task.digest,
+        weights_digest=task.weights_digest,
+        data_digest=task.data_digest,
     )
     builder = Builder(
         task,
@@ -108,7 +110,7 @@ def prepare(request: PrepareRequest, report: Report) -> Prepared:
         loss=loss,
         epochs=epochs,
         seed=request.seed,
-        workspace=workspace / "builds",
+        workspace=builds(workspace),
         report=report,
         student=_student(request.student, registry, task, request.seed),
     )

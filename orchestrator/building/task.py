@@ -17,6 +17,7 @@ from orchestrator.errors import InputError, unknown
 from orchestrator.plugin.registry import Registry
 from orchestrator.values.task import TensorSpec
 
+EXAMPLES_DIGESTED = 1000
 EXAMPLES_TRIED = 2
 
 
@@ -29,7 +30,9 @@ class LoadedTask:
         file: The ONNX file; None for a torch module.
         classes: Number of classes where labels are class indices and the first output holds one logit each.
         label_problem: Why the labels are no class indices where they look like some: an error for metrics and losses of classes.
-        digest: SHA-256 over weights and the inputs and labels of validation and test.
+        weights_digest: SHA-256 of the weights, by name.
+        data_digest: SHA-256 over the inputs and labels of validation and test, and what can be said of the other splits: their
+            length, and their first examples unless a dataset draws them.
     """
 
     model: str
@@ -41,7 +44,13 @@ class LoadedTask:
     outputs: tuple[TensorSpec, ...]
     classes: int | None
     label_problem: str | None
-    digest: str
+    weights_digest: str
+    data_digest: str
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of both: the same task has the same digest."""
+        return hashlib.sha256(f"{self.weights_digest} {self.data_digest}".encode()).hexdigest()
 
 
 def load_task(model: str, data: str, registry: Registry, input_shapes: dict[str, tuple[int, ...]] | None = None) -> LoadedTask:
@@ -84,7 +93,8 @@ def load_task(model: str, data: str, registry: Registry, input_shapes: dict[str,
         outputs=tuple(TensorSpec(name=n, dtype=a.dtype.name, shape=a.shape[1:]) for n, a in outputs.items()),
         classes=classes,
         label_problem=label_problem,
-        digest=_digest(source, splits),
+        weights_digest=_weights_digest(source),
+        data_digest=_data_digest(splits),
     )
 
 
@@ -166,7 +176,7 @@ def _check_input_shapes(shapes: dict[str, tuple[int, ...]], given: tuple[TensorS
             raise InputError(f"--input-shape: {name} is {shape}, but the data have examples of shape {by_name[name].shape}")
 
 
-def _digest(source: "nn.Module | OnnxModel", splits: dict[str, Split]) -> str:
+def _weights_digest(source: "nn.Module | OnnxModel") -> str:
     digest = hashlib.sha256()
     if isinstance(source, OnnxModel):
         digest.update(source.content())
@@ -174,8 +184,17 @@ def _digest(source: "nn.Module | OnnxModel", splits: dict[str, Split]) -> str:
         for name, tensor in sorted(source.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
-    for split in (splits[name] for name in ("validation", "test") if name in splits):
-        inputs, labels = split.take(range(split.count))
+    return digest.hexdigest()
+
+
+def _data_digest(splits: dict[str, Split]) -> str:
+    digest = hashlib.sha256()
+    for key, split in sorted(splits.items()):
+        digest.update(f"{key} {split.count}".encode())
+        scored = key in ("validation", "test")
+        if not scored and split.inputs is None:
+            continue  # a dataset's examples may be augmented: other ones each time
+        inputs, labels = split.take(range(split.count if scored else min(split.count, EXAMPLES_DIGESTED)))
         for name, array in sorted({**inputs, **({} if labels is None else {"": labels})}.items()):
             digest.update(name.encode())
             digest.update(np.ascontiguousarray(array).tobytes())

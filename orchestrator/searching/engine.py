@@ -126,6 +126,13 @@ class Engine:
         self._tell(event="baseline", candidate=found)
         return found
 
+    def make(self, recipe: Recipe, state: RunState, workshop: Workshop) -> CandidateResult:
+        """One recipe that nobody searched for; `baseline` came before."""
+        self._tell(event="phase", what=str(recipe))
+        laboratory = self._laboratory(state, workshop)
+        timeout_s = self._request.candidate_timeout_s
+        return laboratory.make(recipe, baseline=self._known().baseline, trial=None, timeout_s=timeout_s)
+
     def search(self, state: RunState, workshop: Workshop) -> Found:
         """All trials that the budget pays for; `baseline` came before."""
         archive = self._known()

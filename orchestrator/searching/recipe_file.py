@@ -21,7 +21,7 @@ class RecipeFile:
     """A recipe with its model, data and target.
 
     Attributes:
-        task_digest: Of the weights and the validation data that the recipe was made for.
+        weights_digest, data_digest: Of the model and the data that the recipe was made for.
         model_digest: SHA-256 of the exported file that it gave then.
     """
 
@@ -34,7 +34,8 @@ class RecipeFile:
     data: str
     metric: str
     seed: int
-    task_digest: str
+    weights_digest: str
+    data_digest: str
     model_digest: str
     steps: tuple[StepResult, ...] = ()
     loss: str | None = None
@@ -69,7 +70,8 @@ def recipe_text(
         loss=request.loss,
         student=request.student,
         seed=request.seed,
-        task_digest=task.digest,
+        weights_digest=task.weights_digest,
+        data_digest=task.data_digest,
         model_digest=model_digest,
         steps=tuple(steps),
     )

@@ -11,7 +11,7 @@ from optuna import Trial
 
 from orchestrator.building.protocol import OfferReply
 from orchestrator.errors import PluginError
-from orchestrator.plugin.method import Method, TorchMethod
+from orchestrator.plugin.method import Method, OnnxMethod, TorchMethod
 from orchestrator.plugin.parameters import Choice, Number, Parameter
 from orchestrator.values.recipe import ParameterValue, Recipe, Step
 
@@ -65,13 +65,16 @@ class Space:
         return tuple(Slot(family=family, methods=tuple(families[family])) for family in order)
 
     def _choices(self, slot: Slot, before: Sequence[str]) -> tuple[str, ...]:
-        """What may follow those families in a slot; empty where nothing may.
+        """What may follow those methods in a slot; empty where nothing may.
 
         A method that requires an earlier one is its recovery: where one is offered, no recipe goes without, for a structure
         that is cut and not trained again is seldom worth a trial.
         """
-        needs = {name: self._methods[name].requires for name in slot.methods}
-        allowed = tuple(name for name in slot.methods if not needs[name] or needs[name] & set(before))
+        families = {self._methods[name].family for name in before}
+        exported = any(not isinstance(self._methods[name], TorchMethod) for name in before)
+        fitting = [name for name in slot.methods if not exported or isinstance(self._methods[name], OnnxMethod)]
+        needs = {name: self._methods[name].requires for name in fitting}
+        allowed = tuple(name for name in fitting if not needs[name] or needs[name] & families)
         recovery = any(needs[name] for name in allowed)
         return allowed if recovery or not allowed else (NONE, *allowed)
 
@@ -83,16 +86,14 @@ class Space:
     def suggest(self, trial: Trial) -> Recipe:
         """Let Optuna choose a recipe."""
         steps: list[Step] = []
-        families: list[str] = []
         for slot in self.slots:
-            choices = self._choices(slot, families)
+            choices = self._choices(slot, [step.method for step in steps])
             if not choices:
                 continue
             chosen = trial.suggest_categorical(self._label(slot, choices), choices)
             if chosen != NONE:
                 values = {p.name: _suggest(trial, f"{chosen}.{p.name}", p) for p in self._offers[str(chosen)].parameters}
                 steps.append(self._step(str(chosen), values))
-                families.append(slot.family)
         return Recipe(steps=tuple(steps))
 
     def _step(self, method: str, values: Mapping[str, ParameterValue]) -> Step:
@@ -101,10 +102,10 @@ class Space:
     def parameters(self, recipe: Recipe) -> dict[str, ParameterValue]:
         """A recipe as the Optuna parameters that would have made it."""
         found: dict[str, ParameterValue] = {}
-        families: list[str] = []
+        earlier: list[str] = []
         chosen = {self._methods[step.method].family: step for step in recipe.steps}
         for slot in self.slots:
-            choices = self._choices(slot, families)
+            choices = self._choices(slot, earlier)
             if not choices:
                 continue
             name = self._label(slot, choices)
@@ -112,18 +113,18 @@ class Space:
             found[name] = NONE if step is None else step.method
             if step is not None:
                 found |= {f"{step.method}.{key}": value for key, value in step.parameters.items()}
-                families.append(slot.family)
+                earlier.append(step.method)
         return found
 
     def combinations(self) -> Iterator[tuple[str, ...]]:
         """The methods of every legal recipe, one from each slot at most."""
         for chosen in itertools.product(*((NONE, *slot.methods) for slot in self.slots)):
-            families: list[str] = []
+            earlier: list[str] = []
             for slot, name in zip(self.slots, chosen, strict=True):
-                if name not in (self._choices(slot, families) or (NONE,)):
+                if name not in (self._choices(slot, earlier) or (NONE,)):
                     break
                 if name != NONE:
-                    families.append(slot.family)
+                    earlier.append(name)
             else:
                 yield tuple(name for name in chosen if name != NONE)
 

@@ -25,7 +25,8 @@ class TaskDescription:
         classes: Number of classes where labels are class indices and the output holds one logit each; else None.
         labelled: The splits that have labels.
         examples: Number of examples in each split that is there.
-        digest: SHA-256 over the model's weights and the first validation examples.
+        weights_digest, data_digest: SHA-256 of the model's weights, and of the data.
+        digest: SHA-256 of both.
     """
 
     name: str
@@ -40,3 +41,5 @@ class TaskDescription:
     examples: dict[str, int]
     labelled: tuple[str, ...]
     digest: str
+    weights_digest: str
+    data_digest: str

@@ -204,6 +204,8 @@ class Case:
             examples={"train": EXAMPLES, "validation": EXAMPLES},
             labelled=("train", "validation") if self.classes else (),
             digest="0",
+            weights_digest="0",
+            data_digest="0",
         )
         fields: dict[str, Any] = {
             "target": target(),

@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.building.protocol import OfferReply
 from orchestrator.errors import PluginError
-from orchestrator.plugin import Choice, Method, Number, OnnxMethod, Parameter, TorchMethod
+from orchestrator.plugin import Choice, Method, Number, OnnxMethod, Parameter, TorchMethod, TorchToOnnxMethod
 from orchestrator.searching.space import Space
 
 
@@ -104,3 +104,41 @@ def test_digests_are_equal_for_equal_recipes_and_differ_for_others() -> None:
     assert one.digest == space().starters()[0].digest
     assert one.digest != other.digest
     assert type(one).from_json(one.as_json()) == one
+
+
+def test_what_comes_before_declares_the_order_as_well_as_what_comes_after() -> None:
+    methods = {
+        "x": method(TorchMethod, "x", "x"),
+        "y": method(TorchMethod, "y", "y", before=frozenset({"x"})),
+        "a": method(OnnxMethod, "a", "a", after=frozenset({"z"})),
+        "z": method(OnnxMethod, "z", "z"),
+    }
+    offers = [OfferReply(method=n, version=1, family=m.family) for n, m in methods.items()]
+    assert [slot.family for slot in Space(offers, methods).slots] == ["y", "x", "z", "a"]
+
+
+def test_method_that_takes_a_module_does_not_follow_one_that_gives_a_file() -> None:
+    methods = {
+        "prune": method(TorchMethod, "prune", "cut"),
+        "rewrite": method(OnnxMethod, "rewrite", "graph", before=frozenset({"quantization"})),
+        "qat": method(TorchToOnnxMethod, "qat", "quantization", after=frozenset({"graph"})),
+        "static": method(OnnxMethod, "static", "quantization", after=frozenset({"graph"})),
+    }
+    offers = [OfferReply(method=n, version=1, family=m.family) for n, m in methods.items()]
+    made = Space(offers, methods)
+    found = {" ".join(chosen) for chosen in made.combinations()}
+    assert found == {"", "static", "qat", "rewrite", "rewrite static"} | {
+        f"prune{rest}" for rest in ("", " static", " qat", " rewrite", " rewrite static")
+    }
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    asked = {tuple(step.method for step in made.suggest(study.ask()).steps) for _ in range(200)}
+    assert asked == set(made.combinations())
+
+
+def test_usual_methods_start_where_the_budget_does_not_pay_for_all() -> None:
+    methods = {f"m{k}": method(TorchMethod, f"m{k}", f"f{k}", usual=k < 3) for k in range(6)}
+    offers = [OfferReply(method=n, version=1, family=m.family) for n, m in methods.items()]
+    starters = Space(offers, methods).starters(trials=10)
+    assert len(starters) == 12
+    assert sum(all(methods[s.method].usual for s in r.steps) for r in starters) == 7, "all combinations of the usual ones"
+    assert [len(r.steps) for r in starters] == sorted(len(r.steps) for r in starters)

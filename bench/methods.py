@@ -1,0 +1,132 @@
+"""What the methods reach on the real cases, a line each: accuracy lost, size and latency beside the original, side by side.
+
+python bench/methods.py [ROW ...]     rows: int8 prune-1.37 prune-2 structure joint distillation minilm (all by default)
+
+Needs the cases beside the checkout (../shared/cases) and an idle machine: about 50 minutes on two cores.
+"""
+
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from orchestrator.api import evaluate
+from orchestrator.planning import SearchOptions
+from orchestrator.plugin import CandidateResult, ParameterValue, Recipe, Step
+from orchestrator.plugin.parameters import checked
+from orchestrator.plugin.registry import Registry
+
+CASES = Path(__file__).parents[2] / "shared" / "cases"
+METHODS = Registry.discover().methods()
+
+EPOCHS = 6.0
+SHORT_EPOCHS = 2.0
+SEEDS = (0, 1, 2)
+
+
+def step(method: str, **parameters: ParameterValue) -> Step:
+    """A step with the parameters that are given, the others at their defaults."""
+    found = METHODS[method]
+    return Step(method=method, version=found.version, parameters=checked(method, found.parameters, parameters))
+
+
+def recovery(epochs: float = EPOCHS, **parameters: ParameterValue) -> Step:
+    """The training that follows a cut, as the product's search offers it first to networks with batch norm."""
+    return step("distillation", **{"epochs": epochs, "optimizer": "sgd", "label_weight": 0.1, **parameters})
+
+
+INT8 = step("static-int8")
+PRUNE_137 = step("channel-pruning", ratio=0.25)
+PRUNE_2 = step("channel-pruning", ratio=0.5)
+STRUCTURE = step("block-removal", blocks=3)
+
+ROWS: dict[str, Sequence[Step]] = {
+    "int8": (INT8,),
+    "prune-1.37": (PRUNE_137, recovery()),
+    "prune-2": (PRUNE_2, recovery()),
+    "structure": (STRUCTURE, recovery()),
+    "joint": (STRUCTURE, recovery(), step("graph-rewriting"), INT8),
+}
+
+
+def options(case: str, model: str, data: str, seed: int = 0) -> SearchOptions:
+    """A case on this host, one thread."""
+    return SearchOptions(
+        target="host", model=f"{CASES / case}/model.py:{model}", data=f"{CASES / case}/data.py:{data}", threads=1, seed=seed
+    )
+
+
+def show(event: dict[str, Any]) -> None:
+    """Say on stderr what is done now."""
+    if event["event"] == "phase":
+        print(f"  ... {event['what']}", file=sys.stderr, flush=True)
+
+
+def line(name: str, original: CandidateResult, found: CandidateResult) -> str:
+    """One row of the table."""
+    if found.failure is not None or found.quality is None or found.artifact is None or original.artifact is None:
+        return f"{name:14} failed: {found.failure.message if found.failure else 'no result'}"
+    quality, drop = found.quality.validation, found.quality.validation.difference
+    macs = (original.macs or 0) / (found.macs or 1)
+    size = found.artifact.size_bytes / original.artifact.size_bytes
+    words = [f"{name:14} quality {quality.value:.4f}"]
+    if drop is not None:
+        words.append(f"change {drop.value * 100:+.2f} points ({drop.low * 100:+.2f} to {drop.high * 100:+.2f})")
+    words.append(f"MACs 1/{macs:.2f}")
+    words.append(f"size {size:.3f}")
+    for latency in found.latency:
+        if latency.ratio is not None:
+            words.append(f"latency {latency.ratio.value:.3f} ({latency.ratio.low:.3f} to {latency.ratio.high:.3f})")
+        if latency.disturbed:
+            words.append("disturbed")
+    return ", ".join(words)
+
+
+def cifar10(rows: Sequence[str]) -> None:
+    """The rows on ResNet-20; the joint recipe shares the training of the structure."""
+    recipes = [Recipe(steps=tuple(ROWS[row])) for row in rows]
+    original, *found = evaluate(options("cifar10", "resnet20", "cifar10"), recipes, observer=show)
+    print(line("original", original, original))
+    for row, recipe, result in zip(rows, recipes, found, strict=True):
+        print(line(row, original, result), f"\n{'':14} {recipe}", flush=True)
+
+
+def distillation() -> None:
+    """The teacher against hard labels alone: the same pruned network, the same epochs, three seeds."""
+    gains = []
+    for seed in SEEDS:
+        taught, labelled = (Recipe(steps=(PRUNE_2, recovery(SHORT_EPOCHS, label_weight=weight))) for weight in (0.1, 1.0))
+        _, *found = evaluate(options("cifar10", "resnet20", "cifar10", seed), [taught, labelled], observer=show)
+        values = [result.quality.validation.value if result.quality else float("nan") for result in found]
+        gains.append((values[0] - values[1]) * 100)
+        print(f"distillation   seed {seed}: teacher {values[0]:.4f}, labels alone {values[1]:.4f}", flush=True)
+    spread = statistics.stdev(gains)
+    print(f"distillation   mean gain {statistics.mean(gains):+.2f} points, standard deviation {spread:.2f}, {len(gains)} seeds")
+
+
+def minilm() -> None:
+    """A transformer, INT8 weights."""
+    recipes = [Recipe(steps=(step("dynamic-int8"),)), Recipe(steps=(step("weight-only"),))]
+    original, *found = evaluate(options("minilm", "encoder", "docstrings"), recipes, observer=show)
+    for recipe, result in zip(recipes, found, strict=True):
+        print(line("minilm", original, result), f"\n{'':14} {recipe}", flush=True)
+
+
+def main(wanted: Sequence[str]) -> None:
+    """Print the rows that were asked for."""
+    known = [*ROWS, "distillation", "minilm"]
+    for name in wanted:
+        if name not in known:
+            raise SystemExit(f"unknown row '{name}'; there are {', '.join(known)}")
+    rows = [name for name in ROWS if name in wanted or not wanted]
+    if rows:
+        cifar10(rows)
+    if "distillation" in wanted or not wanted:
+        distillation()
+    if "minilm" in wanted or not wanted:
+        minilm()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
