@@ -143,6 +143,17 @@ def test_program_is_left_as_it_was(make_case: Any, exported: Any, tmp_path: Path
     assert capfd.readouterr() == ("", "")
 
 
+def test_exporters_notes_are_left_out_and_nodes_have_names(make_case: Any, exported: Any, tmp_path: Path) -> None:
+    model = onnx.load(str(exported("residual-cnn")))
+    for node in model.graph.node:
+        node.name = ""
+    path = tmp_path / "model.onnx"
+    onnx.save(model, str(path))
+    nodes = onnx.load(str(prepared(path, make_case("residual-cnn").context(tmp_path), "static-int8"))).graph.node
+    assert all(node.name for node in nodes) and len({node.name for node in nodes}) == len(nodes)
+    assert not any(node.metadata_props or node.doc_string for node in nodes)
+
+
 def test_file_that_is_no_onnx_is_one_line(make_case: Any, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(b"nothing of the kind")
