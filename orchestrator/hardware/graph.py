@@ -163,6 +163,8 @@ def _parameters(graph: ShapedGraph, fusion: Fusion) -> int:
             if tensor is None or not tensor.shape:
                 continue
             is_bias = tensor.dtype == onnx.TensorProto.INT32 and node.op_type in WEIGHT_POSITIONS
-            if tensor.dtype in (*_FLOATS, *_SMALL_INTEGERS) or is_bias:
+            if node.op_type == "MatMulNBits" and position == 1:
+                counted[name] = _attribute(node, "N", 0) * _attribute(node, "K", 0)  # several in one byte
+            elif tensor.dtype in (*_FLOATS, *_SMALL_INTEGERS) or is_bias:
                 counted[name] = prod(tensor.shape)
     return sum(counted.values())

@@ -11,7 +11,7 @@ def _words(*lines: str) -> frozenset[str]:
 MAC_OPERATORS = _words(
     "Conv ConvTranspose Gemm MatMul RNN GRU LSTM",
     "ConvInteger MatMulInteger QLinearConv QLinearMatMul",
-    "FusedConv FusedGemm FusedMatMul QGemm DynamicQuantizeMatMul MatMulIntegerToFloat",
+    "FusedConv FusedGemm FusedMatMul QGemm DynamicQuantizeMatMul MatMulIntegerToFloat MatMulNBits",
 )
 """Operators whose time is arithmetic: multiply-accumulates are counted for these."""
 
@@ -49,6 +49,7 @@ WEIGHT_POSITIONS = {
     "MatMulInteger": (0, 1),
     "DynamicQuantizeMatMul": (1, 4),
     "MatMulIntegerToFloat": (1, 6),
+    "MatMulNBits": (1, 5),
     "Clip": (),
     "Pad": (0,),
     "Resize": (0,),

@@ -147,7 +147,7 @@ def _infer(model: Any, path: Path) -> dict[str, TensorType]:
     for output in work.graph.output:
         output.type.tensor_type.ClearField("shape")
     for node in work.graph.node:
-        _to_standard_form(node)
+        _to_standard_form(node, work.graph)
     tensors = _inferred(work, path)
     while _open(work.graph, tensors) and fold_shapes(work.graph, {name: t.shape for name, t in tensors.items()}):
         # What was folded is gone from the graph and would be from the answer, so the rounds add up.
@@ -205,12 +205,18 @@ _STANDARD_FORM = {
 """onnxruntime's own operators as the ONNX operator of the same output shape, with the inputs that decide it."""
 
 
-def _to_standard_form(node: Any) -> None:
+def _to_standard_form(node: Any, graph: Any) -> None:
     """Rewrite one of onnxruntime's own operators so that onnx can infer its output shape (on the copy for inference)."""
     if node.domain != "com.microsoft":
         return
     if node.op_type == "QLinearConcat":
         name, kept = "Concat", list(node.input[2::3])
+    elif node.op_type == "MatMulNBits":  # its weights are packed blocks; the matrix that they stand for is K x N
+        sizes = {a.name: a.i for a in node.attribute}
+        matrix = f"{node.input[1]} of {node.output[0]}"
+        graph.initializer.append(onnx.TensorProto(name=matrix, dims=[sizes["K"], sizes["N"]], data_type=onnx.TensorProto.FLOAT))
+        name, kept = "MatMul", [node.input[0], matrix]
+        del node.attribute[:]
     elif node.op_type in _STANDARD_FORM:
         name, positions = _STANDARD_FORM[node.op_type]
         kept = [node.input[i] for i in positions]

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from onnx import helper
 
@@ -176,3 +177,19 @@ def test_recurrent_network_is_counted_when_it_is_an_lstm(save_graph) -> None:
     nodes = [helper.make_node("LSTM", ["x", "w", "r"], ["y"], hidden_size=6)]
     counted = count(save_graph(nodes, {"x": [10, 1, 4]}, ["y"], {"w": (1, 24, 4), "r": (1, 24, 6)}))
     assert counted.macs == 10 * (24 * 4 + 24 * 6)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_packed_weights_are_counted_as_the_matrix_that_they_stand_for(bits: int, save_graph, tmp_path: Path) -> None:
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["m"], name="product"), helper.make_node("Relu", ["m"], ["y"])]
+    path = save_graph(nodes, {"x": [1, 6, 64]}, ["y"], {"w": (64, 40)})
+    plain = count(path)
+    quantizer = MatMulNBitsQuantizer(onnx.load(path), bits=bits, block_size=32, is_symmetric=True)
+    quantizer.process()
+    onnx.save(quantizer.model.model, tmp_path / "packed.onnx")
+    packed = count(tmp_path / "packed.onnx")
+    assert packed.macs == plain.macs == 6 * 64 * 40
+    assert packed.parameters == plain.parameters == 64 * 40
+    assert packed.unknown == () and of(packed, "MatMulNBits").bytes_read < of(plain, "MatMul").bytes_read

@@ -11,7 +11,14 @@ from orchestrator.plugin.parameters import checked
 from orchestrator.plugin.registry import Registry
 
 BUILT_IN = {
-    "methods": {"block-removal", "channel-pruning", "distillation", "dynamic-int8", "static-int8"},
+    "methods": {
+        *("activation-replacement", "block-removal", "evolution", "expansion-ratio", "kernel-shrink", "low-rank"),
+        *("net2deeper", "net2wider", "resolution", "separable-convolution", "student", "width-multiplier"),
+        *("channel-pruning", "group-pruning", "head-pruning", "network-slimming", "sparsity"),
+        "distillation",
+        "graph-rewriting",
+        *("dynamic-int8", "float16", "qat-int8", "static-int8", "weight-only", "weight-sharing"),
+    },
     "runtimes": {"onnxruntime"},
     "metrics": {"accuracy", "agreement", "fidelity", "mse"},
     "tasks": {"digits"},

@@ -81,7 +81,9 @@ def test_resnet20_loses_channels_then_runs(resnet: Any, target: Any, tmp_path: P
     method = ChannelPruning()
     context = resnet.context(tmp_path, target=target(multiple=4))
     offered = method.offer(resnet.model, method.parameters, context)
-    pruned = method.transform(resnet.copy(), checked(method.name, offered, {"ratio": 0.3}), context)
+    pruned = method.transform(
+        resnet.copy(), checked(method.name, offered, {"ratio": 0.3, "scope": "uniform", "importance": "l2"}), context
+    )
     assert (count(resnet.model), count(pruned)) == (269722, 172534)
     assert resnet.outputs(pruned, 3).shape == (3, 10)
 
@@ -89,10 +91,10 @@ def test_resnet20_loses_channels_then_runs(resnet: Any, target: Any, tmp_path: P
 @needs_cases
 def test_resnet20_loses_blocks_then_channels(resnet: Any, tmp_path: Path) -> None:
     removal, pruning, context = BlockRemoval(), ChannelPruning(), resnet.context(tmp_path)
-    (blocks,) = removal.offer(resnet.model, removal.parameters, context)
+    blocks, _ = removal.offer(resnet.model, removal.parameters, context)
     assert blocks.count() == 4  # of the seven that keep their shape
-    shorter = removal.transform(resnet.copy(), {"blocks": 2}, context)
-    pruned = pruning.transform(shorter, checked("x", pruning.parameters, {"ratio": 0.3}), context)
+    shorter = removal.transform(resnet.copy(), checked("x", removal.parameters, {"blocks": 2}), context)
+    pruned = pruning.transform(shorter, checked("x", pruning.parameters, {"ratio": 0.3, "scope": "uniform"}), context)
     assert count(pruned) < 0.62 * count(resnet.model)
     assert resnet.outputs(pruned, 3).shape == (3, 10)
 
@@ -117,9 +119,9 @@ def test_minilm_loses_feed_forward_channels_and_layers(minilm: Any, tmp_path: Pa
     context = minilm.context(tmp_path)
     assert {g.root.split(".")[-2] for g in sound_groups(minilm.model, context)} == {"intermediate"}
     removal = BlockRemoval()
-    (blocks,) = removal.offer(minilm.model, removal.parameters, context)
+    blocks, _ = removal.offer(minilm.model, removal.parameters, context)
     assert blocks.count() == 4
-    shorter = removal.transform(minilm.copy(), {"blocks": 1}, context)
+    shorter = removal.transform(minilm.copy(), checked("x", removal.parameters, {"blocks": 1}), context)
     cosine = (minilm.outputs(minilm.model, 8) * minilm.outputs(shorter, 8)).sum(1)
     assert float(cosine.mean()) > 0.9
 
