@@ -6,9 +6,10 @@ from orchestrator_pruning.group import GroupPruning
 from orchestrator_pruning.heads import HeadPruning
 from orchestrator_pruning.slimming import NetworkSlimming
 from orchestrator_pruning.sparsity import Sparsity
+from orchestrator_pruning.width import WidthMultiplier
 
 
 @hookimpl
 def orchestrator_methods() -> list[Method]:
     """The methods of this package."""
-    return [ChannelPruning(), GroupPruning(), NetworkSlimming(), HeadPruning(), Sparsity()]
+    return [ChannelPruning(), GroupPruning(), NetworkSlimming(), HeadPruning(), Sparsity(), WidthMultiplier()]

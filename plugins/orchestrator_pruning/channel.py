@@ -1,5 +1,6 @@
 """Structured channel pruning over a dependency graph (Fang et al. 2023, "DepGraph: Towards Any Structural Pruning")."""
 
+import copy
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
@@ -90,6 +91,12 @@ class ChannelPruning(TorchMethod):
             default=0.25,
             bounds=(LEAST_EPOCHS, 1000),
         ),
+        Choice(
+            name="round_teacher",
+            help="who teaches between rounds: the original, or the network as it was before the round, which is closer in size "
+            "(Mirzadeh et al. 2020, teacher assistants)",
+            choices=("original", "previous"),
+        ),
     )
     after = frozenset({"morphology"})
     before = frozenset({"distillation", "graph", "quantization"})
@@ -146,9 +153,10 @@ class ChannelPruning(TorchMethod):
                 stay = {g.root: max(final[g.root], kept(g.channels, wanted[g.root], step(g, multiple))) for g in groups}
             if all(stay[group.root] == group.channels for group in groups):
                 continue
+            assistant = copy.deepcopy(model) if parameters["round_teacher"] == "previous" else None
             groups = cut(model, groups, importance, stay, context)
             if index < rounds:
-                self._train(model, float(parameters["round_epochs"]), context)
+                self._train(model, float(parameters["round_epochs"]), context, assistant)
         return model
 
     def _plan(
@@ -177,12 +185,12 @@ class ChannelPruning(TorchMethod):
             )
         return plan.balanced(groups, table(importance, model, groups, context), cost, ratio, multiple)
 
-    def _train(self, model: "nn.Module", epochs: float, context: BuildContext) -> None:
+    def _train(self, model: "nn.Module", epochs: float, context: BuildContext, teacher: "nn.Module | None") -> None:
         from orchestrator.plugin.losses import TeacherLoss
 
         if "train" not in context.task.examples:
             raise MethodError(f"{self.name}: more than one round needs a train split; choose rounds=1")
-        context.train(model, epochs=epochs, loss=TeacherLoss.of(context), learning_rate=LEARNING_RATE)
+        context.train(model, epochs=epochs, loss=TeacherLoss.of(context, teacher=teacher), learning_rate=LEARNING_RATE)
 
 
 def _choices(parameters: tuple[Parameter, ...], name: str) -> tuple[ParameterValue, ...]:
@@ -193,7 +201,11 @@ def _rounds(context: BuildContext) -> dict[str, dict[str, object]]:
     """The rounds and their epochs that the task and the budget allow."""
     epochs = max(round(ROUND_EPOCHS * context.epochs[1], 4), LEAST_EPOCHS)
     trains = "train" in context.task.examples and context.epochs[1] >= LEAST_EPOCHS and context.original is not None
-    return {"rounds": {"high": 3 if trains else 1}, "round_epochs": {"low": epochs, "high": epochs, "default": epochs}}
+    return {
+        "rounds": {"high": 3 if trains else 1},
+        "round_epochs": {"low": epochs, "high": epochs, "default": epochs},
+        "round_teacher": {"choices": ("original", "previous") if trains else ("original",)},
+    }
 
 
 def _least_ratio(groups: "list[Group]", ratio: Number, multiple: int) -> float | None:

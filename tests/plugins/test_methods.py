@@ -91,6 +91,7 @@ REFUSED = {
     ("weight-only", "plain-cnn"): HALF,
     ("weight-only", "residual-cnn"): HALF,
     ("weight-only", "lstm"): HALF,
+    ("width-multiplier", "lstm"): "can be narrowed",
 }
 """Why a method takes no part on a network; those that refuse all four are held to their own networks in their own tests."""
 

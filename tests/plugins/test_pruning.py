@@ -18,6 +18,7 @@ from orchestrator_pruning.channel import IMPORTANCE, ChannelPruning
 from orchestrator_pruning.coupled import Coupling, Group, differentiable
 from orchestrator_pruning.plan import kept
 from orchestrator_pruning.surgery import cost_of, cut, sound_groups
+from orchestrator_pruning.width import WidthMultiplier
 
 METHOD = ChannelPruning()
 
@@ -328,6 +329,40 @@ def test_rounds_end_at_the_same_ratio_and_train_in_between(scope: str, make_case
     assert [tuple(p.shape) for p in thrice.parameters()] == [tuple(p.shape) for p in once.parameters()]
     sizes = [size for size, _ in trained]
     assert count(case.model) > sizes[0] > sizes[1] > count(thrice) and {epochs for _, epochs in trained} == {0.5}
+
+
+def test_assistant_of_a_round_is_the_network_before_it(make_case: Any, tmp_path: Path) -> None:
+    case = make_case("plain-cnn")
+    teachers: dict[str, list[int]] = {"original": [], "previous": []}
+    for who, sizes in teachers.items():
+
+        def train(model: nn.Module, *, loss: Any, sizes: list[int] = sizes, **other: Any) -> None:
+            sizes.append(count(loss._teacher))
+            case.train(model, loss=loss, **other)
+
+        METHOD.transform(case.copy(), values(ratio=0.5, rounds=3, round_teacher=who), case.context(tmp_path, train=train))
+    assert teachers["original"] == [count(case.model)] * 2
+    assert teachers["previous"][0] == count(case.model) > teachers["previous"][1], "then one that is closer in size"
+
+
+@pytest.mark.parametrize(("network", "share"), [("plain-cnn", 0.5), ("residual-cnn", 0.5), ("transformer", 0.5)])
+def test_width_multiplier_narrows_every_layer_alike(network: str, share: float, make_case: Any, tmp_path: Path) -> None:
+    case, method = make_case(network), WidthMultiplier()
+    context = case.context(tmp_path)
+    assert method.offer(case.model, method.parameters, context) == method.parameters
+    narrow = method.transform(case.copy(), checked(method.name, method.parameters, {"multiplier": share}), context)
+    for group in sound_groups(case.model, context):
+        assert narrow.get_submodule(group.root).weight.shape[0] == share * case.model.get_submodule(group.root).weight.shape[0]
+    assert case.outputs(narrow).shape == case.outputs(case.model).shape
+
+
+def test_width_multiplier_refuses_what_has_no_width(make_case: Any, target: Any, tmp_path: Path) -> None:
+    case, method = make_case("plain-cnn"), WidthMultiplier()
+    with pytest.raises(Refused, match="no layer of this network can be narrowed to 0.5"):
+        method.offer(case.model, method.parameters, case.context(tmp_path, target=target(multiple=32)))
+    with pytest.raises(MethodError, match="choose a lower multiplier"):
+        values_ = checked(method.name, method.parameters, {"multiplier": 0.99})
+        method.transform(case.copy(), values_, case.context(tmp_path, target=target(multiple=8)))
 
 
 def test_rounds_are_offered_only_where_something_can_train(make_case: Any, tmp_path: Path) -> None:
