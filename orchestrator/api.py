@@ -283,11 +283,16 @@ def _surroundings(run: RunDirectory) -> Iterator[None]:
     """A full or read-only disk ends the run with one line, and it can go on when that is mended."""
     try:
         yield
+    except SurroundingsError as error:
+        raise SurroundingsError(f"{error}; mend it, then {_way_on(run)}") from error
     except OSError as error:
         if error.errno in FULL:
-            way_on = f"go on with: orchestrate resume {run.path}" if run.begun else "begin again"
-            raise SurroundingsError(f"{error.strerror} ({error.filename or run.path}); mend it, then {way_on}") from error
+            raise SurroundingsError(f"{error.strerror} ({error.filename or run.path}); mend it, then {_way_on(run)}") from error
         raise
+
+
+def _way_on(run: RunDirectory) -> str:
+    return f"go on with: orchestrate resume {run.path}" if run.begun else "begin again"
 
 
 def _new_run(request: SearchRequest) -> Path:

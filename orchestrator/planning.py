@@ -77,6 +77,9 @@ def plan(options: SearchOptions, registry: Registry) -> tuple[SearchRequest, Run
     for name in (*named, *options.without_methods):
         if name not in methods:
             raise PluginError(unknown("method", name, methods) + _broken(registry))
+    chosen = named or tuple(name for name, method in methods.items() if method.usual or settings.methods == "all")
+    if options.student is not None and "student" not in set(chosen) - set(options.without_methods):
+        raise InputError("--student needs the method 'student', but the search leaves it out; give --method student too")
     task_name, model, data = _task(options, registry)
     share = CANDIDATE_S if timeout_s is None else max(LEAST_CANDIDATE_S, CANDIDATE_SHARE * timeout_s)
     return (
@@ -98,7 +101,7 @@ def plan(options: SearchOptions, registry: Registry) -> tuple[SearchRequest, Run
             trials=trials,
             timeout_s=timeout_s,
             training=settings.training,
-            methods=named or tuple(name for name, method in methods.items() if method.usual or settings.methods == "all"),
+            methods=chosen,
             without_methods=options.without_methods,
             without_plugins=options.without_plugins,
             candidate_timeout_s=settings.candidate_timeout_s or share,

@@ -83,11 +83,11 @@ def test_run_directory_holds_what_the_interface_promises(torch_run: tuple[Path, 
     assert events[-1] == "done"
 
 
-def test_all_four_families_took_part(torch_run: tuple[Path, dict[str, Any]]) -> None:
+def test_all_families_took_part(torch_run: tuple[Path, dict[str, Any]]) -> None:
     found = torch_run[1]
     complete = [c for c in found["candidates"] if c["state"] == "complete"]
     used = {step["method"] for c in complete for step in c["recipe"]}
-    assert used == {"block-removal", "channel-pruning", "distillation", "static-int8"}
+    assert used == {"block-removal", "channel-pruning", "distillation", "graph-rewriting", "static-int8"}, "usual methods only"
     assert any("dynamic-int8 is not offered" in note for note in found["notes"])
 
 
@@ -192,6 +192,63 @@ def test_regression_with_a_metric_that_is_to_be_small_is_searched(cli: Cli, proj
     done = cli("search", *project.onnx, *arguments)
     assert done.returncode == 0, done.stderr
     assert results(cli.folder / "run")["task"]["direction"] == "minimize"
+
+
+def test_student_is_distilled_into_and_built_again_from_its_recipe(cli: Cli, project: Project) -> None:
+    arguments = [
+        "--model",
+        project.ref("model:net"),
+        "--data",
+        project.ref("data:splits"),
+        "--student",
+        project.ref("model:small"),
+    ]
+    methods = ["--method", "student", "--method", "distillation"]
+    done = cli("search", *arguments, *methods, "--trials", "1", "--max-drop", "100%", "--output", "run")
+    assert done.returncode == 0, done.stderr
+    found = results(cli.folder / "run")
+    (candidate,) = found["candidates"]
+    assert [step["method"] for step in candidate["recipe"]] == ["student", "distillation"]
+    assert candidate["parameters"] == 4 * 9 + 4 + 4 * 3 + 3
+    recipe = cli.folder / "run" / "front" / candidate["id"] / "recipe.toml"
+    assert cli("build", str(recipe), "--output", "built").returncode == 0
+    made = (cli.folder / "built" / "model.onnx").read_bytes()
+    assert made == (cli.folder / "run" / "front" / candidate["id"] / "model.onnx").read_bytes(), "the same to the byte"
+
+
+def test_recipe_says_which_of_model_and_data_has_changed(cli: Cli, project: Project) -> None:
+    done = cli("search", *project.onnx, "--method", "static-int8", "--trials", "1", "--output", "run")
+    assert done.returncode == 0, done.stderr
+    recipe = str(next((cli.folder / "run" / "front").iterdir()) / "recipe.toml")
+    with np.load(project.folder / "arrays.npz") as arrays:
+        np.savez(project.folder / "arrays.npz", **{k: (a[::-1] if k == "validation_x" else a) for k, a in arrays.items()})
+    done = cli("build", recipe, "--output", "built")
+    assert done.returncode == 2 and "the data of" in done.stderr and "are not those that the recipe was made for" in done.stderr
+
+
+def test_given_recipes_are_evaluated_beside_the_original(project: Project) -> None:
+    from orchestrator.planning import SearchOptions
+    from orchestrator.plugin import Recipe, Step
+    from orchestrator.plugin.parameters import checked
+    from orchestrator.plugin.registry import Registry
+
+    method = Registry.discover().methods()["static-int8"]
+    step = Step(method=method.name, version=method.version, parameters=checked(method.name, method.parameters, {}))
+    wrong = Step(method=method.name, version=method.version + 1)
+    options = SearchOptions(model=project.onnx[1], data=project.onnx[3], threads=1)
+    recipes = [Recipe(steps=(step,)), Recipe(steps=(wrong,))]
+    original, made, failed = orchestrator.evaluate(options, recipes)
+    assert (original.id, made.state, failed.state) == ("baseline", "complete", "failed")
+    assert made.quality.validation.difference is not None and made.latency[0].ratio is not None
+    assert "wants version" in failed.failure.message
+
+
+def test_rare_methods_take_part_where_a_search_wants_all(cli: Cli, project: Project) -> None:
+    (project.folder / "all.toml").write_text('schema = 1\nname = "all"\ntitle = "All"\ntrials = 2\nmethods = "all"\n')
+    for search, there in (("quick", False), (str(project.folder / "all.toml"), True)):
+        shown = cli("search", *project.onnx, "--search", search, "--dry-run")
+        assert shown.returncode == 0, shown.stderr
+        assert ("weight-sharing" in shown.stdout) == there
 
 
 @pytest.mark.slow

@@ -126,9 +126,7 @@ class Workshop:
             try:
                 reply = self._start()
             except (JobFailed, InputError) as failure:
-                raise SurroundingsError(
-                    f"the build worker cannot be started again: {failure}; mend it, then go on with resume"
-                ) from failure
+                raise SurroundingsError(f"the build worker cannot be started again: {failure}") from failure
             if reply.task.digest != self._digest:
                 self.close()
                 raise SurroundingsError(
@@ -158,5 +156,5 @@ class Workshop:
             if failure.kind == "input":
                 raise InputError(str(failure)) from failure
             if failure.kind == "surroundings":
-                raise SurroundingsError(f"{failure}; mend it, then go on with resume") from failure
+                raise SurroundingsError(str(failure)) from failure
             raise

@@ -139,7 +139,7 @@ class Laboratory:
 
 def _failure(error: JobFailed | InputError, stage: str) -> Failure:
     if isinstance(error, JobFailed) and error.kind == "surroundings":
-        raise SurroundingsError(f"{error}; mend it, then go on with resume") from error
+        raise SurroundingsError(str(error)) from error
     if isinstance(error, InputError):
         return Failure(kind="error", step=stage, message=str(error))
     kind = error.kind

@@ -110,9 +110,18 @@ def test_model_and_data_are_refused_when_they_do_not_fit(
         ("--metric", "extras:fails", "raised ZeroDivisionError: nothing to divide"),
         ("--loss", "crossentropy", "unknown loss 'crossentropy'; did you mean cross-entropy?"),
         ("--loss", "extras:one_argument", "must take (outputs, labels)"),
+        ("--student", "model.onnx", "must be a factory of a torch network, which can be trained"),
+        ("--student", "model:smal", "unknown function 'smal'; did you mean small?"),
+        ("--student", "model:no_module", "must return a torch.nn.Module, but got a int"),
+        ("--student", "model:wrong_channels", "fails on the data"),
+        (
+            "--student",
+            "model:four_classes",
+            "outputs of the model's shapes {'output': (3,)}, but gave {'output': (4,)}",
+        ),
     ],
 )
-def test_metric_and_loss_are_refused_when_they_cannot_be_used(
+def test_functions_are_refused_when_they_cannot_be_used(
     refused: Callable[..., str], project: Project, option: str, value: str, line: str
 ) -> None:
     reference = project.ref(value) if ":" in value else value
@@ -200,3 +209,11 @@ def test_method_of_a_plugin_that_cannot_be_imported_is_refused_with_its_reason(
     assert done.returncode == 2
     assert "plugin 'broken-methods' could not be used: ModuleNotFoundError" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_student_is_refused_where_nothing_would_use_it(refused: Callable[..., str], project: Project) -> None:
+    student = ["--student", project.ref("model:small")]
+    model = ["--model", project.ref("model:net"), "--data", project.ref("data:splits")]
+    assert "--student needs the method 'student'" in refused("search", *model, *student, "--method", "static-int8")
+    assert "--student needs the method 'student'" in refused("search", *model, *student, "--without", "student")
+    assert "--student needs a torch network as --model" in refused("search", *project.onnx, *student)
