@@ -52,7 +52,7 @@ ROWS: dict[str, tuple[str, Sequence[Step]]] = {
     "prune-1.37": (PI, (pruned(0.27), recovery(rate=0.5))),
     "prune-2": (PI, (pruned(0.5), recovery())),
     "structure": (HOST, (STRUCTURE, recovery())),
-    "joint": (HOST, (STRUCTURE, recovery(), step("graph-rewriting"), INT8)),
+    "joint": (HOST, (STRUCTURE, recovery(), step("graph-rewriting"), step("static-int8", form="qoperator"))),
 }
 
 

@@ -1,6 +1,6 @@
 """Data splits: what a user's factory or .npz gives, checked, as arrays with one shape for all that follows."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,9 @@ class _Named:
         inputs, label = self.dataset[index]
         return {self.name: inputs}, label
 
+    def __getitems__(self, indices: list[int]) -> list[Any]:
+        return [({self.name: inputs}, label) for inputs, label in _items(self.dataset, indices)]
+
 
 def _read_npz(path: Path) -> dict[str, Any]:
     if not path.is_file():
@@ -193,12 +196,17 @@ def _forms(split: Split) -> list[tuple[str, str, tuple[int, ...]]]:
     return sorted((spec.name, spec.dtype, spec.shape) for spec in specs(split))
 
 
+def _items(dataset: Any, indices: list[int]) -> Iterable[Any]:
+    """A batch of items at once where the dataset gives one (`__getitems__`, as torch's own loaders ask for it)."""
+    together = getattr(dataset, "__getitems__", None)
+    return (dataset[i] for i in indices) if together is None else together(indices)
+
+
 def _materialise(split: Split, indices: "np.ndarray | range") -> Split:
     """Those items of a dataset as arrays."""
     rows: dict[str, list[np.ndarray]] = {}
     labels: list[Any] = []
-    for index in indices:
-        item = split.dataset[int(index)]
+    for index, item in zip(indices, _items(split.dataset, [int(i) for i in indices]), strict=True):
         if not isinstance(item, tuple | list) or len(item) != 2:
             raise InputError(f"split '{split.name}': item {index} of the dataset must be a pair (inputs, label)")
         inputs, label = item

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator.building.data import Split, load_data, specs
+from orchestrator.building.data import Split, load_data, renamed, specs
 from orchestrator.errors import InputError
 
 
@@ -86,3 +86,19 @@ def test_batches_go_through_all_examples_once_up_to_the_limit() -> None:
     assert [len(inputs["a"]) for inputs, _ in split.batches(4)] == [4, 4, 2]
     assert [len(inputs["a"]) for inputs, _ in split.batches(4, limit=5)] == [4, 1]
     assert np.concatenate([inputs["a"] for inputs, _ in split.batches(3)]).tolist() == list(range(10))
+
+
+def test_dataset_that_gives_batches_is_asked_for_batches(tmp_path: Path) -> None:
+    body = """
+class Batched(Dataset):
+    def __len__(self): return 5
+    def __getitem__(self, i): return self.__getitems__([i])[0]
+    def __getitems__(self, indices): return [(np.full(2, i, np.float32), len(indices)) for i in indices]
+
+def make():
+    return {"train": Batched(), "validation": Batched()}
+"""
+    train = renamed(load(tmp_path, body)["train"], "x")
+    inputs, labels = train.take(np.array([4, 0, 2]))
+    assert inputs["x"][:, 0].tolist() == [4, 0, 2]
+    assert labels is not None and labels.tolist() == [3, 3, 3], "all three at once"
