@@ -112,7 +112,12 @@ def golden(request: pytest.FixtureRequest) -> Any:
 
 
 def names(methods: list[str]) -> list[Any]:
-    return [pytest.param(m, n, id=f"{m}-{n}") for m in methods for n in NETWORKS]
+    """Every method on every network; what takes seconds each and few people use runs with the slow tests."""
+    return [
+        pytest.param(m, n, id=f"{m}-{n}", marks=[pytest.mark.slow] if n == "transformer" and not METHODS[m].usual else [])
+        for m in methods
+        for n in NETWORKS
+    ]
 
 
 @pytest.mark.parametrize("method", METHODS)
