@@ -88,7 +88,7 @@ class Checkpoint:
             "schedule": schedule.state_dict(),
             "batches": batches.state(),
             "torch": torch.get_rng_state(),
-            "numpy": np.random.get_state(legacy=False),
+            "numpy": _numpy_state(),
             "python": stdlib_random.getstate(),
         }
         partial = self.path.with_suffix(".partial")
@@ -100,13 +100,14 @@ class Checkpoint:
         if not self.path.exists():
             return 0
         try:
-            state = torch.load(self.path, map_location="cpu", weights_only=False)
+            state = torch.load(self.path, map_location="cpu", weights_only=True)  # a run directory may come from anybody
             model.load_state_dict(state["model"])
             optimizer.load_state_dict(state["optimizer"])
             schedule.load_state_dict(state["schedule"])
             batches.restore(state["batches"])
             torch.set_rng_state(state["torch"])
-            np.random.set_state(state["numpy"])
+            key, *others = state["numpy"]
+            np.random.set_state(("MT19937", key.numpy().astype(np.uint32), *others))
             stdlib_random.setstate(state["python"])
             return int(state["step"])
         except Exception as error:  # a damaged file, or one of another version: pickle and torch raise anything
@@ -115,6 +116,12 @@ class Checkpoint:
     def drop(self) -> None:
         """The training is done: nobody needs the state any more."""
         self.path.unlink(missing_ok=True)
+
+
+def _numpy_state() -> tuple[Any, ...]:
+    """The state of NumPy's global generator (MT19937) as a tensor and numbers."""
+    _, key, *others = np.random.get_state(legacy=True)
+    return (torch.from_numpy(np.asarray(key).astype(np.int64)), *others)
 
 
 class UnusableCheckpointError(Exception):
