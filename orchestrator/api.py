@@ -55,14 +55,14 @@ def search(
     started = time.monotonic()
     options = _said(options or SearchOptions(), said)
     registry = Registry.discover(without=options.without_plugins)
-    request, runtime, device = plan(options, registry)
+    request, runtime, devices = plan(options, registry)
     path = Path(output) if output is not None else _new_run(request)
     existed = path.exists()
     run = RunDirectory.create(path)
     with run.locked(), _surroundings(run):
         run.clear()
         try:
-            return _run(run, request, None, registry, runtime, device, started, observer)
+            return _run(run, request, None, registry, runtime, devices, started, observer)
         except BaseException:
             if not run.begun:  # leave nothing behind
                 shutil.rmtree(run.work if existed else run.path, ignore_errors=True)
@@ -112,10 +112,10 @@ def resume(
         registry = Registry.discover(without=request.without_plugins)
         _same_plugins(request.plugins, plugin_versions(registry))
         runtime = registry.runtimes()[request.target.runtime]
-        _, _, device = resolve_target(
+        _, _, devices = resolve_target(
             request.target.profile, registry, runtimes=[request.target.runtime], device=request.target.device
         )
-        return _run(run, request, state, registry, runtime, device, started, observer)
+        return _run(run, request, state, registry, runtime, devices, started, observer)
 
 
 def load_run(path: str | Path) -> RunResult:
@@ -141,10 +141,10 @@ def preview(options: SearchOptions) -> tuple[SearchRequest, RunState, Space]:
     """Check everything and compute the search space, without a trial: `orchestrate search --dry-run`."""
     started = time.monotonic()
     registry = Registry.discover(without=options.without_plugins)
-    request, runtime, device = plan(options, registry)
+    request, runtime, devices = plan(options, registry)
     with tempfile.TemporaryDirectory() as folder:
         run = RunDirectory.create(Path(folder) / "run")
-        engine = Engine(run, request, registry, runtime, device, started=started, observer=_nobody)
+        engine = Engine(run, request, registry, runtime, devices, started=started, observer=_nobody)
         workshop = engine.workshop(None)
         try:
             with interrupt.heard():
@@ -185,10 +185,10 @@ def build(recipe: str | Path, output: str | Path, *, observer: Observer = _nobod
         methods=tuple(dict.fromkeys(step.method for step in file.steps)),
     )
     registry = Registry.discover()
-    request, runtime, device = plan(options, registry)
+    request, runtime, devices = plan(options, registry)
     with tempfile.TemporaryDirectory() as scratch:
         run = RunDirectory.create(Path(scratch) / "run")
-        engine = Engine(run, request, registry, runtime, device, started=time.monotonic(), observer=observer)
+        engine = Engine(run, request, registry, runtime, devices, started=time.monotonic(), observer=observer)
         workshop = engine.workshop(None)
         try:
             with interrupt.heard():
@@ -225,10 +225,10 @@ def evaluate(
     """
     methods = tuple(dict.fromkeys(step.method for recipe in recipes for step in recipe.steps))
     registry = Registry.discover(without=options.without_plugins)
-    request, runtime, device = plan(replace(options, methods=methods, trials=max(1, len(recipes)), timeout_s=None), registry)
+    request, runtime, devices = plan(replace(options, methods=methods, trials=max(1, len(recipes)), timeout_s=None), registry)
     with tempfile.TemporaryDirectory() as scratch:
         run = RunDirectory.create(Path(output) if output is not None else Path(scratch) / "run")
-        engine = Engine(run, request, registry, runtime, device, started=time.monotonic(), observer=observer)
+        engine = Engine(run, request, registry, runtime, devices, started=time.monotonic(), observer=observer)
         workshop = engine.workshop(None)
         try:
             with interrupt.heard():
@@ -246,11 +246,11 @@ def _run(
     state: RunState | None,
     registry: Registry,
     runtime: Runtime,
-    device: Device,
+    devices: tuple[Device, ...],
     started: float,
     observer: Observer,
 ) -> RunResult:
-    engine = Engine(run, request, registry, runtime, device, started=started, observer=observer)
+    engine = Engine(run, request, registry, runtime, devices, started=started, observer=observer)
     workshop: Workshop = engine.workshop(state)
     try:
         with interrupt.heard():
@@ -263,9 +263,9 @@ def _run(
                 run.write_elapsed(engine.elapsed())
                 partial = engine.so_far(prepared)
                 if partial is not None:
-                    publish(compose(partial, registry, device, run), partial, run)
+                    publish(compose(partial, registry, devices, run), partial, run)
                 raise
-            result = compose(found, registry, device, run)
+            result = compose(found, registry, devices, run)
             publish(result, found, run)
             run.write_elapsed(engine.elapsed())
             shutil.rmtree(checkpoints(builds(run.work)), ignore_errors=True)  # of candidates that ran out of time

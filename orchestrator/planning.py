@@ -50,14 +50,14 @@ class SearchOptions:
     input_shapes: dict[str, tuple[int, ...]] | None = None
 
 
-def plan(options: SearchOptions, registry: Registry) -> tuple[SearchRequest, Runtime, Device]:
+def plan(options: SearchOptions, registry: Registry) -> tuple[SearchRequest, Runtime, tuple[Device, ...]]:
     """A complete request, with what it runs on.
 
     Raises:
         InputError: an unknown name or an impossible combination, in one line; nothing has been done yet.
     """
     profile = profile_named(options.target, registry)
-    target, runtime, device = resolve_target(
+    target, runtime, devices = resolve_target(
         profile, registry, runtimes=options.runtimes, device=options.device, threads=options.threads
     )
     settings = load_settings(options.search, registry.search_files())
@@ -112,7 +112,7 @@ def plan(options: SearchOptions, registry: Registry) -> tuple[SearchRequest, Run
             plugins=plugin_versions(registry),
         ),
         runtime,
-        device,
+        devices,
     )
 
 
@@ -128,14 +128,16 @@ def resolve_target(
     runtimes: Iterable[str] = (),
     device: str | None = None,
     threads: int | None = None,
-) -> tuple[Target, Runtime, Device]:
-    """The profile with a runtime that it lists and that works here, and a device to time on."""
+) -> tuple[Target, Runtime, tuple[Device, ...]]:
+    """The profile with a runtime that it lists and that works here, and the devices to time on.
+
+    Args:
+        device: One reference, or several devices of one kind with commas between them; None: the profile's own, else this host.
+    """
     runtime = _runtime(profile, registry, tuple(runtimes))
-    devices = all_devices(registry)
     reference = device or profile.device or HostDevice.scheme
-    scheme = reference.partition(":")[0]
-    if scheme not in devices:
-        raise InputError(unknown("device", reference, devices))
+    devices = attach(reference, registry)
+    scheme = devices[0].scheme
     support = profile.runtime(runtime.name)
     if threads is not None and threads < 1:
         raise InputError(f"--threads must be 1 or more, but got {threads}")
@@ -152,7 +154,28 @@ def resolve_target(
         runtime=runtime.name,
         threads=threads or (support.threads if support else usable_cores()),
     )
-    return target, runtime, devices[scheme]
+    return target, runtime, devices
+
+
+def attach(reference: str, registry: Registry) -> tuple[Device, ...]:
+    """The devices that a reference names; nothing is connected yet.
+
+    Raises:
+        InputError: one cannot be read, one stands there twice, or they are not of one kind.
+    """
+    known = all_devices(registry)
+    names = [name.strip() for name in reference.split(",")]
+    schemes = [name.partition(":")[0] for name in names]
+    for name, scheme in zip(names, schemes, strict=True):
+        if scheme not in known:
+            raise InputError(unknown("device", name, known))
+    if len(set(schemes)) > 1:
+        raise InputError(
+            f"--device '{reference}' mixes {' and '.join(sorted(set(schemes)))}: several devices must be of one kind"
+        )
+    if len(set(names)) < len(names):
+        raise InputError(f"--device '{reference}' names one device twice")
+    return tuple(known[scheme].attach(name) for name, scheme in zip(names, schemes, strict=True))
 
 
 def all_devices(registry: Registry) -> dict[str, Device]:

@@ -19,7 +19,7 @@ from orchestrator.errors import (
     Refused,
     SurroundingsError,
 )
-from orchestrator.plugin.device import Device, Job, JobFailed, Session
+from orchestrator.plugin.device import Device, DeviceState, DeviceUnavailable, Job, JobFailed, Session
 from orchestrator.plugin.hookspecs import hookimpl
 from orchestrator.plugin.method import BuildContext, Method, Need, OnnxMethod, TorchMethod, TorchToOnnxMethod, Train
 from orchestrator.plugin.metric import Metric
@@ -37,6 +37,8 @@ __all__ = [
     "CandidateResult",
     "Choice",
     "Device",
+    "DeviceState",
+    "DeviceUnavailable",
     "FailureKind",
     "HardwareProfile",
     "InputError",

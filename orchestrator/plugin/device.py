@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from orchestrator.errors import OrchestratorError
+from orchestrator.errors import InputError, OrchestratorError, SurroundingsError
+from orchestrator.plugin.runtime import Runtime
 from orchestrator.values.results import FailureKind
 
 
@@ -24,6 +25,35 @@ class JobFailed(OrchestratorError):
         self.step = step
 
 
+class DeviceUnavailable(SurroundingsError):
+    """The device cannot be reached, or another search holds it. Trying again later may help, and nothing else is wrong."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeviceState:
+    """What a device's own counters say at one moment; None: it has no such counter, or it may not be read.
+
+    Attributes:
+        at_s: Of a clock that only goes forward.
+        busy_s: Core seconds that all processes together have been running since the machine started.
+        stolen_s: Core seconds that a hypervisor gave to others.
+        cores: Cores that the machine has.
+        clock_mhz: Mean of the cores that inferences run on, now.
+        temperature_c: Of the hottest sensor.
+        throttled: How often the machine has slowed itself down for its temperature or voltage.
+        energy_j: What the processor packages have used up (RAPL).
+    """
+
+    at_s: float
+    busy_s: float | None = None
+    stolen_s: float | None = None
+    cores: int = 1
+    clock_mhz: float | None = None
+    temperature_c: float | None = None
+    throttled: int | None = None
+    energy_j: float | None = None
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
     """One exported model to run on a device, in a fresh process of its own.
@@ -33,7 +63,7 @@ class Job:
         load: The source text of the runtime's `load`.
         imports: Modules of the runtime; what importing them takes does not count as the model's memory.
         inputs: `{input name: path of a .npy file}`, first axis the examples.
-        threads: Threads of one inference.
+        threads: Threads of one inference; the process is kept on as many cores, the fastest, the same ones for every job.
         options: Session options of the runtime.
         timeout_s: After so many seconds without an answer the process is killed.
         memory_bytes: The process is killed when its resident memory passes this; None: no limit.
@@ -52,16 +82,32 @@ class Job:
 class Session(ABC):
     """A loaded model in a process of its own on a device. A context manager; leaving it ends the process.
 
-    Every call raises `JobFailed` when the process raises, crashes, hangs or outgrows its memory.
+    Every call raises `JobFailed` when the process raises, crashes, hangs or outgrows its memory, and `DeviceUnavailable` when
+    the device itself is lost.
     """
 
     @abstractmethod
-    def time(self, *, seconds: float, runs: int) -> list[tuple[float, float, float]]:
-        """Inferences of batch size 1, one after the other, for `seconds` or `runs`, whichever ends first (at least one).
+    def time(self, *, seconds: float, runs: int, inner: int = 1) -> list[tuple[float, float, float]]:
+        """Samples of inferences of batch size 1, for `seconds` or `runs`, whichever ends first (at least one sample).
+
+        Args:
+            inner: Inferences that make one sample, where one alone is too short for the device's timer.
 
         Returns:
-            For each inference (wall seconds, CPU seconds of the calling thread, CPU seconds of the whole process).
+            For each sample, an inference's share: (wall seconds, CPU seconds of the calling thread, of the whole process).
         """
+
+    def timer_resolution(self) -> float:
+        """The smallest step of the timer that `time` reads, seconds."""
+        return 1e-6
+
+    def state(self) -> DeviceState | None:
+        """The device's counters now; None where it has none."""
+        return None
+
+    def cores(self) -> tuple[int, ...]:
+        """The cores that this session's inferences are kept on; empty where they are not."""
+        return ()
 
     @abstractmethod
     def predict(self, folder: Path, *, batch: int) -> list[Path]:
@@ -87,9 +133,32 @@ class Device(ABC):
 
     Class attributes:
         scheme: What references to it start with ("host", "ssh", "qemu").
+        remote: Whether it is another machine: what this one does meanwhile does not disturb its times.
     """
 
     scheme: ClassVar[str]
+    remote: ClassVar[bool] = False
+
+    def attach(self, reference: str) -> "Device":
+        """The one device that a reference names ("ssh://pi@board:22"); nothing is connected yet.
+
+        Raises:
+            InputError: the reference cannot be read.
+        """
+        if reference != self.scheme:
+            raise InputError(f"device '{self.scheme}' takes no address, but got '{reference}'")
+        return self
+
+    def check(self, runtime: Runtime) -> None:  # noqa: B027 a device may have nothing to check
+        """Find out at the start whatever would stop a search later, so that nothing asks or surprises in the middle.
+
+        Raises:
+            InputError: the device cannot do this as it is; one line says how to mend it.
+            DeviceUnavailable: it is out of reach, or in use.
+        """
+
+    def release(self) -> None:  # noqa: B027 a device may hold nothing
+        """Give back what is held between sessions: connections, locks. May be called twice."""
 
     @abstractmethod
     def open(self, job: Job) -> Session:
@@ -97,7 +166,7 @@ class Device(ABC):
 
         Raises:
             JobFailed: the process could not load it.
-            SurroundingsError: the device is out of reach.
+            DeviceUnavailable: the device is out of reach, after trying again for a while.
         """
 
     @abstractmethod

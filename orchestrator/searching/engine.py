@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -66,13 +66,13 @@ class Engine:
         request: SearchRequest,
         registry: Registry,
         runtime: Runtime,
-        device: Device,
+        devices: Sequence[Device],
         *,
         started: float,
         observer: Observer,
     ) -> None:
         self._run, self._request, self._registry = run, request, registry
-        self._runtime, self._device = runtime, device
+        self._runtime, self._devices = runtime, tuple(devices)
         self._observer = observer
         self._budget = Budget(trials=request.trials, timeout_s=request.timeout_s, started=started, spent_before=run.elapsed())
         self._archive: Archive | None = None
@@ -248,7 +248,7 @@ class Engine:
         evaluator = Evaluator(
             self._request.target,
             self._runtime,
-            self._device,
+            self._devices[0],
             inputs=inputs["validation"],
             most_s=max(LEAST_ANSWER_S, self._request.candidate_timeout_s),
             memory_bytes=self._request.memory_bytes,

@@ -3,6 +3,7 @@
 import importlib.metadata
 import platform
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from orchestrator.values.results import CandidateResult, RunResult, TargetResult
 PACKAGES = ("orchestrator", "torch", "onnx", "onnxruntime", "onnxscript", "optuna", "torch-pruning", "numpy", "pluggy")
 
 
-def compose(found: Found, registry: Registry, device: Device, run: RunDirectory) -> RunResult:
+def compose(found: Found, registry: Registry, devices: Sequence[Device], run: RunDirectory) -> RunResult:
     """Everything that was found, as results.json has it."""
     state = found.state
     request, task = state.request, state.task
@@ -52,7 +53,7 @@ def compose(found: Found, registry: Registry, device: Device, run: RunDirectory)
         recommended=recommendation.id,
         reason=recommendation.reason,
         seconds=found.seconds,
-        environment=_environment(registry, device),
+        environment=_environment(registry, devices),
         search={
             "name": request.search,
             "sampler": request.sampler,
@@ -114,7 +115,7 @@ def _folder(folder: Path, result: RunResult, candidate: CandidateResult, found: 
     write_atomic(folder / "recipe.toml", text)
 
 
-def _environment(registry: Registry, device: Device) -> dict[str, Any]:
+def _environment(registry: Registry, devices: Sequence[Device]) -> dict[str, Any]:
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -122,4 +123,4 @@ def _environment(registry: Registry, device: Device) -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:
             continue
     plugins = {p.name: f"{p.package} {p.version}" + (f" (unusable: {p.error})" if p.error else "") for p in registry.plugins}
-    return {"host": device.environment(), "versions": versions, "plugins": plugins}
+    return {"host": devices[0].environment(), "versions": versions, "plugins": plugins}
