@@ -3,24 +3,45 @@
 It is started as a script (this host's own parts borrow some functions), so that the same file serves on a board where nothing
 of ours is installed; so it keeps to Python 3.8. Requests and replies are lines of JSON on standard input and on the file
 descriptor that standard output was at the start (what libraries print goes to standard error). It ends when its input ends.
+
+Without arguments it answers about one model. On a board its first argument is a mode, the second the mode's settings (JSON in
+base64): `hold` keeps the board's lock and its folder, `guard` watches one model's process, `store` and `fetch` carry files.
+Each of these first says a line that begins with `MARKER`: what a login shell has printed stands before it. They end with their
+input, or after `SILENCE_S` without as much as an empty line, and take their processes with them.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import errno
 import glob
+import hashlib
 import json
 import os
 import platform
+import select
+import shutil
+import signal
+import subprocess
 import sys
 import time
-from typing import Any
+from typing import Any, Iterator
 
 EXAMPLES_TIMED = 16
 CPUS = "/sys/devices/system/cpu"
 THERMAL = "/sys/class/thermal"
 POWERCAP = "/sys/class/powercap"
+MARKER = "orchestrator-board:"
+SILENCE_S = 60.0
+POLL_S = 0.1
+POLLS_A_FAMILY = 10  # looking for children costs more than looking at one
+STORE_BYTES = 2_000_000_000  # models and inputs that are kept for the next time
+SPARE_BYTES = 1_000_000  # a full disk harms more than us
+PIP_S = 1800.0
+IMPORT_S = 300.0
+LOCK = "/tmp/orchestrator-board.lock"  # noqa: S108 one for all users; ORCHESTRATE_BOARD_LOCK names another
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 FIRMWARE_THROTTLED = "/sys/devices/platform/soc/soc:firmware/get_throttled"  # of a Raspberry Pi
 
 
@@ -183,6 +204,15 @@ def energy_joules() -> float | None:
     return None if not used or None in used else sum(number or 0 for number in used) * 1e-6
 
 
+def throttling() -> bool | None:
+    """Whether the machine slows itself down right now, by a Raspberry Pi's firmware; None where nothing tells."""
+    text = read_text(FIRMWARE_THROTTLED)
+    try:
+        return None if text is None else bool(int(text, 16) & 0xF)  # under-voltage, clock capped, throttled, soft limit
+    except ValueError:
+        return None
+
+
 def state(cores: list[int]) -> dict[str, Any]:
     """The machine's counters now; `clock_mhz` is of these cores."""
     busy, stolen = busy_seconds()
@@ -191,10 +221,6 @@ def state(cores: list[int]) -> dict[str, Any]:
     heats = [read_number(f"{zone}/temp") for zone in glob.glob(f"{THERMAL}/thermal_zone*")]  # noqa: PTH207
     hot = [heat for heat in heats if heat and heat > 0]
     slowed = [read_number(path) for path in glob.glob(f"{CPUS}/cpu*/thermal_throttle/*_throttle_count")]  # noqa: PTH207
-    firmware = read_text(FIRMWARE_THROTTLED)
-    if firmware is not None:
-        with contextlib.suppress(ValueError):
-            slowed.append(bin(int(firmware, 16) & 0xF).count("1"))  # under-voltage, clock capped, throttled, soft limit: now
     counts = [count for count in slowed if count is not None]
     return {
         "at_s": time.monotonic(),
@@ -204,6 +230,7 @@ def state(cores: list[int]) -> dict[str, Any]:
         "clock_mhz": sum(known) / len(known) / 1e3 if known else None,
         "temperature_c": max(hot) / 1e3 if hot else None,
         "throttled": sum(counts) if counts else None,
+        "throttling": throttling(),
         "energy_j": energy_joules(),
     }
 
@@ -311,7 +338,6 @@ def die_with_parent() -> None:
     """On Linux, have the kernel end this process when the orchestrator is killed, whatever it computes just then."""
     if sys.platform == "linux":
         import ctypes
-        import signal
 
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
         try:
@@ -321,6 +347,19 @@ def die_with_parent() -> None:
             pass
 
 
+def reply_of(target: Any, request: dict[str, Any]) -> dict[str, Any]:
+    """What the target's method `do` returns, or why it failed: whatever it raises is an answer."""
+    try:
+        return {"result": getattr(target, request.pop("do"))(**request)}
+    except MemoryError as error:
+        return {"error": {"kind": "out-of-memory", "message": f"MemoryError: {error}"}}
+    except OSError as error:
+        kind = "surroundings" if error.errno in FULL else "error"
+        return {"error": {"kind": kind, "message": f"{type(error).__name__}: {error}"}}
+    except Exception as error:
+        return {"error": {"kind": "error", "message": f"{type(error).__name__}: {error}"}}
+
+
 def answer() -> None:
     """Answer requests about one model until the input ends."""
     die_with_parent()
@@ -328,19 +367,532 @@ def answer() -> None:
     os.dup2(2, 1)
     agent = Agent()
     for line in sys.stdin:
-        request = json.loads(line)
-        try:
-            reply = {"result": getattr(agent, request.pop("do"))(**request)}
-        except MemoryError as error:
-            reply = {"error": {"kind": "out-of-memory", "message": f"MemoryError: {error}"}}
-        except OSError as error:
-            kind = "surroundings" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO) else "error"
-            reply = {"error": {"kind": kind, "message": f"{type(error).__name__}: {error}"}}
-        except Exception as error:  # whatever the runtime raises is the answer
-            reply = {"error": {"kind": "error", "message": f"{type(error).__name__}: {error}"}}
-        replies.write(json.dumps(reply) + "\n")
+        replies.write(json.dumps(reply_of(agent, json.loads(line))) + "\n")
         replies.flush()
 
 
+# -- a board: talking to the host -------------------------------------------------------------------------------------
+
+
+def write_all(data: bytes, descriptor: int = 1) -> None:
+    """Write to a file descriptor, whatever it takes at a time."""
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def say(message: dict[str, Any]) -> None:
+    """One line of JSON."""
+    write_all(json.dumps(message).encode() + b"\n")
+
+
+def greet(**more: Any) -> None:
+    """The first line that is ours, with the digest of this very file."""
+    with open(__file__, "rb") as file:  # noqa: PTH123
+        digest = hashlib.sha256(file.read()).hexdigest()
+    write_all(f"\n{MARKER}{json.dumps({'digest': digest, **more})}\n".encode())
+
+
+def heard_lines() -> Iterator[bytes]:
+    """Lines of standard input that are not empty, until it ends or nothing at all has come for too long."""
+    rest = b""
+    while select.select([0], [], [], SILENCE_S)[0]:
+        data = os.read(0, 65536)
+        if not data:
+            return
+        whole = (rest + data).split(b"\n")
+        rest = whole.pop()
+        for line in whole:
+            if line.strip():
+                yield line
+
+
+# -- a board: its folder ----------------------------------------------------------------------------------------------
+
+
+def home(*parts: str) -> str:
+    """A path in the folder that this file lies in: `venv`, `files`, `work`, `wheels`."""
+    return os.path.join(os.path.dirname(os.path.abspath(__file__)), *parts)  # noqa: PTH100, PTH118, PTH120
+
+
+def free_bytes() -> int:
+    """What may still be written to the folder's disk."""
+    found = os.statvfs(home())
+    return found.f_bavail * found.f_frsize
+
+
+def make_room(size: int, keep: list[str]) -> int:
+    """Delete stored files, those first that were not used for longest, until `size` bytes fit. Returns the free bytes then.
+
+    Args:
+        keep: Names of files in use, which stay.
+    """
+    os.makedirs(home("files"), exist_ok=True)  # noqa: PTH103
+    stored = []
+    for entry in os.scandir(home("files")):
+        with contextlib.suppress(OSError):
+            stored.append((entry.stat().st_mtime, entry.stat().st_size, entry.name))
+    total = sum(length for _, length, _ in stored)
+    for _, length, name in sorted(stored):
+        if total + size <= STORE_BYTES and free_bytes() >= size + SPARE_BYTES:
+            break
+        if name not in keep and not name.endswith(".part"):
+            with contextlib.suppress(OSError):
+                os.unlink(home("files", name))  # noqa: PTH108
+                total -= length
+    return free_bytes()
+
+
+def store(settings: dict[str, Any]) -> None:
+    """Take one file from standard input: `size` bytes into `folder`/`name`, which appears when it is whole and has its `sha256`."""
+    folder, name, size = settings["folder"], settings["name"], settings["size"]
+    os.makedirs(home(folder), exist_ok=True)  # noqa: PTH103
+    free = make_room(size, settings["keep"])
+    if free < size + SPARE_BYTES:
+        greet(error="full", free_bytes=free)
+        return
+    part, left, digest = home(folder, f"{name}.{os.getpid()}.part"), size, hashlib.sha256()
+    try:
+        with open(part, "wb") as file:  # noqa: PTH123
+            while left and select.select([0], [], [], SILENCE_S)[0]:
+                data = os.read(0, min(left, 1 << 20))
+                if not data:
+                    break
+                digest.update(data)
+                file.write(data)
+                left -= len(data)
+        if left or digest.hexdigest() != settings["sha256"]:
+            greet(error="broken")
+            return
+        os.replace(part, home(folder, name))  # noqa: PTH105
+        greet()
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        greet(error="full", free_bytes=free_bytes())
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(part)  # noqa: PTH108
+
+
+def fetch(settings: dict[str, Any]) -> None:
+    """Give one file of `work` to standard output: the greeting with its `size`, then its bytes."""
+    path = os.path.realpath(settings["path"])
+    if not path.startswith(os.path.realpath(home("work")) + os.sep):
+        raise SystemExit(f"{path} is none of the files that are given away")
+    with open(path, "rb") as file:  # noqa: PTH123
+        greet(size=os.fstat(file.fileno()).st_size)
+        for block in iter(lambda: file.read(1 << 20), b""):
+            write_all(block)
+
+
+def modules(settings: dict[str, Any]) -> None:
+    """Import modules, in a process that may crash of it: their versions, or why they cannot be imported."""
+    found: dict[str, Any] = {}
+    for name in settings["names"]:
+        try:
+            found[name] = {"version": str(getattr(__import__(name), "__version__", ""))}
+        except Exception as error:
+            absent = isinstance(error, ImportError) and getattr(error, "name", None) == name
+            found[name] = {"error": f"{type(error).__name__}: {error}", "absent": absent}
+    greet(found=found)
+
+
+def unpack_wheel(wheel: str, packages: str) -> None:
+    """Put a wheel's files where the virtual environment looks for packages, in the place of another version's."""
+    import re
+    import zipfile
+
+    distribution = os.path.basename(wheel).split("-")[0]  # noqa: PTH119
+    plain = re.sub("[-_.]+", "_", distribution).lower()
+    for entry in os.listdir(packages):  # noqa: PTH208
+        if re.sub("[-_.]+", "_", entry).lower().startswith((f"{plain}_", f"{plain}__")) and entry.endswith(".dist-info"):
+            shutil.rmtree(os.path.join(packages, entry))  # noqa: PTH118
+    with zipfile.ZipFile(wheel) as archive:
+        for top in {name.split("/")[0] for name in archive.namelist() if "/" in name}:
+            shutil.rmtree(os.path.join(packages, top), ignore_errors=True)  # noqa: PTH118
+        archive.extractall(packages)  # noqa: S202 it keeps to the folder, and who sends wheels may run programs here anyway
+    for data in glob.glob(os.path.join(packages, "*.data")):  # noqa: PTH118, PTH207
+        for kind in ("purelib", "platlib"):
+            inner = os.path.join(data, kind)  # noqa: PTH118
+            for entry in os.listdir(inner) if os.path.isdir(inner) else ():  # noqa: PTH112, PTH208
+                shutil.move(os.path.join(inner, entry), os.path.join(packages, entry))  # noqa: PTH118
+        shutil.rmtree(data, ignore_errors=True)
+
+
+class Keeper:
+    """Holds the board for one host: its lock, its facts, its folder.
+
+    Args:
+        token: Of the host's search; all its processes on the board have it among their arguments.
+    """
+
+    def __init__(self, token: str) -> None:
+        self.token = token
+        self.locked: int | None = None
+
+    def ping(self) -> dict[str, Any]:
+        """That the board is alive."""
+        return {}
+
+    def lock(self, owner: str) -> dict[str, Any]:
+        """Take the board's lock; `{"held_by": ...}` says who has it otherwise."""
+        if self.locked is not None:
+            return {"held_by": None}
+        self._end_strays()
+        descriptor = self._lock_file()
+        import fcntl
+
+        for _ in range(20):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                with contextlib.suppress(ValueError):
+                    holder = json.loads(os.pread(descriptor, 4096, 0) or b"{}")
+                    if holder.get("token") != self.token:  # our own that has just been ended needs a moment
+                        os.close(descriptor)
+                        return {"held_by": f"{holder.get('owner', 'another search')} since {holder.get('since', 'a while')}"}
+                time.sleep(POLL_S)
+        else:
+            os.close(descriptor)
+            return {"held_by": "a connection of this search that was lost, for a minute at most"}
+        self.locked = descriptor
+        since = time.strftime("%Y-%m-%d %H:%M:%S %z")
+        with contextlib.suppress(OSError):  # another user's file
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps({"owner": owner, "since": since, "token": self.token}).encode(), 0)
+        shutil.rmtree(home("work"), ignore_errors=True)  # left by a search that died
+        for path in glob.glob(home("files", "*.part")):  # noqa: PTH207
+            with contextlib.suppress(OSError):
+                os.unlink(path)  # noqa: PTH108
+        return {"held_by": None}
+
+    def holder(self) -> dict[str, Any]:
+        """Who has the lock; None: nobody, or this one."""
+        if self.locked is not None:
+            return {"held_by": None}
+        import fcntl
+
+        descriptor = self._lock_file()
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder: dict[str, Any] = {}
+            with contextlib.suppress(ValueError):
+                holder = json.loads(os.pread(descriptor, 4096, 0) or b"{}")
+            return {"held_by": f"{holder.get('owner', 'another search')} since {holder.get('since', 'a while')}"}
+        finally:
+            os.close(descriptor)
+        return {"held_by": None}
+
+    def _lock_file(self) -> int:
+        path = os.environ.get("ORCHESTRATE_BOARD_LOCK", LOCK)
+        for flags in (os.O_RDWR, os.O_RDWR | os.O_CREAT | os.O_EXCL, os.O_RDWR, os.O_RDONLY):
+            # Opened before made: in /tmp the kernel may forbid O_CREAT on another user's file. Reading is enough for a lock.
+            try:
+                descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+            except OSError:
+                continue
+            if flags & os.O_CREAT:
+                os.fchmod(descriptor, 0o666)
+            return descriptor
+        raise PermissionError(errno.EACCES, "the lock cannot be opened", path)
+
+    def _end_strays(self) -> None:
+        """End what an earlier connection of the same search has left: a network that vanishes closes nothing."""
+        for path in glob.glob("/proc/[0-9]*/cmdline"):  # noqa: PTH207
+            number = int(path.split("/")[2])
+            if number in (os.getpid(), os.getppid()):
+                continue
+            arguments = (read_text(path) or "").split("\0")
+            if home("agent.py") in arguments and any(self.token in told(argument) for argument in arguments[-2:]):
+                with contextlib.suppress(OSError):
+                    os.kill(number, signal.SIGKILL)
+
+    def facts(self) -> dict[str, Any]:
+        """The machine, and how it is now."""
+        now = state([])
+        more = {name: now[name] for name in ("clock_mhz", "temperature_c") if now[name] is not None}
+        return {**facts(), **more, "free_disk_bytes": free_bytes(), "folder": home()}
+
+    def modules(self, names: list[str], venv: bool = True) -> dict[str, Any]:
+        """Versions of modules that the virtual environment has, or what is wrong with them."""
+        python = home("venv", "bin", "python")
+        command = [python, "-I", os.path.abspath(__file__), "modules", pack({"names": names})]  # noqa: PTH100
+        try:
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=IMPORT_S, check=False)  # noqa: S603
+        except OSError as error:
+            return {name: {"error": str(error), "absent": True} for name in names}
+        except subprocess.TimeoutExpired:
+            return {name: {"error": f"importing takes more than {IMPORT_S:.0f} s", "absent": False} for name in names}
+        for line in done.stdout.decode("utf-8", "replace").splitlines():
+            if line.startswith(MARKER):
+                found: dict[str, Any] = json.loads(line[len(MARKER) :])["found"]
+                return found
+        why = ending(done.returncode, done.stderr)["message"]
+        return {name: {"error": f"importing fails: {why}", "absent": False} for name in names}
+
+    def present(self, names: list[str]) -> dict[str, Any]:
+        """Which of these files are not stored; the others count as used now."""
+        missing = []
+        for name in names:
+            try:
+                os.utime(home("files", name))
+            except OSError:
+                missing.append(name)
+        return {"missing": missing}
+
+    def room(self, size: int, keep: list[str]) -> dict[str, Any]:
+        """Make room for so many bytes."""
+        return {"free_bytes": make_room(size, keep)}
+
+    def open_folder(self, name: str) -> dict[str, Any]:
+        """An empty folder for outputs."""
+        path = home("work", name)
+        shutil.rmtree(path, ignore_errors=True)
+        os.makedirs(path)  # noqa: PTH103
+        return {"path": path}
+
+    def close_folder(self, name: str) -> dict[str, Any]:
+        """Delete it with what is in it."""
+        shutil.rmtree(home("work", name), ignore_errors=True)
+        return {}
+
+    # -- setting up; run by the system's Python ------------------------------------------------------------------------
+
+    def survey(self) -> dict[str, Any]:
+        """What wheels must fit."""
+        libc, version = platform.libc_ver()
+        if not libc and glob.glob("/lib/ld-musl-*"):  # noqa: PTH207
+            libc, version = "musl", "1.2"
+        words = 64 if sys.maxsize > 2**32 else 32
+        return {
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            "system": platform.system(),
+            "libc": libc,
+            "libc_version": version,
+            "bits": words,
+            "venv": self._venv_works(),
+            "asked": json.loads(read_text(home("venv", "orchestrator.json")) or "{}"),
+            "free_disk_bytes": free_bytes(),
+        }
+
+    def _venv_works(self) -> bool:
+        command = [home("venv", "bin", "python"), "-I", "-c", "import sys; print(*sys.version_info[:2])"]
+        try:
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)  # noqa: S603
+        except (OSError, subprocess.TimeoutExpired):
+            return False
+        return done.stdout.decode().split() == [str(part) for part in sys.version_info[:2]]
+
+    def make_venv(self) -> dict[str, Any]:
+        """A new, empty virtual environment; pip is not needed for it."""
+        shutil.rmtree(home("venv"), ignore_errors=True)
+        command = [sys.executable, "-I", "-m", "venv", "--without-pip", home("venv")]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PIP_S, check=False)  # noqa: S603
+        if done.returncode:
+            raise RuntimeError("python3 -m venv: " + ending(done.returncode, done.stderr or done.stdout)["message"])
+        return {}
+
+    def download(self, requirements: list[str]) -> dict[str, Any]:
+        """Wheels by the board's own pip, from its own index. `{"problem": ...}`: it has no pip, no network or no such wheel."""
+        shutil.rmtree(home("wheels"), ignore_errors=True)
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        command += ["--only-binary=:all:", "--timeout", "10", "--retries", "1", "--dest", home("wheels"), *requirements]
+        try:
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PIP_S, check=False)  # noqa: S603
+        except subprocess.TimeoutExpired:
+            return {"problem": "pip takes too long"}
+        return {"problem": ending(done.returncode, done.stderr)["message"] if done.returncode else None}
+
+    def clear_wheels(self) -> dict[str, Any]:
+        """Delete wheels that an earlier attempt left."""
+        shutil.rmtree(home("wheels"), ignore_errors=True)
+        return {}
+
+    def unpack(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Install all wheels, and note what was asked for."""
+        (packages,) = glob.glob(home("venv", "lib", "python*", "site-packages"))  # noqa: PTH207
+        wheels = sorted(glob.glob(home("wheels", "*.whl")))  # noqa: PTH207
+        for wheel in wheels:
+            unpack_wheel(wheel, packages)
+        shutil.rmtree(home("wheels"), ignore_errors=True)
+        with open(home("venv", "orchestrator.json"), "w") as file:  # noqa: PTH123
+            json.dump(asked, file)
+        return {"wheels": [os.path.basename(wheel) for wheel in wheels]}  # noqa: PTH119
+
+    def remove(self) -> dict[str, Any]:
+        """Delete the folder, this file included."""
+        shutil.rmtree(home())
+        return {"folder": home()}
+
+
+def pack(settings: dict[str, Any]) -> str:
+    """Settings as one word that no shell changes."""
+    return base64.urlsafe_b64encode(json.dumps(settings).encode()).decode()
+
+
+def told(word: str) -> str:
+    """What a word made by `pack` says; empty where it is none."""
+    try:
+        return base64.urlsafe_b64decode(word).decode()
+    except ValueError:
+        return ""
+
+
+def hold(settings: dict[str, Any]) -> None:
+    """Answer requests about the board."""
+    keeper = Keeper(settings["token"])
+    greet()
+    for line in heard_lines():
+        say(reply_of(keeper, json.loads(line)))
+
+
+# -- a board: watching one model's process ----------------------------------------------------------------------------
+
+
+def ending(code: int, errors: bytes) -> dict[str, Any]:
+    """How a process ended, with the last line that it wrote to standard error."""
+    lines = errors.decode("utf-8", "replace").strip().splitlines()
+    tail = f": {lines[-1].strip()[:300]}" if lines else ""
+    if code == -signal.SIGKILL:
+        return {"kind": "out-of-memory", "message": f"the process was killed from outside, most likely for its memory{tail}"}
+    if code < 0:
+        return {"kind": "crash", "message": f"the process died of {signal.Signals(-code).name}{tail}"}
+    return {"kind": "crash", "message": f"the process ended by itself with exit code {code}{tail}"}
+
+
+def family_of(number: int) -> list[int]:
+    """A process, its children and theirs, as far as /proc tells."""
+    found = [number]
+    for path in glob.glob(f"/proc/{number}/task/*/children"):  # noqa: PTH207
+        for child in (read_text(path) or "").split():
+            found += family_of(int(child))
+    return found
+
+
+def resident_of(numbers: list[int]) -> int:
+    """Resident memory of processes, bytes."""
+    pages = 0
+    for number in numbers:
+        words = (read_text(f"/proc/{number}/statm") or "").split()
+        pages += int(words[1]) if len(words) > 1 else 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+class Guard:
+    """Runs `answer` in a process of its own, passes lines on, and says how it ended.
+
+    Args:
+        threads: What OpenMP is told.
+        memory_bytes: The process is killed when its resident memory, its children's included, passes this; None: no limit.
+    """
+
+    def __init__(self, threads: int, memory_bytes: int | None) -> None:
+        self.memory_bytes = memory_bytes
+        self.child = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-I", "-u", os.path.abspath(__file__)],  # noqa: PTH100
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONHASHSEED": "0"},
+            bufsize=0,
+            start_new_session=True,
+        )
+        assert self.child.stdin and self.child.stdout and self.child.stderr  # noqa: S101 for the type checker
+        self.requests, self.replies, self.errors = (s.fileno() for s in (self.child.stdin, self.child.stdout, self.child.stderr))
+        self.sources = [0, self.replies, self.errors]
+        self.said = self.half = self.asked = b""
+        self.failure: dict[str, Any] | None = None
+        self.family: list[int] = []
+        self.polls = 0
+
+    def watch(self) -> None:
+        """Until the input ends or is silent for too long."""
+        heard = time.monotonic()
+        pause = 1.0 if self.memory_bytes is None else POLL_S
+        try:
+            while time.monotonic() - heard < SILENCE_S:
+                ready = select.select(self.sources, [], [], pause)[0]
+                if 0 in ready:
+                    data = os.read(0, 65536)
+                    if not data:
+                        return
+                    heard = time.monotonic()
+                    self._requested(data)
+                self._relay(ready)
+                if self.failure is None:
+                    self._look()
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """End the process and all that it started."""
+        with contextlib.suppress(OSError):
+            os.killpg(self.child.pid, signal.SIGKILL)
+        self.child.kill()
+        self.child.wait()
+
+    def _requested(self, data: bytes) -> None:
+        whole = (self.asked + data).split(b"\n")
+        self.asked = whole.pop()
+        for line in whole:
+            if line.strip() and self.failure is not None:
+                say({"error": self.failure})
+            elif line.strip():
+                with contextlib.suppress(OSError):  # it is dead, which is seen below
+                    write_all(line + b"\n", self.requests)
+
+    def _relay(self, ready: list[int]) -> None:
+        for source in ready:
+            if source == 0:
+                continue
+            data = os.read(source, 65536)
+            if not data:
+                self.sources.remove(source)
+            elif source == self.errors:
+                self.said = (self.said + data)[-4096:]
+            else:
+                whole, line, self.half = (self.half + data).rpartition(b"\n")
+                write_all(whole + line)  # whole lines only: half of one may be a dying process's last word
+
+    def _look(self) -> None:
+        if self.memory_bytes is not None:
+            if self.polls % POLLS_A_FAMILY == 0:
+                self.family = family_of(self.child.pid)
+            self.polls += 1
+            used = resident_of(self.family)
+            if used > self.memory_bytes:
+                self.kill()
+                limit = f"{self.memory_bytes / 1e6:.0f} MB"
+                message = f"took {used / 1e6:.0f} MB of memory, more than the limit of {limit}"
+                self._failed({"kind": "out-of-memory", "message": message})
+                return
+        if self.child.poll() is not None:
+            while True:  # its last words
+                ready = select.select([source for source in self.sources if source], [], [], 0.1)[0]
+                if not ready:
+                    break
+                self._relay(ready)
+            self._failed(ending(self.child.returncode, self.said))
+
+    def _failed(self, failure: dict[str, Any]) -> None:
+        self.failure = failure
+        say({"error": failure})
+
+
+def guard(settings: dict[str, Any]) -> None:
+    """Watch one model's process."""
+    watching = Guard(settings["threads"], settings["memory_bytes"])
+    greet()
+    watching.watch()
+
+
+MODES = {"fetch": fetch, "guard": guard, "hold": hold, "modules": modules, "store": store}
+
 if __name__ == "__main__":
-    answer()
+    if len(sys.argv) > 1:
+        MODES[sys.argv[1]](json.loads(told(sys.argv[2])))
+    else:
+        answer()

@@ -1,28 +1,44 @@
-"""The figures of one exported model that take running it: times and memory from fresh processes, beside the estimate."""
+"""The figures of exported models that take running them: times, memory and energy from fresh processes, beside the estimate."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from orchestrator.measuring.inspection import Inspection
-from orchestrator.measuring.timing import Timing, time_alone, time_beside
-from orchestrator.plugin.device import Device, Job
+from orchestrator.measuring.timing import Plan, Timing, time_models
+from orchestrator.plugin.device import Device, Job, JobFailed, Session
 from orchestrator.plugin.runtime import Runtime
 from orchestrator.values.evidence import Estimate, Evidence
+from orchestrator.values.recipe import BASELINE
 from orchestrator.values.results import LatencyResult
 from orchestrator.values.target import Target
 
 REQUEST_TIMEOUT_S = 120.0
 SCORING_TIMEOUT_S = 600.0
+SEARCH = Plan(max_seconds=6.0)
+TOGETHER_ROUNDS = 3
+TOGETHER_S = 3.0  # for each model
+MEMORY_SHARE = 0.75  # of another machine's memory
+CPU_PROVIDER = "CPUExecutionProvider"
+EMPTY_PROCESS_BYTES = 150_000_000
+LOADED_SHARE = 3  # a loaded model takes a few times its file
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunFigures:
-    """What was observed by running the model, and what was computed for a target that is not here."""
+    """What was observed by running the model, and what was computed for a target that is not here.
+
+    Attributes:
+        energy_mj: Of one inference; None where the device has no counter.
+        samples: The raw times, ms, in the order they were taken.
+    """
 
     latency: list[LatencyResult]
     peak_memory_bytes: int
+    energy_mj: float | None = None
+    samples: tuple[float, ...] = ()
 
 
 class Evaluator:
@@ -31,6 +47,7 @@ class Evaluator:
     Args:
         inputs: `{input name: .npy file}` of the validation split; times are taken on its first examples.
         most_s: Time that any single answer of a model may take.
+        memory_bytes: Memory that a process may take; on another machine three quarters of its own at most.
     """
 
     def __init__(
@@ -44,58 +61,149 @@ class Evaluator:
         memory_bytes: int,
         seed: int,
     ) -> None:
-        self.target, self._runtime, self._device = target, runtime, device
-        self._inputs, self._most_s, self._memory_bytes, self._seed = dict(inputs), most_s, memory_bytes, seed
-        self.threads = min(target.threads, device.cores())
+        self.target, self.device, self._runtime = target, device, runtime
+        self._inputs, self._most_s, self._given_memory, self._seed = dict(inputs), most_s, memory_bytes, seed
+
+    @functools.cached_property
+    def threads(self) -> int:
+        """Threads of one inference: the target's, or as many as the device has cores."""
+        return min(self.target.threads, self.device.cores())
+
+    @functools.cached_property
+    def _memory_bytes(self) -> int:
+        theirs = self.device.environment().get("memory_bytes") if self.device.remote else None
+        return int(MEMORY_SHARE * theirs) if theirs else self._given_memory
 
     def run(self, model: Inspection, baseline: Path | None) -> RunFigures:
         """Times and memory, each model in a fresh process; beside the baseline where one is given.
 
         Raises:
             JobFailed: the model cannot be loaded or run within the limits.
+            DeviceUnavailable: the device is lost.
         """
-        with self._device.open(self._job(Path(model.path), self._inputs)) as session:
-            session.time(seconds=0, runs=1)
-            peak = session.peak_memory_bytes()
-            if baseline is None:
-                timing = time_alone(session, threads=self.threads, seed=self._seed)
-            else:
-                with self._device.open(self._job(baseline, self._inputs)) as other:
-                    timing = time_beside(session, other, threads=self.threads, seed=self._seed)
-            peak = max(peak, session.peak_memory_bytes())
-        latency = [self._measured(timing)]
+        paths = [Path(model.path)] if baseline is None else [Path(model.path), baseline]
+        timing = self.time(paths, SEARCH)[0]
+        latency = [self.latency(timing)]
         if model.estimate is not None:
             latency.insert(0, self._estimated(model.estimate))
-        return RunFigures(latency=latency, peak_memory_bytes=peak)
+        return RunFigures(
+            latency=latency,
+            peak_memory_bytes=timing.peak_memory_bytes,
+            energy_mj=timing.energy_mj,
+            samples=timing.measurement.samples,
+        )
+
+    def together(
+        self, models: Mapping[str, Path], baseline: Path, *, seconds: float | None = None
+    ) -> dict[str, LatencyResult | JobFailed]:
+        """Time models and the baseline side by side, in several rounds of fresh processes.
+
+        Args:
+            models: File by candidate id.
+            seconds: Time for all of it; None: three for each model.
+
+        Returns:
+            A latency for each id, its ratio to the baseline, or why there is none; the baseline's under its own id.
+
+        Raises:
+            JobFailed: the baseline cannot be run.
+            DeviceUnavailable: the device is lost.
+        """
+        found: dict[str, LatencyResult | JobFailed] = {}
+        share = (seconds or TOGETHER_S * (len(models) + 1)) / (len(models) + 1)
+        for group in self._groups(models):
+            plan = Plan(max_seconds=share * (len(group) + 1), rounds=TOGETHER_ROUNDS)
+            try:
+                timings = self.time([*(models[name] for name in group), baseline], plan)
+                found |= {name: self.latency(timing) for name, timing in zip([*group, BASELINE], timings, strict=True)}
+            except JobFailed:
+                found |= self._one_by_one(group, models, baseline, Plan(max_seconds=2 * share, rounds=TOGETHER_ROUNDS))
+        return found
+
+    def _one_by_one(
+        self, group: Sequence[str], models: Mapping[str, Path], baseline: Path, plan: Plan
+    ) -> dict[str, LatencyResult | JobFailed]:
+        """Each beside the baseline alone: one of them fails, and the others are to have their figures."""
+        (alone,) = self.time([baseline], plan)
+        found: dict[str, LatencyResult | JobFailed] = {BASELINE: self.latency(alone)}
+        for name in group:
+            try:
+                found[name] = self.latency(self.time([models[name], baseline], plan)[0])
+            except JobFailed as error:
+                found[name] = error
+        return found
+
+    def _groups(self, models: Mapping[str, Path]) -> list[list[str]]:
+        """As many at once as memory allows; they are all loaded at the same time."""
+        groups: list[list[str]] = [[]]
+        used = 0
+        for name, path in models.items():
+            needs = EMPTY_PROCESS_BYTES + LOADED_SHARE * path.stat().st_size
+            if groups[-1] and used + needs > self._memory_bytes / 2:
+                groups.append([])
+                used = 0
+            groups[-1].append(name)
+            used += needs
+        return groups
+
+    def time(self, paths: Sequence[Path], plan: Plan) -> list[Timing]:
+        """The times of files side by side, the last one being what the others' ratios are to.
+
+        Raises:
+            JobFailed: one cannot be loaded or run within the limits.
+            DeviceUnavailable: the device is lost.
+        """
+
+        def opener(path: Path) -> Callable[[], Session]:
+            return lambda: self.device.open(self._job(path, self._inputs))
+
+        on_cpu = str(self._options().get("providers", CPU_PROVIDER)) == CPU_PROVIDER
+        return time_models(
+            [opener(path) for path in paths],
+            plan=plan,
+            seed=self._seed,
+            single_thread=self.threads == 1 and on_cpu,
+            device=self.target.device,
+        )
 
     def outputs(self, path: Path, inputs: Mapping[str, Path], folder: Path, batch: int) -> list[Path]:
         """The outputs on a split, as .npy files in `folder`, from a fresh process.
 
         Raises:
             JobFailed: the model cannot be run.
+            DeviceUnavailable: the device is lost.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        with self._device.open(self._job(path, inputs, most_s=SCORING_TIMEOUT_S)) as session:
+        with self.device.open(self._job(path, inputs, most_s=SCORING_TIMEOUT_S)) as session:
             return session.predict(folder, batch=batch)
 
-    def _job(self, path: Path, inputs: Mapping[str, Path], most_s: float = REQUEST_TIMEOUT_S) -> Job:
+    def _options(self) -> dict[str, Any]:
         options: dict[str, Any] = dict(self.target.support.options)
         if not self.target.is_device:
             options.pop("providers", None)  # the target's accelerator is not here; the host's figure is its CPU's
+        return options
+
+    def _job(self, path: Path, inputs: Mapping[str, Path], most_s: float = REQUEST_TIMEOUT_S) -> Job:
         return Job(
             model=path,
             load=self._runtime.source(),
             imports=self._runtime.imports,
             inputs=inputs,
             threads=self.threads,
-            options=options,
+            options=self._options(),
             timeout_s=min(most_s, self._most_s),
             memory_bytes=self._memory_bytes,
         )
 
-    def _measured(self, timing: Timing) -> LatencyResult:
+    def latency(self, timing: Timing) -> LatencyResult:
+        """A timing as results have it."""
         measurement = timing.measurement
         fewer = self.threads < self.target.threads
+        notes = []
+        if fewer:
+            notes.append(f"the target uses {self.target.threads} threads, but only {self.threads} cores are here")
+        if (inner := timing.conditions["inferences_a_sample"]) > 1:
+            notes.append(f"a sample is the mean of {inner} inferences, for one is too short for the timer")
         return LatencyResult(
             evidence=Evidence.MEASURED_ON_TARGET.value if self.target.is_device else Evidence.MEASURED_ON_HOST.value,
             device=self.target.device,
@@ -108,8 +216,10 @@ class Evaluator:
             p99_ms=measurement.p99,
             samples=len(measurement.samples),
             disturbed=measurement.disturbed,
-            note=f"the target uses {self.target.threads} threads, but only {self.threads} cores are here" if fewer else None,
+            note="; ".join(notes) or None,
             ratio=timing.ratio,
+            cpu_median_ms=timing.cpu_median_ms,
+            conditions=timing.conditions,
         )
 
     def _estimated(self, estimate: Estimate) -> LatencyResult:

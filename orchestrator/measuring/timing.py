@@ -1,117 +1,295 @@
-"""The timing protocol: candidate and baseline side by side, in blocks, in random order."""
+"""The timing protocol: models side by side, in blocks, in random order, in fresh processes, until the figure is sure enough.
 
-import statistics as stdlib_statistics
+One protocol for every runtime and device. In each round every model gets a fresh process on the same cores; each is run until
+its times no longer change; then blocks of samples are taken in turn, in random order, so that drift of the machine hits all
+alike. Rounds differ by where memory came to lie, which no number of samples in one process shows.
+"""
+
+import contextlib
+import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-import psutil
 
-from orchestrator.measuring.statistics import block_median_interval, block_ratio_interval
-from orchestrator.plugin.device import Session
+from orchestrator.errors import InputError
+from orchestrator.measuring.disturbance import Conditions, observed
+from orchestrator.measuring.statistics import median_interval, outliers, ratio_interval
+from orchestrator.plugin.device import DeviceState, Session
 from orchestrator.values.evidence import Measurement
 from orchestrator.values.results import Difference
 
-BLOCKS = 10
-LEAST_BLOCKS = 3
-BLOCK_S = 0.05
-MOST_SECONDS = 6.0  # for models so slow that ten blocks take longer
-LEAST_RUNS_A_BLOCK = 3
-WARM_UP_ROUNDS = 20
-STATIONARY = 0.05
-BUSY_SHARE = 0.25
+BLOCK_S = 0.03
+BLOCKS = 10  # of each model in a round
+LEAST_BLOCKS = 3  # of models so slow that ten take too long
+SETTLE_S = 0.02  # of inferences that take longer, the first after a pause counts: it is one of few
+WARM_BLOCK_S = 0.02
+WARM_WINDOW = 4
+WARM_SHARE = 0.15  # of the time there is
+STATIONARY = 0.02
+TIMER_STEPS = 200  # a sample is this many steps of the timer: then one step is half a percent
+MOST_INNER = 10_000
 ALL_RUNS = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """How long to measure.
+
+    Attributes:
+        precision_goal: It ends when the 95 % interval's half-width is below this share of the figure ...
+        max_seconds: ... or when this is up, loading included; the first three blocks are taken in any case.
+        rounds: Rounds to take at least, where time allows.
+        settled: Whether a ratio's interval says enough; None: its width alone decides.
+    """
+
+    precision_goal: float = 0.02
+    max_seconds: float = 10.0
+    rounds: int = 1
+    settled: Callable[[float, float], bool] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Timing:
-    """The times of one model, ms, and their ratio to those of the model that was timed beside it."""
+    """The times of one model.
+
+    Attributes:
+        measurement: Wall time of one inference, ms.
+        ratio: To the model that was timed beside it, of wall time; None for that one, or where it was alone.
+        cpu_median_ms: CPU time of the calling thread, where that does all the work, else None.
+        cpu_ratio: As `ratio`, of that CPU time: it holds under load.
+        energy_mj: Energy of the processor packages during one inference, millijoules; None where there is no counter.
+        peak_memory_bytes: Peak resident memory above that of the process before it loaded the model.
+        conditions: What the machine was doing meanwhile, and how the measurement ended.
+        table: The raw samples: (round, block, wall ms, CPU ms) each, in the order they were taken.
+    """
 
     measurement: Measurement
+    peak_memory_bytes: int
+    conditions: dict[str, Any]
     ratio: Difference | None = None
+    cpu_median_ms: float | None = None
+    cpu_ratio: Difference | None = None
+    energy_mj: float | None = None
+    table: tuple[tuple[int, int, float, float], ...] = ()
 
 
-def time_alone(session: Session, *, threads: int, seed: int) -> Timing:
-    """The times of one model by itself."""
-    (blocks,), disturbed = _interleaved([session], threads, seed)
-    return Timing(measurement=_measurement(blocks, disturbed))
+@dataclass(slots=True)
+class _Series:
+    """What was taken of one model: per round, per block, an array of samples (N, 3): wall, thread, process; seconds."""
+
+    rounds: list[list[np.ndarray]] = field(default_factory=list)
+    joules: list[float] = field(default_factory=list)
+    peak: int = 0
+    inner: int = 1
+    stationary: bool = True
+
+    def column(self, k: int) -> list[list[np.ndarray]]:
+        return [[block[:, k] for block in blocks] for blocks in self.rounds]
 
 
-def time_beside(candidate: Session, baseline: Session, *, threads: int, seed: int) -> Timing:
-    """The times of a candidate and their ratio to the baseline's, block by block in random order, so that drift hits both."""
-    (above, below), disturbed = _interleaved([candidate, baseline], threads, seed)
-    low, high = block_ratio_interval(above, below)
-    value = float(np.median(np.concatenate(above)) / np.median(np.concatenate(below)))
-    return Timing(
-        measurement=_measurement(above, disturbed),
-        ratio=Difference(value=value, low=min(low, value), high=max(high, value)),
-    )
-
-
-def _interleaved(sessions: Sequence[Session], threads: int, seed: int) -> tuple[list[list[np.ndarray]], str | None]:
-    random = np.random.default_rng(seed)
-    for session in sessions:
-        _warm_up(session)
-    blocks: list[list[np.ndarray]] = [[] for _ in sessions]
-    waits: list[float] = []
-    begin, busy, own = time.monotonic(), _busy_seconds(), 0.0
-    end = time.monotonic() + MOST_SECONDS
-    for block in range(BLOCKS):
-        if block >= LEAST_BLOCKS and time.monotonic() > end:
-            break
-        for k in random.permutation(len(sessions)):
-            first = sessions[k].time(seconds=0, runs=1)  # after a pause it is slow, and is nobody's figure
-            samples = sessions[k].time(seconds=BLOCK_S, runs=ALL_RUNS)
-            if len(samples) < LEAST_RUNS_A_BLOCK:
-                samples += sessions[k].time(seconds=ALL_RUNS, runs=LEAST_RUNS_A_BLOCK - len(samples))
-            blocks[k].append(np.array([wall for wall, _, _ in samples]) * 1e3)
-            waits.append(1 - sum(thread for _, thread, _ in samples) / sum(wall for wall, _, _ in samples))
-            own += sum(process for _, _, process in (*first, *samples))
-    others = (_busy_seconds() - busy - own) / (time.monotonic() - begin)
-    return blocks, _disturbance(waits, threads, others)
-
-
-def _warm_up(session: Session) -> None:
-    """Run until a block's median is within 5 % of the one before it."""
-    before = None
-    for _ in range(WARM_UP_ROUNDS):
-        median = stdlib_statistics.median(wall for wall, _, _ in session.time(seconds=BLOCK_S, runs=ALL_RUNS))
-        if before is not None and abs(median - before) <= STATIONARY * before:
-            return
-        before = median
-
-
-def _disturbance(waits: Sequence[float], threads: int, others: float) -> str | None:
-    """Why the times are not to be trusted fully, or None.
+def time_models(
+    openers: Sequence[Callable[[], Session]], *, plan: Plan, seed: int, single_thread: bool, device: str
+) -> list[Timing]:
+    """The times of models, the last one being what the others' ratios are to.
 
     Args:
-        waits: For each block the share of time that the calling thread did not run; with one thread its core was taken away.
-        others: Cores that other processes kept busy meanwhile, on average.
+        openers: Each starts a fresh process with its model loaded.
+        single_thread: Whether the calling thread does all of an inference's work, so that its CPU time is another measure of it.
+        device: Its name, for messages.
+
+    Raises:
+        JobFailed: a process crashed, hung or outgrew its memory.
+        InputError: the device's timer is too coarse for a model.
     """
-    waited = float(np.median(waits))
-    if threads == 1 and waited > BUSY_SHARE:
-        return f"the core was taken away for {waited:.0%} of the time"
-    return f"other work kept {others:.1f} cores busy" if others > BUSY_SHARE * (psutil.cpu_count() or 1) else None
+    begin = time.monotonic()
+    deadline = begin + plan.max_seconds
+    random = np.random.default_rng(seed)
+    series = [_Series() for _ in openers]
+    states: list[tuple[DeviceState | None, DeviceState | None]] = []
+    cores: tuple[int, ...] = ()
+    own = 0.0
+    while True:
+        started = time.monotonic()
+        with contextlib.ExitStack() as stack:
+            sessions: list[Session | None] = [None] * len(openers)
+            for k in random.permutation(len(openers)):
+                sessions[k] = stack.enter_context(openers[k]())
+            live = [session for session in sessions if session is not None]
+            for one, session in zip(series, live, strict=True):
+                _warm_up(one, session, plan, device)
+                one.rounds.append([])
+            cores = live[0].cores()
+            prepared = time.monotonic()
+            before = live[0].state()
+            own += _blocks(series, live, random, plan, deadline, fresh=time.monotonic() - started)
+            states.append((before, live[0].state()))
+            for one, session in zip(series, live, strict=True):
+                one.peak = max(one.peak, session.peak_memory_bytes())
+        if _sure(series, plan) and len(states) >= plan.rounds:
+            break
+        if time.monotonic() + (prepared - started) + _seconds_of_blocks(series, LEAST_BLOCKS) > deadline:
+            break  # another round could not be finished
+    conditions = observed(states, own, cores)
+    return _timings(series, conditions, plan, single_thread, time.monotonic() - begin)
 
 
-def _busy_seconds() -> float:
-    """Seconds that all cores together have been busy since the machine started."""
-    times = psutil.cpu_times()
-    return float(times.user + times.system + getattr(times, "nice", 0.0) + getattr(times, "steal", 0.0))
+def _blocks(
+    series: Sequence[_Series], sessions: Sequence[Session], random: np.random.Generator, plan: Plan, deadline: float, fresh: float
+) -> float:
+    """Blocks of all models in turn, into the last round of each series; returns the process CPU seconds they took.
+
+    It goes on in these processes beyond the usual number of blocks where starting others would take most of the time left.
+    """
+    own, taken = 0.0, 0
+    metered = (state := sessions[0].state()) is not None and state.energy_j is not None
+    while True:
+        for k in random.permutation(len(sessions)):
+            one, session = series[k], sessions[k]
+            single = one.rounds[-1][-1][0, 0] * one.inner if one.rounds[-1] else 0.0
+            if single < SETTLE_S:
+                settled = session.time(seconds=0, runs=1, inner=one.inner)  # after a pause it is slow, and is nobody's figure
+                own += sum(process for _, _, process in settled) * one.inner
+            joules = _joules(session) if metered else None
+            block = np.array(session.time(seconds=BLOCK_S, runs=ALL_RUNS, inner=one.inner))
+            if joules is not None and (after := _joules(session)) is not None and after > joules:
+                one.joules.append((after - joules) / len(block) / one.inner)
+            one.rounds[-1].append(block)
+            own += float(block[:, 2].sum()) * one.inner
+        taken += 1
+        now = time.monotonic()
+        if taken >= LEAST_BLOCKS and now >= deadline:
+            return own
+        if taken % BLOCKS == 0:
+            left = deadline - now
+            if fresh < left / 2 or _sure(series, plan):
+                return own
 
 
-def _measurement(blocks: Sequence[np.ndarray], disturbed: str | None) -> Measurement:
-    samples = np.concatenate(list(blocks))
-    low, high = block_median_interval(blocks)
-    median = float(np.median(samples))
-    return Measurement(
+def _joules(session: Session) -> float | None:
+    state = session.state()
+    return None if state is None else state.energy_j
+
+
+def _warm_up(one: _Series, session: Session, plan: Plan, device: str) -> None:
+    """Run until the times no longer change: over a window of blocks they move by less than 2 %, or up and down."""
+    (first,) = session.time(seconds=0, runs=1)
+    resolution = session.timer_resolution()
+    end = time.monotonic() + WARM_SHARE * plan.max_seconds
+    medians: list[float] = []
+    while True:
+        samples = session.time(seconds=WARM_BLOCK_S, runs=ALL_RUNS, inner=one.inner)
+        medians.append(float(np.median([wall for wall, _, _ in samples])))
+        needed = _inner(medians[-1] if medians[-1] > 0 else first[0], resolution, device)
+        if needed > one.inner:
+            one.inner, medians = needed, []
+            continue
+        window = np.array(medians[-WARM_WINDOW:])
+        if len(window) == WARM_WINDOW:
+            early, late = np.median(window[: WARM_WINDOW // 2]), np.median(window[WARM_WINDOW // 2 :])
+            steps = np.diff(window)
+            one_way = (steps < 0).all() or (steps > 0).all()
+            if abs(early - late) <= STATIONARY * late or not one_way:
+                return
+        if time.monotonic() > end:
+            one.stationary = False
+            return
+
+
+def _inner(seconds: float, resolution: float, device: str) -> int:
+    """Inferences that make one sample, so that the timer's steps do not show.
+
+    Raises:
+        InputError: it would take too many.
+    """
+    needed = math.ceil(TIMER_STEPS * resolution / seconds) if seconds > 0 else MOST_INNER + 1
+    if needed > MOST_INNER:
+        raise InputError(
+            f"the timer of {device} goes in steps of {resolution * 1e3:.3g} ms, too coarse for a model that takes "
+            f"about {seconds * 1e3:.2g} ms; time it as part of a larger one"
+        )
+    return max(1, needed)
+
+
+def _sure(series: Sequence[_Series], plan: Plan) -> bool:
+    """Whether every figure's interval is narrow enough, and says what it is to say."""
+    for one in series[:-1] if len(series) > 1 else series:
+        if len(series) == 1:
+            low, high = median_interval(one.column(0))
+            middle = float(np.median(np.concatenate([np.concatenate(blocks) for blocks in one.column(0)])))
+        else:
+            middle, low, high = ratio_interval(one.column(0), series[-1].column(0))
+            if plan.settled is not None and not plan.settled(low, high):
+                return False
+        if (high - low) / 2 > plan.precision_goal * middle:
+            return False
+    return True
+
+
+def _seconds_of_blocks(series: Sequence[_Series], count: int) -> float:
+    slowest = [max(BLOCK_S, 2 * float(np.median(one.rounds[-1][-1][:, 0])) * one.inner) for one in series]
+    return count * sum(slowest)
+
+
+def _timings(series: Sequence[_Series], conditions: Conditions, plan: Plan, single_thread: bool, seconds: float) -> list[Timing]:
+    return [_timing(one, None if one is series[-1] else series[-1], conditions, plan, single_thread, seconds) for one in series]
+
+
+def _timing(
+    one: _Series, other: _Series | None, conditions: Conditions, plan: Plan, single_thread: bool, seconds: float
+) -> Timing:
+    whole = np.concatenate([np.concatenate(blocks) for blocks in one.rounds])
+    walls = whole[:, 0] * 1e3
+    waited = max(0.0, 1 - float(whole[:, 1].sum() / whole[:, 0].sum())) if single_thread else None
+    median = float(np.median(walls))
+    low, high = (end * 1e3 for end in median_interval(one.column(0)))
+    ratio = cpu_ratio = None
+    if other is not None:
+        ratio = _difference(*ratio_interval(one.column(0), other.column(0)))
+        if single_thread and min(float(whole[:, 1].min()), *(float(b[:, 1].min()) for r in other.rounds for b in r)) > 0:
+            cpu_ratio = _difference(*ratio_interval(one.column(1), other.column(1)))
+    width = (high - low) / 2 / median if ratio is None else (ratio.high - ratio.low) / 2 / ratio.value
+    measurement = Measurement(
         unit="ms",
-        samples=tuple(float(value) for value in samples),
+        samples=tuple(float(value) for value in walls),
         median=median,
         low=min(low, median),
         high=max(high, median),
-        p90=float(np.percentile(samples, 90)),
-        p99=float(np.percentile(samples, 99)),
-        disturbed=disturbed,
+        p90=float(np.percentile(walls, 90)),
+        p99=float(np.percentile(walls, 99)),
+        disturbed=conditions.disturbed(waited),
     )
+    found = {
+        **conditions.facts,
+        **({} if waited is None else {"waited_share": round(waited, 4)}),
+        "rounds": len(one.rounds),
+        "blocks": sum(len(blocks) for blocks in one.rounds),
+        "inferences_a_sample": one.inner,
+        "outliers": outliers(walls),
+        "stationary": one.stationary,
+        "precision": round(width, 5),
+        "ended_by": "precision-goal" if width <= plan.precision_goal else "max-seconds",
+        "seconds": round(seconds, 2),
+    }
+    table = tuple(
+        (r, b, float(wall) * 1e3, float(cpu) * 1e3)
+        for r, blocks in enumerate(one.rounds)
+        for b, block in enumerate(blocks)
+        for wall, cpu in block[:, :2]
+    )
+    return Timing(
+        measurement=measurement,
+        peak_memory_bytes=one.peak,
+        conditions=found,
+        ratio=ratio,
+        cpu_median_ms=float(np.median(whole[:, 1]) * 1e3) if single_thread else None,
+        cpu_ratio=cpu_ratio,
+        energy_mj=float(np.median(one.joules)) * 1e3 if one.joules else None,
+        table=table,
+    )
+
+
+def _difference(value: float, low: float, high: float) -> Difference:
+    return Difference(value=value, low=low, high=high)

@@ -41,6 +41,7 @@ class DeviceState:
         clock_mhz: Mean of the cores that inferences run on, now.
         temperature_c: Of the hottest sensor.
         throttled: How often the machine has slowed itself down for its temperature or voltage.
+        throttling: Whether it does so right now.
         energy_j: What the processor packages have used up (RAPL).
     """
 
@@ -51,6 +52,7 @@ class DeviceState:
     clock_mhz: float | None = None
     temperature_c: float | None = None
     throttled: int | None = None
+    throttling: bool | None = None
     energy_j: float | None = None
 
 

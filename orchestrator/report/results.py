@@ -99,7 +99,10 @@ def _finite(text: str) -> float:
 def _plain(value: Any) -> Any:
     """Dataclasses, mappings and NumPy scalars as what JSON knows; numbers that are not finite as None."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        plain = {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        if plain.get("energy_mj", 0) is None:
+            del plain["energy_mj"]  # where there is no counter there is no figure, not even an empty one
+        return plain
     if isinstance(value, Mapping):
         return {str(key): _plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple | set | frozenset):

@@ -65,9 +65,13 @@ class SplitQuality:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LatencyResult:
-    """One latency with its evidence; p90_ms, p99_ms and samples are null unless measured.
+    """One latency with its evidence; p90_ms, p99_ms, samples and what follows are null unless measured.
 
-    `ratio` is this candidate's time over the baseline's, timed side by side, with its 95 % interval (null for the baseline).
+    Attributes:
+        disturbed: Why the figure is to be read with care (a busy machine, ...).
+        ratio: This candidate's time over the baseline's, timed side by side, with its 95 % interval (null for the baseline).
+        cpu_median_ms: CPU time of the calling thread, where one thread does all the work: it holds under load.
+        conditions: What the machine was doing meanwhile (other work, clock, temperature), and how the measurement went.
     """
 
     evidence: Literal["measured-on-target", "simulated", "estimated", "measured-on-host"]
@@ -83,6 +87,8 @@ class LatencyResult:
     disturbed: str | None = None
     note: str | None = None
     ratio: Difference | None = None
+    cpu_median_ms: float | None = None
+    conditions: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,6 +103,8 @@ class CandidateResult:
     quality: SplitQuality | None = None
     latency: list[LatencyResult] = field(default_factory=list)
     peak_memory_bytes: int | None = None
+    energy_mj: float | None = None
+    """Of the processor packages, for one inference; the key is absent where the device has no counter."""
     compressed_bytes: int | None = None
     macs: int | None = None
     parameters: int | None = None
