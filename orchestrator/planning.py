@@ -8,9 +8,10 @@ import psutil
 
 from orchestrator.building.references import absolute
 from orchestrator.devices.host import HostDevice, usable_cores
+from orchestrator.devices.ssh import SshDevice
 from orchestrator.errors import InputError, PluginError, Refused, unknown
 from orchestrator.hardware.loading import resolve_profile
-from orchestrator.hardware.probe import probe_host
+from orchestrator.hardware.probe import described, probe_host
 from orchestrator.plugin.device import Device
 from orchestrator.plugin.registry import Registry
 from orchestrator.plugin.runtime import Runtime
@@ -48,6 +49,7 @@ class SearchOptions:
     seed: int = 0
     storage: str | None = None
     input_shapes: dict[str, tuple[int, ...]] | None = None
+    wait_for_device_s: float = 300.0
 
 
 def plan(options: SearchOptions, registry: Registry) -> tuple[SearchRequest, Runtime, tuple[Device, ...]]:
@@ -63,6 +65,8 @@ def plan(options: SearchOptions, registry: Registry) -> tuple[SearchRequest, Run
     settings = load_settings(options.search, registry.search_files())
     if options.trials is not None and options.trials < 1:
         raise InputError(f"--trials must be 1 or more, but got {options.trials}")
+    if options.wait_for_device_s < 0:
+        raise InputError(f"--wait-for-device must be 0 or more seconds, but got {options.wait_for_device_s:g}")
     own_quality_limit = options.limits.max_drop is not None or options.limits.min_quality is not None
     own_budget = options.trials is not None or options.timeout_s is not None
     trials = options.trials if own_budget else settings.trials
@@ -110,6 +114,7 @@ def plan(options: SearchOptions, registry: Registry) -> tuple[SearchRequest, Run
             storage=options.storage,
             input_shapes=options.input_shapes or {},
             plugins=plugin_versions(registry),
+            wait_for_device_s=options.wait_for_device_s,
         ),
         runtime,
         devices,
@@ -128,21 +133,31 @@ def resolve_target(
     runtimes: Iterable[str] = (),
     device: str | None = None,
     threads: int | None = None,
+    searched: bool = True,
 ) -> tuple[Target, Runtime, tuple[Device, ...]]:
     """The profile with a runtime that it lists and that works here, and the devices to time on.
 
     Args:
         device: One reference, or several devices of one kind with commas between them; None: the profile's own, else this host.
+        searched: Whether models are to be made for the target, which takes more of a profile than timing them.
     """
     runtime = _runtime(profile, registry, tuple(runtimes))
     reference = device or profile.device or HostDevice.scheme
     devices = attach(reference, registry)
     scheme = devices[0].scheme
+    if devices[0].remote and profile.device == HostDevice.scheme:
+        if searched:
+            raise InputError(
+                f"target '{profile.name}' is this machine, and {reference} another: name its profile with --target "
+                f"(orchestrate profiles list)"
+            )
+        devices[0].check(runtime)
+        profile = described(reference, devices[0].environment(), runtime.name)
     support = profile.runtime(runtime.name)
     if threads is not None and threads < 1:
         raise InputError(f"--threads must be 1 or more, but got {threads}")
     is_device = scheme != HostDevice.scheme or profile.device == HostDevice.scheme
-    if not is_device and profile.cost_model(runtime.name) is None:
+    if searched and not is_device and profile.cost_model(runtime.name) is None:
         raise InputError(
             f"target '{profile.name}' has no cost model for {runtime.name}, so its latency cannot be estimated here; "
             f"attach the device with --device"
@@ -179,8 +194,8 @@ def attach(reference: str, registry: Registry) -> tuple[Device, ...]:
 
 
 def all_devices(registry: Registry) -> dict[str, Device]:
-    """This host, and what plugins bring."""
-    return {HostDevice.scheme: HostDevice(), **registry.devices()}
+    """This host, boards over ssh, and what plugins bring."""
+    return {HostDevice.scheme: HostDevice(), SshDevice.scheme: SshDevice(), **registry.devices()}
 
 
 def plugin_versions(registry: Registry) -> dict[str, str]:

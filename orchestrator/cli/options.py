@@ -1,13 +1,17 @@
 """Options that several commands share, and how their texts become values."""
 
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from orchestrator.errors import InputError
 from orchestrator.values.target import Limits
 from orchestrator.values.units import parse_bytes, parse_seconds, parse_share
+
+if TYPE_CHECKING:
+    from orchestrator.measurements import MeasureOptions
 
 
 def limits(
@@ -57,3 +61,50 @@ def budget(function: Callable[..., Any]) -> Callable[..., Any]:
 def seconds(text: str | None) -> float | None:
     """--timeout as seconds."""
     return None if text is None else parse_seconds(text, "--timeout")
+
+
+_MEASURING = (
+    click.option("--target", default="host", show_default=True, metavar="NAME|FILE.toml", help="Hardware profile."),
+    click.option("--device", metavar="DEVICE", help="host or ssh://user@board[:port] [default: the profile's, else this host]."),
+    click.option("--runtime", metavar="NAME", help="What runs the model [default: the first that the profile lists]."),
+    click.option("--threads", type=int, metavar="N", help="Threads of one inference [default: the profile's]."),
+    click.option("--data", metavar="REF", help="file.py:factory or arrays.npz to take inputs from [default: random]."),
+    click.option(
+        "--input-shape", "input_shape", multiple=True, metavar="NAME=1,3,32,32", help="Sizes of dynamic axes (repeatable)."
+    ),
+    click.option(
+        "--precision-goal",
+        default="2%",
+        show_default=True,
+        metavar="SHARE",
+        help="Go on until the 95 % interval's half-width is below this share of the figure ...",
+    ),
+    click.option("--max-seconds", type=float, default=10.0, show_default=True, metavar="S", help="... or until this is up."),
+    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Order of blocks, random inputs."),
+    click.option("--samples", type=click.Path(path_type=Path), metavar="FILE.csv", help="Keep the raw samples in a file."),
+    click.option(
+        "--without-plugin", "without_plugins", multiple=True, metavar="NAME", help="Do not load this plugin (repeatable)."
+    ),
+)
+
+
+def measuring(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of `measure` and `compare`."""
+    for option in reversed(_MEASURING):
+        function = option(function)
+    return function
+
+
+def measure_options(said: dict[str, Any]) -> "MeasureOptions":
+    """What those options say.
+
+    Raises:
+        InputError: one cannot be read.
+    """
+    from orchestrator.measurements import MeasureOptions
+
+    shapes = input_shapes(said.pop("input_shape"))
+    goal = parse_share(said.pop("precision_goal"), "--precision-goal")
+    if "margin" in said:
+        said["margin"] = parse_share(said["margin"], "--margin")
+    return MeasureOptions(**said, input_shapes=shapes, precision_goal=goal)

@@ -5,7 +5,9 @@ import platform
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -60,6 +62,22 @@ def probe_host() -> HardwareProfile:
         memory=Memory(size_bytes=total, source="probed"),
         runtimes=(_onnxruntime(features, cores),),
         limits=DefaultLimits(memory_bytes=limit, source="cgroup") if limited else None,
+    )
+
+
+def described(reference: str, facts: Mapping[str, Any], runtime: str) -> HardwareProfile:
+    """The profile of a device that has none, from what it says of itself: enough to time on it, not to search for it."""
+    cores = int(facts.get("cores") or 1)
+    return HardwareProfile(
+        schema=1,
+        name=reference,
+        title=str(facts.get("cpu") or reference),
+        kind="edge",
+        device=reference,
+        sources={"device": "read from the device when the measurement began"},
+        clusters=(Cluster(name=str(facts.get("machine") or "cpu"), cores=cores, isa=(), source="device"),),
+        memory=Memory(size_bytes=int(facts.get("memory_bytes") or 1), source="device"),
+        runtimes=(RuntimeSupport(name=runtime, threads=cores, formats=("float32",), source="device"),),
     )
 
 

@@ -66,6 +66,28 @@ def read_shaped_graph(model_path: Path, shapes: Mapping[str, Sequence[int]] | No
     )
 
 
+def read_inputs(model_path: Path, shapes: Mapping[str, Sequence[int]] | None = None) -> dict[str, TensorType]:
+    """What a model takes for one example, by input name.
+
+    Raises:
+        InputError: the file cannot be read, a dynamic axis has no size, or an input holds no numbers.
+    """
+    model = _load(model_path)
+    _settle_inputs(model.graph, shapes or {}, model_path)
+    weights = {tensor.name for tensor in model.graph.initializer}
+    found = {}
+    for value in model.graph.input:
+        if value.name in weights:
+            continue
+        kind = _tensor_type(value)
+        if kind is None or kind.dtype in (onnx.TensorProto.STRING, onnx.TensorProto.UNDEFINED):
+            raise InputError(f"{model_path}: input '{value.name}' is no tensor of numbers of a known shape")
+        found[value.name] = kind
+    if not found:
+        raise InputError(f"{model_path}: the model has no inputs")
+    return found
+
+
 def _load(path: Path) -> Any:
     try:
         model = onnx.load(str(path), load_external_data=False)

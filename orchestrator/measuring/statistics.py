@@ -7,6 +7,7 @@ import numpy as np
 CONFIDENCE = 0.95
 RESAMPLES = 1000
 SEED = 20260101
+FEW = 8
 
 
 def rate_interval(successes: int, count: int) -> tuple[float, float]:
@@ -87,7 +88,18 @@ def _bootstrap_of_median(groups: Sequence[np.ndarray]) -> tuple[float, float]:
     middle = float(np.median(np.concatenate(groups)))
     count = len(groups) if len(groups) > 1 else most
     wider = np.sqrt(count / (count - 1)) if count > 1 else 1.0
-    return middle - wider * max(0.0, middle - low), middle + wider * max(0.0, high - middle)
+    below, above = wider * max(0.0, middle - low), wider * max(0.0, high - middle)
+    if 1 < len(values := np.concatenate(groups)) < FEW:
+        student = _student_half_width(values)
+        below, above = max(below, student), max(above, student)
+    return middle - below, middle + above
+
+
+def _student_half_width(values: np.ndarray) -> float:
+    """Of Student's interval of a mean: the bootstrap of three values ends at their extremes, which is 75 % at best."""
+    from scipy.stats import t
+
+    return float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
 
 
 def outliers(samples: np.ndarray) -> int:

@@ -26,7 +26,7 @@ def render_json(run: RunResult) -> str:
     """
     from pydantic import ValidationError
 
-    data = _plain(run)
+    data = plain(run)
     try:
         _adapter().validate_python(data)
     except ValidationError as error:
@@ -96,21 +96,21 @@ def _finite(text: str) -> float:
     return value
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Dataclasses, mappings and NumPy scalars as what JSON knows; numbers that are not finite as None."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        plain = {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        if plain.get("energy_mj", 0) is None:
-            del plain["energy_mj"]  # where there is no counter there is no figure, not even an empty one
-        return plain
+        found = {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        if found.get("energy_mj", 0) is None:
+            del found["energy_mj"]  # where there is no counter there is no figure, not even an empty one
+        return found
     if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
+        return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(entry) for entry in value]
+        return [plain(entry) for entry in value]
     if isinstance(value, bool | int | str) or value is None:
         return value
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if callable(item := getattr(value, "item", None)):  # a NumPy scalar; numpy itself is not needed for this
-        return _plain(item())
+        return plain(item())
     return str(value)

@@ -83,6 +83,16 @@ def test_ratio_of_two_alike_is_called_different_in_few_of_many() -> None:
     assert wrong <= 18, "about 5 % by the interval's own account"
 
 
+def test_three_slow_blocks_are_not_surer_than_they_can_be() -> None:
+    generator = np.random.default_rng(0)
+    wrong = 0
+    for _ in range(200):
+        sides = [[[np.array([generator.normal(1, 0.05)]) for _ in range(3)]] for _ in range(2)]
+        _, low, high = ratio_interval(sides[0], sides[1])
+        wrong += not low <= 1 <= high
+    assert wrong <= 14, "the extremes of three alone would be wrong in 50 of 200"
+
+
 def test_far_samples_are_counted_and_stay() -> None:
     samples = np.concatenate([np.linspace(1.0, 1.1, 99), [3.0]])
     assert outliers(samples) == 1

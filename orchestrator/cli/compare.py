@@ -1,0 +1,36 @@
+"""`orchestrate compare`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from orchestrator.cli import options as shared
+
+EXIT_INCONCLUSIVE = 3
+
+
+@click.command(name="compare")
+@click.argument("a", type=click.Path(path_type=Path))
+@click.argument("b", type=click.Path(path_type=Path))
+@shared.measuring
+@click.option("--margin", default="2%", show_default=True, metavar="SHARE", help="A difference up to this is none.")
+@click.option("--json", "as_json", is_flag=True, help="Ratio, interval, verdict and both measurements as one JSON object.")
+@click.pass_context
+def command(context: click.Context, /, a: Path, b: Path, samples: Path | None, as_json: bool, **said: Any) -> None:
+    """Is B faster than A on this target? Timed side by side, so that what the machine does hits both.
+
+        orchestrate compare original.onnx runs/.../recommended/model.onnx
+
+    Exit code 0: faster, slower or the same; 3: the machine was too noisy to say.
+    """
+    from orchestrator.measurements import compare
+    from orchestrator.report.measured import compared_lines, print_json
+
+    found = compare(a, b, shared.measure_options(said), samples=samples)
+    if as_json:
+        click.echo(print_json(found.plain()))
+    else:
+        click.echo("\n".join(compared_lines(found)))
+    if found.verdict == "inconclusive":
+        context.exit(EXIT_INCONCLUSIVE)

@@ -1,0 +1,29 @@
+"""`orchestrate measure`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from orchestrator.cli import options as shared
+
+
+@click.command(name="measure")
+@click.argument("model", type=click.Path(path_type=Path))
+@shared.measuring
+@click.option("--json", "as_json", is_flag=True, help="The figures on stdout as one JSON object.")
+def command(model: Path, samples: Path | None, as_json: bool, **said: Any) -> None:
+    """Time the exported MODEL on a target, in fresh processes, until the figure is sure enough.
+
+        orchestrate measure model.onnx --device ssh://pi@raspberrypi
+
+    The inputs are random unless --data gives some.
+    """
+    from orchestrator.measurements import measure
+    from orchestrator.report.measured import measured_lines, print_json
+
+    found = measure(model, shared.measure_options(said), samples=samples)
+    if as_json:
+        click.echo(print_json(found.plain()))
+    else:
+        click.echo("\n".join(measured_lines(found)))

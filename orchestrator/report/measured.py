@@ -1,0 +1,89 @@
+"""What `measure` and `compare` print."""
+
+import json
+from typing import Any
+
+from orchestrator.report.results import plain
+from orchestrator.values.figures import Comparison, ModelFigures
+
+
+def print_json(found: dict[str, Any]) -> str:
+    """One JSON object; figures that are not finite are null."""
+    return json.dumps(plain(found), indent=2, allow_nan=False)
+
+
+def measured_lines(found: ModelFigures) -> list[str]:
+    """One model's figures for a terminal."""
+    latency = found.latency
+    conditions = latency.conditions or {}
+    lines = [
+        f"{found.model} with {found.environment['runtime_version']} of {latency.runtime}, {_threads(latency.threads)}, "
+        f"on {latency.device} ({found.environment.get('cpu', 'unknown processor')})",
+        f"latency   {_figure(found)}, {latency.evidence}",
+        f"tail      p90 {latency.p90_ms:.4g} ms, p99 {latency.p99_ms:.4g} ms",
+        f"samples   {latency.samples}, fresh processes: {conditions.get('rounds')}, far outliers (kept): "
+        f"{conditions.get('outliers')}; {_ended(conditions)}",
+        f"memory    {found.peak_memory_bytes / 1e6:.3g} MB at its peak, above an empty process",
+        f"file      {found.size_bytes / 1e3:.4g} kB, {found.compressed_bytes / 1e3:.4g} kB compressed",
+    ]
+    if found.macs is not None and found.parameters is not None:
+        lines.append(f"graph     {found.macs / 1e6:.4g} M multiply-accumulates, {found.parameters:,} parameters")
+    if found.energy_mj is not None:
+        lines.append(f"energy    {found.energy_mj:.3g} mJ an inference (processor packages)")
+    lines.append(f"machine   {_machine(conditions, found.environment)}")
+    lines += _warnings(found)
+    return lines
+
+
+def compared_lines(found: Comparison) -> list[str]:
+    """A comparison for a terminal, the verdict last."""
+    width = max(len(found.a.model), len(found.b.model))
+    lines = [f"{name}  {each.model:<{width}}  {_figure(each)}" for name, each in (("A", found.a), ("B", found.b))]
+    conditions = found.b.latency.conditions or {}
+    lines.append(f"   {_machine(conditions, found.b.environment)}")
+    lines += _warnings(found.b)
+    return [*lines, f"{found.verdict}: {found.reason}"]
+
+
+def _figure(found: ModelFigures) -> str:
+    latency = found.latency
+    cpu = "" if latency.cpu_median_ms is None else f", CPU time {latency.cpu_median_ms:.4g} ms"
+    return f"{latency.median_ms:.4g} ms ({latency.low_ms:.4g} to {latency.high_ms:.4g}){cpu}"
+
+
+def _threads(count: int) -> str:
+    return "1 thread" if count == 1 else f"{count} threads"
+
+
+def _ended(conditions: dict[str, Any]) -> str:
+    precision = f"the interval is +-{100 * conditions.get('precision', 0.0):.2g} %"
+    if conditions.get("ended_by") == "max-seconds":
+        return f"{precision}, which is wider than asked for, but time was up"
+    return precision
+
+
+def _machine(conditions: dict[str, Any], environment: dict[str, Any]) -> str:
+    parts = []
+    if conditions.get("on_cores"):
+        parts.append("on core " + ", ".join(str(core) for core in conditions["on_cores"]))
+    if "other_work_cores" in conditions:
+        parts.append(f"other work kept {conditions['other_work_cores']:.2g} cores busy")
+    if "governor" in environment:
+        parts.append(f"governor {environment['governor']}")
+    if "clock_mhz" in conditions:
+        low, high = conditions["clock_mhz"]
+        parts.append(f"{low:.0f} to {high:.0f} MHz")
+    if "temperature_c" in conditions:
+        parts.append(f"{conditions['temperature_c']:.0f} C")
+    return "; ".join(parts) or "tells nothing of itself"
+
+
+def _warnings(found: ModelFigures) -> list[str]:
+    lines = []
+    if found.latency.disturbed:
+        lines.append(f"disturbed {found.latency.disturbed}: read the figures with care")
+    if not (found.latency.conditions or {}).get("stationary", True):
+        lines.append("unsteady  the times were still changing when measuring began")
+    if found.latency.note:
+        lines.append(f"note      {found.latency.note}")
+    return lines

@@ -1,0 +1,76 @@
+"""What `measure` and `compare` find, and how it stands in their JSON."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from orchestrator.values.results import Difference, LatencyResult
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelFigures:
+    """One exported model on one device.
+
+    Attributes:
+        digest: SHA-256 of the file.
+        macs, parameters: Counted from the exported graph; None where the file is no ONNX.
+        peak_memory_bytes: Of a fresh process that loads and runs it, above that of an empty one.
+        energy_mj: Of the processor packages, for one inference; None where the device has no counter.
+        inputs: What it was run on.
+        environment: The device: processor, governor, memory, versions.
+    """
+
+    model: str
+    digest: str
+    latency: LatencyResult
+    size_bytes: int
+    compressed_bytes: int
+    macs: int | None
+    parameters: int | None
+    peak_memory_bytes: int
+    inputs: str
+    environment: dict[str, Any]
+    energy_mj: float | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """One flat object, the latency's keys among the others; no key for energy that nothing counted."""
+        found = asdict(self)
+        latency = found.pop("latency")
+        latency.pop("ratio")
+        if self.energy_mj is None:
+            del found["energy_mj"]
+        return {"model": found.pop("model"), **latency, **found}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """B beside A on one device.
+
+    Attributes:
+        ratio: B's time over A's with its 95 % interval; of `basis`.
+        verdict: `faster`, `slower`, `same` (within the margin) or `inconclusive`.
+        margin: Ratios from 1/(1 + margin) to 1 + margin do not matter.
+        basis: Wall time, or the CPU time of the one thread where other work took its core away.
+        reason: The verdict in a sentence.
+    """
+
+    ratio: Difference
+    verdict: Literal["faster", "slower", "same", "inconclusive"]
+    margin: float
+    basis: Literal["wall", "cpu"]
+    reason: str
+    a: ModelFigures
+    b: ModelFigures
+
+    def plain(self) -> dict[str, Any]:
+        """One object: `ratio, low, high, verdict`, and both measurements under `a` and `b`."""
+        return {
+            "ratio": self.ratio.value,
+            "low": self.ratio.low,
+            "high": self.ratio.high,
+            "verdict": self.verdict,
+            "margin": self.margin,
+            "basis": self.basis,
+            "reason": self.reason,
+            "a": self.a.plain(),
+            "b": self.b.plain(),
+        }
