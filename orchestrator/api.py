@@ -4,7 +4,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 from orchestrator.building.layout import builds, checkpoints
 from orchestrator.building.workshop import Workshop
 from orchestrator.devices import interrupt
-from orchestrator.errors import FULL, InputError, Interrupted, PluginError, SurroundingsError, unknown
+from orchestrator.errors import FULL, InputError, Interrupted, OrchestratorError, PluginError, SurroundingsError, unknown
 from orchestrator.planning import SearchOptions, plan, plugin_versions, profile_named, resolve_target
 from orchestrator.plugin.device import Device
 from orchestrator.plugin.registry import Registry
@@ -66,8 +66,7 @@ def search(
         except BaseException:
             if not run.begun:  # leave nothing behind
                 shutil.rmtree(run.work if existed else run.path, ignore_errors=True)
-                run.log.unlink(missing_ok=True)
-                run.study.unlink(missing_ok=True)
+                run.discard()
                 if output is None:
                     with suppress(OSError):
                         run.path.parent.rmdir()  # runs/, where it was made for this run
@@ -147,7 +146,8 @@ def preview(options: SearchOptions) -> tuple[SearchRequest, RunState, Space]:
         engine = Engine(run, request, registry, runtime, devices, started=started, observer=_nobody)
         workshop = engine.workshop(None)
         try:
-            with interrupt.heard():
+            with interrupt.heard(), closing(engine):
+                engine.connect()
                 state = engine.prepare(None, workshop)
         finally:
             workshop.close()
@@ -231,7 +231,8 @@ def evaluate(
         engine = Engine(run, request, registry, runtime, devices, started=time.monotonic(), observer=observer)
         workshop = engine.workshop(None)
         try:
-            with interrupt.heard():
+            with interrupt.heard(), closing(engine):
+                engine.connect()
                 state = engine.prepare(None, workshop)
                 found = [engine.baseline(state, workshop)]
                 found += [engine.make(recipe, state, workshop) for recipe in recipes]
@@ -253,19 +254,18 @@ def _run(
     engine = Engine(run, request, registry, runtime, devices, started=started, observer=observer)
     workshop: Workshop = engine.workshop(state)
     try:
-        with interrupt.heard():
+        with interrupt.heard(), closing(engine):
+            engine.connect()
             prepared = engine.prepare(state, workshop)
             engine.baseline(prepared, workshop)
             run.write_state(prepared)  # from here on there is something to resume
             try:
                 found = engine.finish(engine.search(prepared, workshop), workshop)
-            except Interrupted:
-                run.write_elapsed(engine.elapsed())
-                partial = engine.so_far(prepared)
-                if partial is not None:
-                    publish(compose(partial, registry, devices, run), partial, run)
+            except (Interrupted, SurroundingsError) as error:
+                with suppress(*([] if isinstance(error, Interrupted) else [OSError])):  # the disk may be what failed
+                    _publish_so_far(engine, prepared, error, registry, run)
                 raise
-            result = compose(found, registry, devices, run)
+            result = compose(found, registry, run)
             publish(result, found, run)
             run.write_elapsed(engine.elapsed())
             shutil.rmtree(checkpoints(builds(run.work)), ignore_errors=True)  # of candidates that ran out of time
@@ -276,6 +276,15 @@ def _run(
         raise Interrupted(f"interrupted; {ways_on}") from None
     finally:
         workshop.close()
+
+
+def _publish_so_far(engine: Engine, state: RunState, error: OrchestratorError, registry: Registry, run: RunDirectory) -> None:
+    """What a run has that was broken off."""
+    run.write_elapsed(engine.elapsed())
+    ended = "it was interrupted" if isinstance(error, Interrupted) else str(error)
+    partial = engine.so_far(state, ended)
+    if partial is not None:
+        publish(compose(partial, registry, run), partial, run)
 
 
 @contextmanager

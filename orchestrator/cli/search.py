@@ -28,7 +28,12 @@ EXIT_NOTHING_MEETS_THE_LIMITS = 1
 @click.option("--without", "without_methods", multiple=True, metavar="NAME", help="Not this method (repeatable).")
 @click.option("--runtime", "runtimes", multiple=True, metavar="NAME", help="Only this runtime (repeatable).")
 @click.option("--without-plugin", "without_plugins", multiple=True, metavar="NAME", help="Do not load this plugin (repeatable).")
-@click.option("--device", metavar="DEVICE", help="Where candidates are timed [default: the profile's, else this host].")
+@click.option(
+    "--device",
+    metavar="DEVICE",
+    help="Where candidates are timed; several boards of one kind with commas [default: the profile's, else this host].",
+)
+@click.option("--wait-for-device", metavar="TIME", help="How long to wait for a board that is lost; 0: not [default: 5m].")
 @click.option("--threads", type=int, metavar="N", help="Threads of one inference [default: the profile's].")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Everything random starts from it.")
 @click.option("--output", type=click.Path(path_type=Path), metavar="DIR", help="The run directory [default: a new one in runs/].")
@@ -72,6 +77,7 @@ def command(context: click.Context, /, targets: tuple[str, ...], **said: Any) ->
             seed=said["seed"],
             storage=said["storage"],
             input_shapes=shared.input_shapes(said["input_shape"]),
+            wait_for_device_s=_waiting(said["wait_for_device"]),
         )
         for target in targets
     ]
@@ -89,6 +95,15 @@ def command(context: click.Context, /, targets: tuple[str, ...], **said: Any) ->
         _print_json(results)
     if any(result.recommended is None for result in results):
         context.exit(EXIT_NOTHING_MEETS_THE_LIMITS)
+
+
+def _waiting(text: str | None) -> float:
+    from orchestrator.planning import SearchOptions
+    from orchestrator.values.units import parse_seconds
+
+    if text is None:
+        return SearchOptions().wait_for_device_s
+    return 0.0 if text.strip() in ("0", "0s") else parse_seconds(text, "--wait-for-device")
 
 
 def _folders(targets: tuple[str, ...], output: Path | None) -> list[Path | None]:

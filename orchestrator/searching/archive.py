@@ -1,19 +1,23 @@
-"""What a run knows so far: every candidate, kept the moment it is complete, the front among them, and what is best."""
+"""What a run knows so far: every candidate, kept the moment it is complete."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
-from orchestrator.searching.front import latency_of, pareto_front, size_of
-from orchestrator.searching.limits import excesses, kept, useless
-from orchestrator.searching.recommendation import Recommendation, recommend
+from orchestrator.searching.again import MOST_MODELS
 from orchestrator.searching.request import SearchRequest
 from orchestrator.searching.run_directory import RunDirectory
+from orchestrator.searching.standing import Standing
 from orchestrator.values.recipe import BASELINE
 from orchestrator.values.results import CandidateResult
 from orchestrator.values.task import TaskDescription
 
 
 class Archive:
-    """The candidates of a run by id, the baseline among them; read from the run directory and written to it."""
+    """The candidates of a run by id, the baseline among them; read from the run directory and written to it.
+
+    Their latencies are those of the search itself: what the measurement at the end found is kept apart (`again.py`), so that
+    a run that goes on compares figures of one kind.
+    """
 
     def __init__(self, run: RunDirectory, request: SearchRequest, task: TaskDescription) -> None:
         self._run, self._request, self._task = run, request, task
@@ -29,46 +33,35 @@ class Archive:
         """All but the baseline, in the order of their trials."""
         return [c for c in self.known.values() if c.id != BASELINE]
 
+    @property
+    def standing(self) -> Standing:
+        """How they stand to one another now."""
+        return self.standing_of(self.known)
+
+    def standing_of(self, known: Mapping[str, CandidateResult]) -> Standing:
+        """How other candidates, or these with other figures, stand to one another under this run's limits."""
+        return Standing(known, self._request, self._task)
+
     def keep(self, candidate: CandidateResult) -> CandidateResult:
         """Write a candidate down, with whether it keeps the limits; from now on it is never lost."""
-        if candidate.state == "complete":
-            baseline = candidate if candidate.id == BASELINE else self.baseline
-            feasible = kept(candidate, baseline, self._request.limits, self._task.direction)
-            candidate = replace(candidate, feasible=feasible)
+        baseline = candidate if candidate.id == BASELINE else self.baseline
+        candidate = self.standing.judged(candidate, baseline)
         self._run.write_candidate(candidate)
         self.known[candidate.id] = candidate
         return candidate
 
-    def front(self) -> list[CandidateResult]:
-        """What nothing dominates, and what nothing dominates that keeps the limits: memory is a limit and no objective."""
-        everything = pareto_front(list(self.known.values()), self._task.direction)
-        feasible = pareto_front([c for c in self.known.values() if c.feasible], self._task.direction)
-        found = {c.id: c for c in (*everything, *feasible)}
-        return sorted(found.values(), key=lambda c: (latency_of(c), size_of(c)))
-
-    def recommendation(self) -> Recommendation:
-        """Which candidate is recommended now, and why."""
-        return recommend(
-            self.front(),
-            self.baseline,
-            self._request.limits,
-            asked=self._request.asked,
-            useful_drop=self._request.useful_drop,
-            metric=self._task.metric,
-            direction=self._task.direction,
-        )
-
-    def constraints(self, candidate: CandidateResult) -> dict[str, float]:
-        """By how much a candidate breaks each limit, for the sampler: zero or less where it is kept."""
-        if candidate.state != "complete":
-            return {}
-        direction, share = self._task.direction, self._request.useful_drop
-        found = excesses(candidate, self.baseline, self._request.limits, direction)
-        return found if share is None else {**found, "useful_drop": useless(candidate, self.baseline, direction, share)}
+    def forget(self, identifier: str) -> None:
+        """Let a candidate be asked for again."""
+        self._run.forget_candidate(identifier)
+        del self.known[identifier]
 
     def drop_dominated(self) -> None:
-        """Delete the files of candidates that have left the front: `orchestrate build` makes them again from their recipe."""
-        stay = {c.id for c in self.front()} | {BASELINE}
+        """Delete the files of candidates that have left the front: `orchestrate build` makes them again from their recipe.
+
+        The nearest of the near misses keep theirs: they are measured once more at the end, and again when the run goes on.
+        """
+        standing = self.standing
+        stay = {c.id for c in (*standing.front(), *standing.near_misses()[:MOST_MODELS])} | {BASELINE}
         for candidate in self.candidates:
             if candidate.id not in stay and candidate.artifact and candidate.artifact.path:
                 self.keep(replace(candidate, artifact=replace(candidate.artifact, path=None)))

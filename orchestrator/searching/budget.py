@@ -1,8 +1,11 @@
 """The budget of a run: how much is spent, how much is left, and when the search ends."""
 
+import math
 import time
 from collections.abc import Iterable
 
+from orchestrator.searching.again import MOST_MODELS, allowance_s
+from orchestrator.values.evidence import Evidence
 from orchestrator.values.results import CandidateResult
 
 RESERVE_S = 6.0
@@ -28,12 +31,22 @@ class Budget:
         return self._spent_before + time.monotonic() - self._started
 
     def left(self, known: Iterable[CandidateResult]) -> float | None:
-        """Seconds that are left for trials, the end's share set aside; None where time is not limited."""
+        """Seconds that are left for trials, the end's share set aside; None where time is not limited.
+
+        At the end the front is measured again, where it is measured on the target, and scored on the test split.
+        """
         if self.timeout_s is None:
             return None
-        scoring = [c.seconds.get("scoring", 0.0) for c in known if c.state == "complete"]
+        complete = [c for c in known if c.state == "complete"]
+        scoring = [c.seconds.get("scoring", 0.0) for c in complete]
         at_the_end = min(FRONT_AT_THE_END, len(scoring)) * (sum(scoring) / len(scoring) if scoring else 0.0)
+        if any(c.latency[0].evidence == Evidence.MEASURED_ON_TARGET.value for c in complete):
+            at_the_end += allowance_s(min(MOST_MODELS, len(complete)), self.timeout_s)
         return self.timeout_s - self.elapsed() - RESERVE_S - at_the_end
+
+    def whole_left(self) -> float:
+        """Seconds that are left of the whole budget; infinite where time is not limited."""
+        return math.inf if self.timeout_s is None else self.timeout_s - self.elapsed()
 
     def took(self, seconds: float) -> None:
         """A trial took so long; one that cannot be finished is better not begun."""

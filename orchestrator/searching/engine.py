@@ -2,6 +2,7 @@
 
 import secrets
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,22 +17,23 @@ from orchestrator.building.workshop import Workshop
 from orchestrator.devices import interrupt
 from orchestrator.errors import InputError
 from orchestrator.measuring.evaluation import Evaluator
-from orchestrator.plugin.device import Device, JobFailed
+from orchestrator.plugin.device import Device, DeviceUnavailable
 from orchestrator.plugin.registry import Registry
 from orchestrator.plugin.runtime import Runtime
+from orchestrator.searching import finishing
 from orchestrator.searching import study as studies
 from orchestrator.searching.archive import Archive
+from orchestrator.searching.asking import Questions, UnderWay
 from orchestrator.searching.budget import LEAST_FOR_A_TRIAL_S, Budget
+from orchestrator.searching.fleet import Board, Fleet
 from orchestrator.searching.recommendation import Recommendation
 from orchestrator.searching.request import RunState, SearchRequest
 from orchestrator.searching.run_directory import RunDirectory
 from orchestrator.searching.space import Space
-from orchestrator.searching.trial import Laboratory
+from orchestrator.searching.trial import DEVICE, Built, Laboratory
 from orchestrator.values.recipe import BASELINE, Recipe
 from orchestrator.values.results import CandidateResult, Failure, StepResult
 
-DUPLICATES_BEFORE_RANDOM = 3
-RANDOM_TRIES = 500
 LEAST_ANSWER_S = 30.0
 SCORING_S = 600.0
 
@@ -40,7 +42,11 @@ Observer = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Found:
-    """What a search has so far."""
+    """What a search has so far.
+
+    Attributes:
+        devices: What is known of the devices, by their references.
+    """
 
     state: RunState
     baseline: CandidateResult
@@ -49,6 +55,7 @@ class Found:
     recommendation: Recommendation
     ended: str
     seconds: dict[str, float]
+    devices: dict[str, dict[str, Any]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -72,13 +79,33 @@ class Engine:
         observer: Observer,
     ) -> None:
         self._run, self._request, self._registry = run, request, registry
-        self._runtime, self._devices = runtime, tuple(devices)
-        self._observer = observer
+        self._runtime, self._observer = runtime, observer
         self._budget = Budget(trials=request.trials, timeout_s=request.timeout_s, started=started, spent_before=run.elapsed())
+        self._fleet = Fleet(
+            devices,
+            [name.strip() for name in request.target.device.split(",")],
+            runtime,
+            wait_s=request.wait_for_device_s,
+            left_s=self._budget.whole_left,
+            tell=lambda what: self._tell(event="phase", what=what),
+        )
         self._archive: Archive | None = None
-        self._at_the_end = 0.0
+        self._laboratory_made: Laboratory | None = None
 
     # -- the phases -------------------------------------------------------------------------------------------------
+
+    def connect(self) -> None:
+        """Check the devices; the first thing to do.
+
+        Raises:
+            InputError: one cannot do this as it is.
+            DeviceUnavailable: none is there, after waiting.
+        """
+        self._fleet.connect()
+
+    def close(self) -> None:
+        """End what still runs on devices and give them back."""
+        self._fleet.close()
 
     def prepare(self, state: RunState | None, workshop: Workshop) -> RunState:
         """Load and check the task; on the first time ask the methods what they offer."""
@@ -119,7 +146,7 @@ class Engine:
             return archive.baseline
         self._tell(event="phase", what="measuring the original")
         timeout_s = max(SCORING_S, self._request.candidate_timeout_s)
-        found = self._laboratory(state, workshop).make(Recipe(), baseline=None, trial=None, timeout_s=timeout_s)
+        found = self._laboratory(state, workshop).baseline(timeout_s=timeout_s)
         if found.failure is not None:
             raise InputError(f"the original itself fails ({found.failure.step}): {found.failure.message}")
         found = archive.keep(found)
@@ -130,70 +157,79 @@ class Engine:
         """One recipe that nobody searched for; `baseline` came before."""
         self._tell(event="phase", what=str(recipe))
         laboratory = self._laboratory(state, workshop)
-        timeout_s = self._request.candidate_timeout_s
-        return laboratory.make(recipe, baseline=self._known().baseline, trial=None, timeout_s=timeout_s)
+        made = laboratory.begin(recipe, trial=None, timeout_s=self._request.candidate_timeout_s)
+        return laboratory.finish(made, baseline=self._known().baseline) if isinstance(made, Built) else made
 
     def search(self, state: RunState, workshop: Workshop) -> Found:
-        """All trials that the budget pays for; `baseline` came before."""
+        """All trials that the budget pays for; `baseline` came before.
+
+        A candidate is told to the study exactly before the one that comes `lag` after its successor is asked for, in the order of
+        trials, however fast a board was: the same seed gives the same search.
+
+        Raises:
+            DeviceUnavailable: no device is there, after waiting; what was complete by then is kept.
+        """
         archive = self._known()
         laboratory = self._laboratory(state, workshop)
         space = Space(state.offers, self._registry.methods())
-        study = self._study(state, space, archive)
         generator = np.random.default_rng([self._request.seed, len(archive.known)])
-        while (ended := self._budget.ended(archive.known.values(), len(archive.known) - 1)) is None:
-            interrupt.check()
-            begin = time.monotonic()
-            if (stop := self._one(study, space, laboratory, archive, generator)) is not None:
-                ended = stop
-                break
-            self._budget.took(min(time.monotonic() - begin, self._request.candidate_timeout_s / 2))
+        questions = Questions(self._study(state, space, archive), space, archive, generator)
+        under_way: deque[UnderWay] = deque()
+        ended: str | None = None
+        try:
+            while ended is None:
+                if len(under_way) > self._fleet.lag:
+                    ended = self._complete(under_way.popleft(), questions, laboratory)
+                    continue
+                ended = self._budget.ended(archive.known.values(), len(archive.known) - 1 + len(under_way))
+                if ended is None:
+                    interrupt.check()
+                    self._fleet.gather()
+                    ended = self._begin(under_way, questions, laboratory)
+        except DeviceUnavailable:
+            self._rest(under_way, questions, laboratory)
+            raise
+        self._rest(under_way, questions, laboratory)
         return self.found(state, ended)
 
     def finish(self, found: Found, workshop: Workshop) -> Found:
-        """The test split, once, for the baseline and the front."""
-        laboratory = self._laboratory(found.state, workshop)
-        if "test" not in found.state.task.examples:
-            return found
-        tested, notes = {}, []
-        chosen = [found.baseline, *(c for c in found.front if c.id != BASELINE)]
-        for k, candidate in enumerate(chosen):
-            interrupt.check()
-            self._tell(event="phase", what=f"scoring the front on the test split ({k + 1} of {len(chosen)})")
-            begin = time.monotonic()
-            try:
-                tested[candidate.id] = self._known().keep(
-                    laboratory.score_test(candidate, timeout_s=max(SCORING_S, self._request.candidate_timeout_s))
-                )
-            except (JobFailed, InputError) as error:  # what was found is not thrown away for that
-                notes.append(f"{candidate.id} could not be scored on the test split: {error}")
-                if candidate.id == BASELINE:
-                    break  # the others are compared with it
-            self._at_the_end += time.monotonic() - begin
-        return replace(
-            found,
-            baseline=tested.get(BASELINE, found.baseline),
-            candidates=[tested.get(c.id, c) for c in found.candidates],
-            front=[tested.get(c.id, c) for c in found.front],
-            seconds=self._totals(found.state),
-            notes=notes,
-        )
+        """The front measured again, and the test split, once.
 
-    def so_far(self, state: RunState) -> Found | None:
-        """What an interrupted search has; None before the baseline is measured."""
+        Raises:
+            DeviceUnavailable: no device is there, after waiting.
+        """
+        archive, run, timeout_s = self._known(), self._run, self._request.timeout_s
+
+        def tell(what: str) -> None:
+            self._tell(event="phase", what=what)
+
+        outcome = finishing.measured_again(archive, run, self._fleet, timeout_s=timeout_s, tell=tell)
+        if "test" in found.state.task.examples:
+            laboratory = self._laboratory(found.state, workshop)
+            most_s = max(SCORING_S, self._request.candidate_timeout_s)
+            outcome = finishing.scored_on_test(outcome, archive, laboratory, timeout_s=most_s, tell=tell)
+        return self._found(found.state, found.ended, outcome)
+
+    def so_far(self, state: RunState, ended: str) -> Found | None:
+        """What a search has that was broken off; None before the baseline is measured."""
         known = self._archive is not None and BASELINE in self._archive.known
-        return self.found(state, "it was interrupted") if known else None
+        return self.found(state, ended) if known else None
 
     def found(self, state: RunState, ended: str) -> Found:
-        """What was found."""
-        archive = self._known()
+        """What was found, by the figures of the search alone."""
+        return self._found(state, ended, finishing.as_searched(self._known()))
+
+    def _found(self, state: RunState, ended: str, outcome: finishing.Outcome) -> Found:
         return Found(
             state=state,
-            baseline=archive.baseline,
-            candidates=archive.candidates,
-            front=archive.front(),
-            recommendation=archive.recommendation(),
+            baseline=outcome.known[BASELINE],
+            candidates=[c for c in outcome.known.values() if c.id != BASELINE],
+            front=outcome.front,
+            recommendation=outcome.recommendation,
             ended=ended,
-            seconds=self._totals(state),
+            seconds=self._totals(state, outcome.seconds),
+            devices=self._fleet.environments(),
+            notes=[*self._fleet.notes, *outcome.notes],
         )
 
     def workshop(self, state: RunState | None) -> Workshop:
@@ -239,25 +275,32 @@ class Engine:
         return tuple(chosen)
 
     def _laboratory(self, state: RunState, workshop: Workshop) -> Laboratory:
+        if self._laboratory_made is not None:
+            return self._laboratory_made
         names = [spec.name for spec in state.task.inputs]
         inputs: dict[str, Mapping[str, Path]] = {
             split: {name: laid_out(self._run.data, split, k) for k, name in enumerate(names)}
             for split in ("validation", "test")
             if split in state.task.examples
         }
-        evaluator = Evaluator(
-            self._request.target,
-            self._runtime,
-            self._devices[0],
-            inputs=inputs["validation"],
-            most_s=max(LEAST_ANSWER_S, self._request.candidate_timeout_s),
-            memory_bytes=self._request.memory_bytes,
-            seed=self._request.seed,
-        )
-        laboratory = Laboratory(
+
+        def evaluator(board: Board) -> Evaluator:
+            return Evaluator(
+                replace(self._request.target, device=board.reference),
+                self._runtime,
+                board.device,
+                inputs=inputs["validation"],
+                most_s=max(LEAST_ANSWER_S, self._request.candidate_timeout_s),
+                memory_bytes=self._request.memory_bytes,
+                seed=self._request.seed,
+            )
+
+        self._fleet.equip(evaluator)
+        self._laboratory_made = laboratory = Laboratory(
             workshop,
-            evaluator,
+            self._fleet,
             self._run,
+            runtime=self._request.target.runtime,
             inputs=inputs,
             progress=lambda what, done: self._tell(event="progress", what=what, done=done),
         )
@@ -277,60 +320,78 @@ class Engine:
 
     def _study(self, state: RunState, space: Space, archive: Archive) -> optuna.Study:
         study = self._open_study(state, archive)
-        constraints = {c.id: archive.constraints(c) for c in archive.known.values()}
+        constraints = {c.id: archive.standing.constraints(c) for c in archive.known.values()}
         again = studies.settle(study, archive.known, constraints)
-        if again:
-            self._run.event(event="resumed", asked_again=again)
+        # Nothing is wrong with candidates whose device was lost. Asked for before they are forgotten: a kill between loses none.
+        lost = [c for c in archive.candidates if c.failure is not None and c.failure.step == DEVICE]
+        if lost:
+            studies.ask_first(study, [space.parameters(_recipe(c)) for c in lost])
+            for candidate in lost:
+                archive.forget(candidate.id)
+        if again or lost:
+            self._run.event(event="resumed", asked_again=again + len(lost))
         for recipe in space.starters(self._request.trials):
             study.enqueue_trial(space.parameters(recipe), skip_if_exists=True)  # killed while it did so, a run goes on with it
         return study
 
-    def _one(
-        self,
-        study: optuna.Study,
-        space: Space,
-        laboratory: Laboratory,
-        archive: Archive,
-        generator: np.random.Generator,
-    ) -> str | None:
-        """One candidate from ask to tell; why the search ends, where it does."""
-        trial, recipe = _ask(study, space, archive, generator)
-        if trial is None or recipe is None:
+    def _begin(self, under_way: deque[UnderWay], questions: Questions, laboratory: Laboratory) -> str | None:
+        """Ask for one candidate, build it, and begin to measure it; why the search ends, where it does."""
+        begin = time.monotonic()
+        asked = questions.ask({item.recipe.identifier: item for item in under_way})
+        if asked is None:
             return "every recipe of the search space was tried"
-        trial.set_user_attr(studies.CANDIDATE_ATTRIBUTE, recipe.identifier)
-        trial.set_user_attr("recipe", str(recipe))
+        trial, recipe = asked
         self._tell(event="trial", number=trial.number, id=recipe.identifier, recipe=str(recipe))
+        timeout = self._request.candidate_timeout_s
+        if (left := self._budget.left(self._known().known.values())) is not None:
+            timeout = max(LEAST_FOR_A_TRIAL_S, min(timeout, left))
+        item = UnderWay(recipe=recipe, trial=trial, timeout_s=timeout)
         reasons = self._registry.recipe_objections(recipe, self._request.target)
         if reasons:
-            candidate = _rejected(recipe, trial.number, "; ".join(reasons))
+            item.made = _rejected(recipe, trial.number, "; ".join(reasons))
         else:
-            timeout = self._request.candidate_timeout_s
-            if (left := self._budget.left(archive.known.values())) is not None:
-                timeout = max(LEAST_FOR_A_TRIAL_S, min(timeout, left))
-            candidate = laboratory.make(recipe, baseline=archive.baseline, trial=trial.number, timeout_s=timeout)
-            late = candidate.failure is not None and candidate.failure.kind == "timeout"
-            if late and timeout < self._request.candidate_timeout_s:
-                # Cut off by the end of the budget, which says nothing of the candidate: `resume` asks for it again.
-                self._run.event(event="cut-off", id=recipe.identifier)
-                return self._budget.used_up()
+            item.made = laboratory.begin(recipe, trial=trial.number, timeout_s=timeout)
+        item.seconds = time.monotonic() - begin
+        under_way.append(item)
+        return None
+
+    def _complete(self, item: UnderWay, questions: Questions, laboratory: Laboratory) -> str | None:
+        """Wait for one candidate, keep it and tell the study; why the search ends, where it does."""
+        archive, begin = self._known(), time.monotonic()
+        made = item.made
+        candidate = laboratory.finish(made, baseline=archive.baseline) if isinstance(made, Built) else made
+        if candidate is None:
+            raise RuntimeError("a candidate is begun before it is completed")
+        late = candidate.failure is not None and candidate.failure.kind == "timeout"
+        if late and item.timeout_s < self._request.candidate_timeout_s:
+            # Cut off by the end of the budget, which says nothing of the candidate: `resume` asks for it again.
+            self._run.event(event="cut-off", id=candidate.id)
+            return self._budget.used_up()
         candidate = archive.keep(candidate)
-        studies.tell(study, trial, candidate, archive.constraints(candidate))
+        questions.tell(item, candidate)
         self._run.write_elapsed(self.elapsed())
         archive.drop_dominated()
         self._registry.trial_finished(candidate)
-        best = archive.known.get(archive.recommendation().id or "")
+        best = archive.known.get(archive.standing.recommendation().id or "")
         tried = len(archive.known) - 1
         self._tell(event="candidate", candidate=candidate, tried=tried, baseline=archive.baseline, best=best)
+        self._budget.took(min(item.seconds + time.monotonic() - begin, self._request.candidate_timeout_s / 2))
         return None
+
+    def _rest(self, under_way: deque[UnderWay], questions: Questions, laboratory: Laboratory) -> None:
+        """Complete what is still on boards when the search ends."""
+        while under_way:
+            self._complete(under_way.popleft(), questions, laboratory)
 
     def elapsed(self) -> float:
         """Seconds that the run has taken so far, over all its resumptions."""
         return self._budget.elapsed()
 
-    def _totals(self, state: RunState) -> dict[str, float]:
+    def _totals(self, state: RunState, at_the_end: Mapping[str, float]) -> dict[str, float]:
         """Where the time went; `overhead` is what went neither into preparing, building, scoring nor measuring."""
         known = self._known().seconds()
-        known["scoring"] += self._at_the_end
+        for phase, spent in at_the_end.items():
+            known[phase] += spent
         known["preparing"] = state.seconds_preparing
         total = self.elapsed()
         seconds = {"total": total, **known, "overhead": max(0.0, total - sum(known.values()))}
@@ -351,28 +412,6 @@ class Engine:
         )
 
 
-def _ask(
-    study: optuna.Study, space: Space, archive: Archive, generator: np.random.Generator
-) -> tuple[optuna.Trial | None, Recipe | None]:
-    """A trial whose recipe is new. What is already known is told again as it was, so that the sampler learns from it."""
-    duplicates = 0
-    while True:
-        trial = study.ask()
-        recipe = space.suggest(trial)
-        known = archive.known.get(recipe.identifier)
-        if known is None:
-            return trial, recipe
-        trial.set_user_attr("same_as", known.id)
-        studies.tell(study, trial, known, archive.constraints(known))
-        duplicates += 1
-        if duplicates >= DUPLICATES_BEFORE_RANDOM:
-            drawn = (space.random(generator) for _ in range(RANDOM_TRIES))
-            fresh = next((r for r in drawn if r.identifier not in archive.known), None)
-            if fresh is None:
-                return None, None
-            study.enqueue_trial(space.parameters(fresh))
-
-
 def refusals(state: RunState) -> list[str]:
     """Which methods take no part, and why."""
     return [f"{offer.method} is not offered: {offer.refused}" for offer in state.offers if offer.refused]
@@ -386,3 +425,7 @@ def _rejected(recipe: Recipe, trial: int, reason: str) -> CandidateResult:
         recipe=[StepResult(method=s.method, version=s.version, parameters=dict(s.parameters)) for s in recipe.steps],
         failure=Failure(kind="limit", step="recipe", message=reason),
     )
+
+
+def _recipe(candidate: CandidateResult) -> Recipe:
+    return Recipe.from_json([{"method": s.method, "version": s.version, "parameters": s.parameters} for s in candidate.recipe])

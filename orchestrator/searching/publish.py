@@ -3,12 +3,12 @@
 import importlib.metadata
 import platform
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.plugin.device import Device
+from orchestrator.devices.host import HostDevice
 from orchestrator.plugin.registry import Registry
 from orchestrator.report.card import render_card
 from orchestrator.report.html import render_html
@@ -22,7 +22,7 @@ from orchestrator.values.results import CandidateResult, RunResult, TargetResult
 PACKAGES = ("orchestrator", "torch", "onnx", "onnxruntime", "onnxscript", "optuna", "torch-pruning", "numpy", "pluggy")
 
 
-def compose(found: Found, registry: Registry, devices: Sequence[Device], run: RunDirectory) -> RunResult:
+def compose(found: Found, registry: Registry, run: RunDirectory) -> RunResult:
     """Everything that was found, as results.json has it."""
     state = found.state
     request, task = state.request, state.task
@@ -53,7 +53,7 @@ def compose(found: Found, registry: Registry, devices: Sequence[Device], run: Ru
         recommended=recommendation.id,
         reason=recommendation.reason,
         seconds=found.seconds,
-        environment=_environment(registry, devices),
+        environment=_environment(registry, found.devices),
         search={
             "name": request.search,
             "sampler": request.sampler,
@@ -115,7 +115,7 @@ def _folder(folder: Path, result: RunResult, candidate: CandidateResult, found: 
     write_atomic(folder / "recipe.toml", text)
 
 
-def _environment(registry: Registry, devices: Sequence[Device]) -> dict[str, Any]:
+def _environment(registry: Registry, devices: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -123,4 +123,6 @@ def _environment(registry: Registry, devices: Sequence[Device]) -> dict[str, Any
         except importlib.metadata.PackageNotFoundError:
             continue
     plugins = {p.name: f"{p.package} {p.version}" + (f" (unusable: {p.error})" if p.error else "") for p in registry.plugins}
-    return {"host": devices[0].environment(), "versions": versions, "plugins": plugins}
+    host = devices.get(HostDevice.scheme) or HostDevice().environment()
+    boards = {reference: facts for reference, facts in devices.items() if reference != HostDevice.scheme}
+    return {"host": host, **({"devices": boards} if boards else {}), "versions": versions, "plugins": plugins}

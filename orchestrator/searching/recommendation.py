@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.searching.front import latency_of, quality_noise, quality_of, size_of
+from orchestrator.searching.front import latency_of, quality_noise, quality_of, relative_latency, size_of
 from orchestrator.searching.limits import excesses, kept, useless
 from orchestrator.values.recipe import BASELINE
 from orchestrator.values.results import CandidateResult
@@ -57,7 +57,7 @@ def recommend(
         reason = f"No limits were given, and it is the knee of the front{among}: the best balance of {metric} and latency"
     elif only_quality:
         sure = [c for c in able if _keeps_drop_beyond_doubt(c, limits, direction)]
-        chosen = min(sure or able, key=lambda c: (latency_of(c), size_of(c)))
+        chosen = min(sure or able, key=lambda c: (relative_latency(c), size_of(c)))
         doubt = "even at the far end of its 95 % interval" if sure else "though its 95 % interval reaches beyond them"
         reason = f"Of the {len(able)} models on the front that keep the limits on quality it is the fastest that does so {doubt}"
     else:
@@ -90,7 +90,7 @@ def _most_accurate_then_fastest(able: Sequence[CandidateResult], direction: str)
     sign = 1.0 if direction == "maximize" else -1.0
     best = max(able, key=lambda c: sign * quality_of(c))
     alike = [c for c in able if sign * (quality_of(best) - quality_of(c)) <= math.hypot(quality_noise(best), quality_noise(c))]
-    return min(alike, key=lambda c: (latency_of(c), size_of(c)))
+    return min(alike, key=lambda c: (relative_latency(c), size_of(c)))
 
 
 def _knee(able: Sequence[CandidateResult], baseline: CandidateResult, direction: str) -> CandidateResult:
@@ -103,7 +103,7 @@ def _knee(able: Sequence[CandidateResult], baseline: CandidateResult, direction:
     for c in able:
         alike = abs(quality_of(c) - quality_of(baseline)) <= quality_noise(c)
         qualities[c.id] = sign * (quality_of(baseline) if alike else quality_of(c))
-    times = {c.id: math.log(latency_of(c)) for c in able}
+    times = {c.id: math.log(relative_latency(c)) for c in able}
 
     def share(values: dict[str, float], identifier: str) -> float:
         low, high = min(values.values()), max(values.values())
@@ -134,7 +134,7 @@ def _against(candidate: CandidateResult, baseline: CandidateResult, metric: str)
     difference = candidate.quality.validation.difference if candidate.quality else None
     latency, original = candidate.latency[0], baseline.latency[0]
     parts = [
-        f"{latency_of(candidate) / latency_of(baseline):.2f} of the latency ({latency.evidence}, "
+        f"{relative_latency(candidate) / relative_latency(baseline):.2f} of the latency ({latency.evidence}, "
         f"{latency.median_ms:.3g} against {original.median_ms:.3g} ms)",
         f"{size_of(candidate) / size_of(baseline):.2f} of the size",
     ]

@@ -25,6 +25,7 @@ class SearchRequest:
         candidate_timeout_s: Time that one candidate's build may take.
         memory_bytes: Memory that a build or a measurement may take.
         plugins: Versions of the plugins at the start: `resume` wants the same.
+        wait_for_device_s: How long to wait for a device that is lost before the search ends; 0: not at all.
     """
 
     task_name: str
@@ -53,6 +54,7 @@ class SearchRequest:
     storage: str | None
     input_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     plugins: dict[str, str] = field(default_factory=dict)
+    wait_for_device_s: float = 300.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

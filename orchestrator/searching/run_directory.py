@@ -1,15 +1,17 @@
 """The run directory: who may write to it, what lies where, and how records get there whole."""
 
+import io
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 
@@ -19,6 +21,8 @@ from orchestrator.values.files import write_atomic
 from orchestrator.values.results import CandidateResult
 
 CANDIDATE = TypeAdapter(CandidateResult)
+BEFORE_IT_BEGINS = ("work", "samples", "log.jsonl", "study.journal")
+"""What a start leaves that was killed before there was anything to resume."""
 
 
 class RunDirectory:
@@ -26,6 +30,8 @@ class RunDirectory:
 
     Attributes:
         work: Everything that is not for people: data laid out for scoring, candidates, baseline outputs.
+        samples: The raw times of each candidate, ms, as `.npz` files; they stay when a candidate's model is dropped.
+        again: What the measurement at the end found.
     """
 
     def __init__(self, path: Path) -> None:
@@ -33,10 +39,12 @@ class RunDirectory:
         self.work = path / "work"
         self.candidates = self.work / "candidates"
         self.data = self.work / "data"
+        self.samples = path / "samples"
         self.study = path / "study.journal"
         self.log = path / "log.jsonl"
         self._state = self.work / "run.json"
         self._elapsed = self.work / "elapsed"
+        self.again = self.work / "again.json"
 
     @classmethod
     def create(cls, path: Path) -> "RunDirectory":
@@ -49,7 +57,7 @@ class RunDirectory:
             raise InputError(f"--output '{path}' is a file; give a folder")
         if (path / "work" / "run.json").exists():
             raise InputError(f"--output '{path}' holds a run already; go on with: orchestrate resume {path}")
-        if path.is_dir() and any(entry.name not in ("work", "log.jsonl", "study.journal") for entry in path.iterdir()):
+        if path.is_dir() and any(entry.name not in BEFORE_IT_BEGINS for entry in path.iterdir()):
             raise InputError(f"--output '{path}' is not empty; give a new folder")
         run = cls(path)
         try:
@@ -98,9 +106,14 @@ class RunDirectory:
                 shutil.rmtree(entry)
             elif entry.name not in ("lock", "owner"):
                 entry.unlink()
+        self.discard()
+        self.candidates.mkdir()
+
+    def discard(self) -> None:
+        """Delete what lies beside `work` of a run that never began."""
+        shutil.rmtree(self.samples, ignore_errors=True)
         self.log.unlink(missing_ok=True)
         self.study.unlink(missing_ok=True)
-        self.candidates.mkdir()
 
     @property
     def begun(self) -> bool:
@@ -140,6 +153,29 @@ class RunDirectory:
                 raise InputError(f"'{path}' is damaged; delete it, and resume makes that candidate again") from None
         found.sort(key=lambda c: (c.trial if c.trial is not None else -1, c.id))
         return {candidate.id: candidate for candidate in found}
+
+    def forget_candidate(self, identifier: str) -> None:
+        """Delete a candidate's record and files, so that it can be made again."""
+        self.drop(identifier)
+        (self.candidates / f"{identifier}.json").unlink(missing_ok=True)
+
+    def write_samples(self, identifier: str, **samples: Sequence[float]) -> None:
+        """Keep raw times, ms, under their names beside those that are there already; nothing for an empty sequence.
+
+        Raises:
+            OSError: the disk is full, ...
+        """
+        arrays = {name: np.asarray(values, np.float64) for name, values in samples.items() if len(values)}
+        if not arrays:
+            return
+        self.samples.mkdir(exist_ok=True)
+        path = self.samples / f"{identifier}.npz"
+        if path.is_file():
+            with np.load(path) as before:
+                arrays = {**before, **arrays}
+        content = io.BytesIO()
+        np.savez_compressed(content, allow_pickle=False, **arrays)
+        write_atomic(path, content.getvalue())
 
     def folder(self, identifier: str) -> Path:
         """Where a candidate's files lie."""

@@ -1,6 +1,7 @@
 """The Optuna study: one file in the run directory, or a storage that the user names."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +84,24 @@ def settle(study: optuna.Study, candidates: dict[str, CandidateResult], constrai
             tell(study, trial, candidate, constraints.get(candidate.id, {}))
             continue
         study.tell(trial.number, state=TrialState.FAIL)
-        asked = {**trial.system_attrs.get("fixed_params", {}), **trial.params}  # killed before the first suggestion: the former
+        asked = _asked(trial)
         if asked:
             study.enqueue_trial(asked, skip_if_exists=False)
             again += 1
     return again
+
+
+def ask_first(study: optuna.Study, wanted: Sequence[dict[str, Any]]) -> None:
+    """Let the next trials have these parameters, ahead of all that wait already."""
+    waiting = [_asked(trial) for trial in study.get_trials(deepcopy=True, states=(TrialState.WAITING,))]
+    for _ in waiting:
+        study.tell(study.ask(), state=TrialState.FAIL)  # Optuna takes them in the order of their numbers: ours would be the last
+    for parameters in (*wanted, *waiting):
+        study.enqueue_trial(parameters, skip_if_exists=False)
+
+
+def _asked(trial: FrozenTrial) -> dict[str, Any]:
+    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}  # killed before the first suggestion: the former
 
 
 def tell(

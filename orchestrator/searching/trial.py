@@ -1,16 +1,17 @@
-"""One candidate from recipe to record: built, then scored and timed in processes of their own; whatever fails is its reason."""
+"""One candidate from recipe to record: built, then timed and run in processes of their own, then scored; failing has a reason."""
 
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.building.workshop import Workshop
 from orchestrator.errors import InputError, SurroundingsError
-from orchestrator.measuring.evaluation import Evaluator
+from orchestrator.measuring.evaluation import Evaluator, RunFigures
 from orchestrator.measuring.inspection import Inspection
-from orchestrator.plugin.device import JobFailed
+from orchestrator.plugin.device import DeviceUnavailable, JobFailed
+from orchestrator.searching.fleet import Fleet, Task
 from orchestrator.searching.run_directory import RunDirectory
 from orchestrator.values.evidence import MEASURED
 from orchestrator.values.recipe import BASELINE, Recipe
@@ -24,35 +25,161 @@ from orchestrator.values.results import (
     StepResult,
 )
 
+DEVICE = "device"
+"""The step of a failure that is the device's: `resume` tries such a candidate again."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
+    """What a device gave for one model.
+
+    Attributes:
+        outputs: Files of the outputs on the validation split.
+        seconds: What timing and running took, by phase.
+    """
+
+    run: RunFigures
+    outputs: list[Path]
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Built:
+    """A candidate that was built and is being measured.
+
+    Attributes:
+        record: All that is known so far.
+        measured: What comes from the device.
+        timeout_s: Time for scoring.
+    """
+
+    record: CandidateResult
+    model: Inspection
+    measured: Task[Measured]
+    timeout_s: float
+
 
 class Laboratory:
     """Makes candidates.
 
     Args:
         inputs: For each split `{input name: .npy file}`.
-        progress: Called with (what is done now, share done).
+        progress: Called with (what is done now, share done), from the main thread.
     """
 
     def __init__(
         self,
         workshop: Workshop,
-        evaluator: Evaluator,
+        fleet: Fleet,
         run: RunDirectory,
         *,
+        runtime: str,
         inputs: Mapping[str, Mapping[str, Path]],
         progress: Callable[[str, float], None],
     ) -> None:
-        self._workshop, self._evaluator, self._run = workshop, evaluator, run
+        self._workshop, self._fleet, self._run, self._runtime = workshop, fleet, run, runtime
         self._inputs, self._progress = inputs, progress
         self._baseline: Path | None = None
 
-    def make(self, recipe: Recipe, *, baseline: CandidateResult | None, trial: int | None, timeout_s: float) -> CandidateResult:
-        """Build, score and time one recipe. Never raises for what the candidate itself does.
+    def adopt_baseline(self, path: Path) -> None:
+        """Time against this file: the baseline of a run that is resumed."""
+        self._baseline = path
+        self._fleet.trust()
+
+    def baseline(self, *, timeout_s: float) -> CandidateResult:
+        """The original: built, and measured on every board.
+
+        Raises:
+            Interrupted: the user asked to stop.
+            SurroundingsError: the machine failed, or no device is left.
+        """
+        record, model = self._build(Recipe(), None, timeout_s)
+        if model is None:
+            return record
+        self._progress("timing", 0.0)
+        measured = Task(lambda: self._measure_baseline(model), beside=False)
+        made = self.finish(Built(record=record, model=model, measured=measured, timeout_s=timeout_s), baseline=None)
+        self._baseline = Path(model.path)
+        return made
+
+    def begin(self, recipe: Recipe, *, trial: int | None, timeout_s: float) -> CandidateResult | Built:
+        """Build one recipe and begin to measure it on the board whose turn it is; the failed record where it cannot be built.
+
+        Raises:
+            Interrupted: the user asked to stop.
+            DeviceUnavailable: no device is there, after waiting.
+            SurroundingsError: the machine failed, not the candidate.
+        """
+        record, model = self._build(recipe, trial, timeout_s)
+        if model is None:
+            return record
+        board = self._fleet.turn()
+        self._progress("timing", 0.0)
+        task = self._fleet.start(board, lambda evaluator: self._measure(evaluator, model, record.id))
+        return Built(record=record, model=model, measured=task, timeout_s=timeout_s)
+
+    def finish(self, built: Built, *, baseline: CandidateResult | None) -> CandidateResult:
+        """Wait for what the device gives, score it, and write the record. Never raises for what the candidate itself does.
 
         Raises:
             Interrupted: the user asked to stop.
             SurroundingsError: the machine failed, not the candidate.
         """
+        record, model, path = built.record, built.model, Path(built.model.path)
+        seconds, stage = dict(record.seconds), "measure"
+        try:
+            measured = built.measured.result()
+            seconds |= measured.seconds
+            stage, start = "score", time.monotonic()
+            self._progress("scoring", 0.0)
+            quality = self._score(record.id, measured.outputs, "validation", built.timeout_s)
+            seconds["scoring"] += time.monotonic() - start
+        except (JobFailed, InputError, DeviceUnavailable) as error:  # InputError: the user's metric raised on these outputs
+            if record.id == BASELINE and isinstance(error, DeviceUnavailable):
+                raise
+            shutil.rmtree(self._run.folder(record.id), ignore_errors=True)
+            return replace(record, failure=_failure(error, stage), seconds=_rounded(seconds))
+        for scratch in self._run.folder(record.id).glob("*.work"):
+            shutil.rmtree(scratch, ignore_errors=True)
+        self._run.write_samples(record.id, ms=measured.run.samples)
+        artifact = ArtifactResult(
+            path=str(path.relative_to(self._run.path)),
+            digest=model.digest,
+            size_bytes=model.size_bytes,
+            runtime=self._runtime,
+        )
+        return replace(
+            record,
+            state="complete",
+            artifact=artifact,
+            quality=SplitQuality(validation=quality),
+            latency=measured.run.latency,
+            peak_memory_bytes=measured.run.peak_memory_bytes,
+            energy_mj=measured.run.energy_mj,
+            compressed_bytes=model.compressed_bytes,
+            macs=model.macs,
+            parameters=model.parameters,
+            gains=None if baseline is None else gains(artifact.size_bytes, measured.run.latency, baseline),
+            seconds=_rounded(seconds),
+        )
+
+    def score_test(self, candidate: CandidateResult, *, timeout_s: float) -> CandidateResult:
+        """The candidate with its quality on the test split, which is touched here and nowhere else.
+
+        Raises:
+            JobFailed, InputError: it cannot be scored, with the reason.
+            DeviceUnavailable: no device is there, after waiting.
+        """
+        if candidate.quality is None or candidate.artifact is None or candidate.artifact.path is None:
+            return candidate
+        if candidate.quality.test is not None or "test" not in self._inputs:
+            return candidate
+        model = self._workshop.inspect(self._run.path / candidate.artifact.path, timeout_s=timeout_s)
+        outputs = self._fleet.somewhere(lambda evaluator: self._outputs(evaluator, model, candidate.id, "test"))
+        quality = self._score(candidate.id, outputs, "test", timeout_s)
+        return replace(candidate, quality=replace(candidate.quality, test=quality))
+
+    def _build(self, recipe: Recipe, trial: int | None, timeout_s: float) -> tuple[CandidateResult, Inspection | None]:
         identifier = recipe.identifier
         folder = self._run.folder(identifier)
         shutil.rmtree(folder, ignore_errors=True)
@@ -63,89 +190,59 @@ class Laboratory:
             trial=trial,
             recipe=[StepResult(method=s.method, version=s.version, parameters=dict(s.parameters)) for s in recipe.steps],
         )
-        seconds: dict[str, float] = {}
-        stage = "build"
+        start = time.monotonic()
         try:
-            start = time.monotonic()
             model = self._workshop.build(recipe, folder, timeout_s=timeout_s)
-            path = Path(model.path)
-            seconds["building"] = time.monotonic() - start
-
-            stage, start = "measure", time.monotonic()
-            self._progress("timing", 0.0)
-            run = self._evaluator.run(model, self._baseline)
-            seconds["measuring"] = time.monotonic() - start
-
-            stage, start = "score", time.monotonic()
-            self._progress("scoring", 0.0)
-            quality = self._score(identifier, model, "validation", timeout_s)
-            seconds["scoring"] = time.monotonic() - start
-        except (JobFailed, InputError) as error:  # InputError: the user's metric raised on this candidate's outputs
+        except (JobFailed, InputError) as error:
             shutil.rmtree(folder, ignore_errors=True)
-            return replace(record, failure=_failure(error, stage), seconds=_rounded(seconds))
-        for scratch in folder.glob("*.work"):
-            shutil.rmtree(scratch, ignore_errors=True)
-        if baseline is None:
-            self._baseline = path
-        artifact = ArtifactResult(
-            path=str(path.relative_to(self._run.path)),
-            digest=model.digest,
-            size_bytes=model.size_bytes,
-            runtime=self._evaluator.target.runtime,
-        )
-        return replace(
-            record,
-            state="complete",
-            artifact=artifact,
-            quality=SplitQuality(validation=quality),
-            latency=run.latency,
-            peak_memory_bytes=run.peak_memory_bytes,
-            compressed_bytes=model.compressed_bytes,
-            macs=model.macs,
-            parameters=model.parameters,
-            gains=None if baseline is None else gains(artifact.size_bytes, run.latency, baseline),
-            seconds=_rounded(seconds),
-        )
+            return replace(record, failure=_failure(error, "build")), None
+        return replace(record, seconds={"building": time.monotonic() - start}), model
 
-    def score_test(self, candidate: CandidateResult, *, timeout_s: float) -> CandidateResult:
-        """The candidate with its quality on the test split, which is touched here and nowhere else.
+    def _measure(self, evaluator: Evaluator, model: Inspection, identifier: str) -> Measured:
+        """On the device; in a thread of its own where that is another machine."""
+        start = time.monotonic()
+        run = evaluator.run(model, self._baseline)
+        timed = time.monotonic()
+        outputs = self._outputs(evaluator, model, identifier, "validation")
+        return Measured(run=run, outputs=outputs, seconds={"measuring": timed - start, "scoring": time.monotonic() - timed})
 
-        Raises:
-            JobFailed, InputError: it cannot be scored, with the reason.
-        """
-        if candidate.quality is None or candidate.artifact is None or candidate.artifact.path is None:
-            return candidate
-        if candidate.quality.test is not None or "test" not in self._inputs:
-            return candidate
-        model = self._workshop.inspect(self._run.path / candidate.artifact.path, timeout_s=timeout_s)
-        quality = self._score(candidate.id, model, "test", timeout_s)
-        return replace(candidate, quality=replace(candidate.quality, test=quality))
+    def _measure_baseline(self, model: Inspection) -> Measured:
+        """Its times on every board, its outputs from one of them."""
+        start = time.monotonic()
+        run = self._fleet.prove(lambda evaluator: evaluator.run(model, None))
+        timed = time.monotonic()
+        outputs = self._fleet.somewhere(lambda evaluator: self._outputs(evaluator, model, BASELINE, "validation"))
+        return Measured(run=run, outputs=outputs, seconds={"measuring": timed - start, "scoring": time.monotonic() - timed})
 
-    def adopt_baseline(self, path: Path) -> None:
-        """Time against this file: the baseline of a run that is resumed."""
-        self._baseline = path
+    def _outputs(self, evaluator: Evaluator, model: Inspection, identifier: str, split: str) -> list[Path]:
+        folder = self._run.folder(identifier) / f"{split}.work"
+        if identifier == BASELINE:
+            folder = self._run.work / BASELINE / split  # kept, for the others are compared with them
+        try:
+            return evaluator.outputs(Path(model.path), self._inputs[split], folder, model.batch)
+        except JobFailed as error:
+            error.step = error.step or "score"
+            raise
 
-    def _score(self, identifier: str, model: Inspection, split: str, timeout_s: float) -> QualityResult:
+    def _score(self, identifier: str, outputs: list[Path], split: str, timeout_s: float) -> QualityResult:
         kept = self._run.work / BASELINE / split
         original = sorted(kept.glob("output*.npy"), key=lambda p: (len(p.name), p.name))
         own = identifier == BASELINE
-        folder = kept if own else self._run.folder(identifier) / f"{split}.work"
-        outputs = self._evaluator.outputs(Path(model.path), self._inputs[split], folder, model.batch)
         quality = self._workshop.score(outputs, None if own else original, split, timeout_s=timeout_s)
         if not own:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(self._run.folder(identifier) / f"{split}.work", ignore_errors=True)
         return quality
 
 
-def _failure(error: JobFailed | InputError, stage: str) -> Failure:
-    if isinstance(error, JobFailed) and error.kind == "surroundings":
-        raise SurroundingsError(str(error)) from error
+def _failure(error: JobFailed | InputError | DeviceUnavailable, stage: str) -> Failure:
+    if isinstance(error, DeviceUnavailable):
+        return Failure(kind="error", step=DEVICE, message=str(error))
     if isinstance(error, InputError):
         return Failure(kind="error", step=stage, message=str(error))
     kind = error.kind
-    if kind == "input" or kind == "surroundings":
-        kind = "error"
-    return Failure(kind=kind, step=error.step or stage, message=str(error))
+    if kind == "surroundings":
+        raise SurroundingsError(str(error)) from error
+    return Failure(kind="error" if kind == "input" else kind, step=error.step or stage, message=str(error))
 
 
 def gains(size_bytes: int, latency: list[LatencyResult], baseline: CandidateResult) -> bool:
