@@ -37,6 +37,7 @@ def render_card(run: RunResult, candidate: CandidateResult) -> str:
         f" and the task {safe(run.task.name)} by orchestrator."
     )
     parts = [title, lead, "## Recipe", _recipe(candidate), "## What is known, and how", _figures(run, candidate)]
+    parts += [f"- {safe(text)}" for text in _conditions(candidate)]
     parts.append(
         "Square brackets hold 95 % intervals. Differences are paired: the same examples, candidate minus baseline. "
         "Figures with ~ were computed, not measured."
@@ -73,8 +74,21 @@ def _figures(run: RunResult, candidate: CandidateResult) -> str:
         ("parameters", words.count, candidate.parameters, base.parameters),
     ]
     rows += [[name, show(value), "", show(old), ""] for name, show, value, old in amounts if value is not None]
+    if candidate.energy_mj is not None:
+        rows.append(["energy of one inference", words.energy(candidate.energy_mj), "", words.energy(base.energy_mj), ""])
     heads = ["figure", "this model", "95 % interval", "baseline", "against the baseline"]
     return table(heads, [[safe(cell) for cell in row] for row in rows], left=1) if rows else "Nothing was measured."
+
+
+def _conditions(candidate: CandidateResult) -> list[str]:
+    """How the first latency was measured, where it was."""
+    latency = next((entry for entry in candidate.latency if entry.evidence.startswith("measured")), None)
+    if latency is None or not latency.conditions:
+        return []
+    found = [f"Timed {', '.join(words.condition_words(latency.conditions))}; {latency.samples or 0:,} samples."]
+    if latency.disturbed:
+        found.append(f"Disturbed: {latency.disturbed}.")
+    return found
 
 
 def _file_size(candidate: CandidateResult) -> int | None:

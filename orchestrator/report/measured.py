@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from orchestrator.report import words
 from orchestrator.report.results import plain
 from orchestrator.values.figures import Comparison, ModelFigures
 
@@ -29,7 +30,7 @@ def measured_lines(found: ModelFigures) -> list[str]:
     if found.macs is not None and found.parameters is not None:
         lines.append(f"graph     {found.macs / 1e6:.4g} M multiply-accumulates, {found.parameters:,} parameters")
     if found.energy_mj is not None:
-        lines.append(f"energy    {found.energy_mj:.3g} mJ an inference (processor packages)")
+        lines.append(f"energy    {words.energy(found.energy_mj)} an inference (processor packages)")
     lines.append(f"machine   {_machine(conditions, found.environment)}")
     lines += _warnings(found)
     return lines
@@ -63,19 +64,8 @@ def _ended(conditions: dict[str, Any]) -> str:
 
 
 def _machine(conditions: dict[str, Any], environment: dict[str, Any]) -> str:
-    parts = []
-    if conditions.get("on_cores"):
-        parts.append("on core " + ", ".join(str(core) for core in conditions["on_cores"]))
-    if "other_work_cores" in conditions:
-        parts.append(f"other work kept {conditions['other_work_cores']:.2g} cores busy")
-    if "governor" in environment:
-        parts.append(f"governor {environment['governor']}")
-    if "clock_mhz" in conditions:
-        low, high = conditions["clock_mhz"]
-        parts.append(f"{low:.0f} to {high:.0f} MHz")
-    if "temperature_c" in conditions:
-        parts.append(f"{conditions['temperature_c']:.0f} C")
-    return "; ".join(parts) or "tells nothing of itself"
+    governor = [f"governor {environment['governor']}"] if "governor" in environment else []
+    return "; ".join([*words.condition_words(conditions), *governor]) or "tells nothing of itself"
 
 
 def _warnings(found: ModelFigures) -> list[str]:

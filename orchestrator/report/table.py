@@ -54,6 +54,7 @@ def columns(run: RunResult) -> list[Column]:
         Column(title="MACs", cell=lambda c: _amount(words.count, c.macs)),
         Column(title="parameters", cell=lambda c: _amount(words.count, c.parameters)),
         Column(title="peak memory", cell=lambda c: _amount(words.size, c.peak_memory_bytes)),
+        Column(title="energy", evidence="measured", cell=lambda c: Cell(text=words.energy(c.energy_mj), order=c.energy_mj)),
         Column(title="gains", cell=_gains),
     ]
     return [column for column in listed if any(column.cell(c).order is not None for c in ordered(run))]

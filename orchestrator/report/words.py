@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.values.results import Difference, QualityResult, StepResult
@@ -167,3 +167,25 @@ def limit_words(name: str, value: float, metric: str) -> str:
         case "min_quality":
             return f"{line(metric)} at least {f'{value * 100:g} %' if is_rate(metric) else f'{value:g}'}"
     return f"{line(name).replace('_', ' ')} {value:g}"
+
+
+def energy(millijoules: float | None) -> str:
+    """Energy of one inference: '1.25 mJ'."""
+    return NONE if millijoules is None else f"{millijoules:.3g} mJ"
+
+
+def condition_words(conditions: Mapping[str, Any] | None) -> list[str]:
+    """What the machine was doing while a latency was measured; nothing of what it does not tell."""
+    found = conditions or {}
+    parts = []
+    if cores := found.get("on_cores"):
+        parts.append(f"on core{'' if len(cores) == 1 else 's'} {', '.join(str(core) for core in cores)}")
+    if (other := found.get("other_work_cores")) is not None:
+        parts.append(f"other work kept {other:.2g} cores busy")
+    if clock := found.get("clock_mhz"):
+        parts.append(f"{clock[0]:.0f} to {clock[1]:.0f} MHz")
+    if (heat := found.get("temperature_c")) is not None:
+        parts.append(f"{heat:.0f} °C")
+    if found.get("throttled"):
+        parts.append("throttled")
+    return parts
