@@ -71,6 +71,7 @@ def measure(
         SurroundingsError: the device is out of reach or in use.
     """
     options = _said(options, said)
+    _check_samples(samples)
     with _bench([Path(model)], options) as bench:
         (timing,) = bench.time(Plan(precision_goal=options.precision_goal, max_seconds=options.max_seconds, rounds=ROUNDS))
         _write_samples(samples, {"model": timing})
@@ -90,6 +91,7 @@ def compare(
         SurroundingsError: the device is out of reach or in use.
     """
     options = _said(options, said)
+    _check_samples(samples)
     plan = Plan(
         precision_goal=options.precision_goal,
         max_seconds=options.max_seconds,
@@ -349,6 +351,16 @@ def _unusable(path: Path, runtime: Runtime, device: str, reason: JobFailed) -> O
     if reason.kind == "surroundings":
         return SurroundingsError(f"{device}: {reason}")
     return InputError(f"'{path}' cannot be run by {runtime.name} on {device}: {reason}")
+
+
+def _check_samples(path: str | Path | None) -> None:
+    """That the file can be written is better known before the measurement than after it."""
+    if path is None:
+        return
+    try:
+        Path(path).open("a").close()
+    except OSError as error:
+        raise InputError(f"--samples '{path}' cannot be written: {error.strerror}") from None
 
 
 def _write_samples(path: str | Path | None, timings: Mapping[str, Timing]) -> None:

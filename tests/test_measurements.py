@@ -2,6 +2,8 @@
 
 import csv
 import json
+import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -121,6 +123,8 @@ def test_bad_input_is_one_clear_line(model: Path, tmp_path: Path) -> None:
         orchestrator.measure(model, thread=1)
     with pytest.raises(InputError, match="--max-seconds must be more than 0"):
         orchestrator.measure(model, max_seconds=0)
+    with pytest.raises(InputError, match=r"--samples '.*raw.csv' cannot be written: No such file or directory"):
+        orchestrator.measure(model, samples=tmp_path / "nowhere" / "raw.csv")
     with pytest.raises(InputError, match="unknown device"):
         orchestrator.measure(model, device="toaster")
 
@@ -151,3 +155,12 @@ def test_dynamic_axes_ask_for_a_shape(cli: Cli, model: Path, tmp_path: Path) -> 
         orchestrator.measure(tmp_path / "dynamic.onnx")
     done = cli("measure", str(tmp_path / "dynamic.onnx"), "--input-shape", "image=1,1,12,12", "--max-seconds", "1")
     assert done.returncode == 0, done.stderr
+
+
+def test_ctrl_c_ends_a_measurement_at_once(cli: Cli, model: Path) -> None:
+    process = cli.start("measure", str(model), "--threads", "1", "--max-seconds", "600", "--precision-goal", "0.0000001")
+    time.sleep(4)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert err.strip() == "orchestrate: interrupted"

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from orchestrator.devices import interrupt
 from orchestrator.errors import InputError
 from orchestrator.measuring.disturbance import Conditions, observed
 from orchestrator.measuring.statistics import median_interval, outliers, ratio_interval
@@ -102,6 +103,8 @@ def time_models(
 
     Raises:
         JobFailed: a process crashed, hung or outgrew its memory.
+        DeviceUnavailable: the device is lost.
+        Interrupted: the user asked to stop.
         InputError: the device's timer is too coarse for a model.
     """
     begin = time.monotonic()
@@ -146,6 +149,7 @@ def _blocks(
     own, taken = 0.0, 0
     metered = (state := sessions[0].state()) is not None and state.energy_j is not None
     while True:
+        interrupt.check()  # a block is shorter than the pause after which a request looks for itself
         for k in random.permutation(len(sessions)):
             one, session = series[k], sessions[k]
             single = one.rounds[-1][-1][0, 0] * one.inner if one.rounds[-1] else 0.0
