@@ -26,7 +26,8 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Any, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 EXAMPLES_TIMED = 16
 CPUS = "/sys/devices/system/cpu"
@@ -354,7 +355,9 @@ def reply_of(target: Any, request: dict[str, Any]) -> dict[str, Any]:
     except MemoryError as error:
         return {"error": {"kind": "out-of-memory", "message": f"MemoryError: {error}"}}
     except OSError as error:
-        kind = "surroundings" if error.errno in FULL else "error"
+        # NumPy's own words where a file comes out too short have no number.
+        short = error.errno is None and ("free space" in str(error) or "requested and" in str(error))
+        kind = "surroundings" if short or error.errno in FULL else "error"
         return {"error": {"kind": kind, "message": f"{type(error).__name__}: {error}"}}
     except Exception as error:
         return {"error": {"kind": "error", "message": f"{type(error).__name__}: {error}"}}
@@ -443,7 +446,7 @@ def make_room(size: int, keep: list[str]) -> int:
 
 
 def store(settings: dict[str, Any]) -> None:
-    """Take one file from standard input: `size` bytes into `folder`/`name`, which appears when it is whole and has its `sha256`."""
+    """Take one file from standard input: `size` bytes with a `sha256` into `folder`/`name`, which appears when it is whole."""
     folder, name, size = settings["folder"], settings["name"], settings["size"]
     os.makedirs(home(folder), exist_ok=True)  # noqa: PTH103
     free = make_room(size, settings["keep"])
@@ -510,7 +513,7 @@ def unpack_wheel(wheel: str, packages: str) -> None:
     with zipfile.ZipFile(wheel) as archive:
         for top in {name.split("/")[0] for name in archive.namelist() if "/" in name}:
             shutil.rmtree(os.path.join(packages, top), ignore_errors=True)  # noqa: PTH118
-        archive.extractall(packages)  # noqa: S202 it keeps to the folder, and who sends wheels may run programs here anyway
+        archive.extractall(packages)
     for data in glob.glob(os.path.join(packages, "*.data")):  # noqa: PTH118, PTH207
         for kind in ("purelib", "platlib"):
             inner = os.path.join(data, kind)  # noqa: PTH118
@@ -620,7 +623,7 @@ class Keeper:
         python = home("venv", "bin", "python")
         command = [python, "-I", os.path.abspath(__file__), "modules", pack({"names": names})]  # noqa: PTH100
         try:
-            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=IMPORT_S, check=False)  # noqa: S603
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=IMPORT_S, check=False)
         except OSError as error:
             return {name: {"error": str(error), "absent": True} for name in names}
         except subprocess.TimeoutExpired:
@@ -681,7 +684,7 @@ class Keeper:
     def _venv_works(self) -> bool:
         command = [home("venv", "bin", "python"), "-I", "-c", "import sys; print(*sys.version_info[:2])"]
         try:
-            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)  # noqa: S603
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
         except (OSError, subprocess.TimeoutExpired):
             return False
         return done.stdout.decode().split() == [str(part) for part in sys.version_info[:2]]
@@ -690,18 +693,17 @@ class Keeper:
         """A new, empty virtual environment; pip is not needed for it."""
         shutil.rmtree(home("venv"), ignore_errors=True)
         command = [sys.executable, "-I", "-m", "venv", "--without-pip", home("venv")]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PIP_S, check=False)  # noqa: S603
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PIP_S, check=False)
         if done.returncode:
             raise RuntimeError("python3 -m venv: " + ending(done.returncode, done.stderr or done.stdout)["message"])
         return {}
 
     def download(self, requirements: list[str]) -> dict[str, Any]:
         """Wheels by the board's own pip, from its own index. `{"problem": ...}`: it has no pip, no network or no such wheel."""
-        shutil.rmtree(home("wheels"), ignore_errors=True)
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
         command += ["--only-binary=:all:", "--timeout", "10", "--retries", "1", "--dest", home("wheels"), *requirements]
         try:
-            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PIP_S, check=False)  # noqa: S603
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PIP_S, check=False)
         except subprocess.TimeoutExpired:
             return {"problem": "pip takes too long"}
         return {"problem": ending(done.returncode, done.stderr)["message"] if done.returncode else None}
@@ -744,7 +746,7 @@ def told(word: str) -> str:
 def hold(settings: dict[str, Any]) -> None:
     """Answer requests about the board."""
     keeper = Keeper(settings["token"])
-    greet()
+    greet(folder=home())
     for line in heard_lines():
         say(reply_of(keeper, json.loads(line)))
 
@@ -791,7 +793,7 @@ class Guard:
 
     def __init__(self, threads: int, memory_bytes: int | None) -> None:
         self.memory_bytes = memory_bytes
-        self.child = subprocess.Popen(  # noqa: S603
+        self.child = subprocess.Popen(
             [sys.executable, "-I", "-u", os.path.abspath(__file__)],  # noqa: PTH100
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

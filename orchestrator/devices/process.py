@@ -47,7 +47,7 @@ class GuardedProcess:
             cwd=folder,
             start_new_session=True,
         )
-        self._told = ""
+        self._told, self._writing = "", threading.Lock()
         self._process, self._family, self._polls = psutil.Process(self._child.pid), list[psutil.Process](), 0
         self._replies: queue.Queue[str | None] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -71,6 +71,53 @@ class GuardedProcess:
         """Whether the child still runs."""
         return self._child.poll() is None
 
+    @property
+    def exit_code(self) -> int | None:
+        """How the child ended; None while it runs."""
+        return self._child.poll()
+
+    @property
+    def last_words(self) -> str:
+        """The end of what the child wrote to standard error."""
+        return self._told or self._errors_end()
+
+    def _write(self, data: bytes) -> None:
+        if self._child.stdin is None:
+            raise BrokenPipeError
+        with self._writing:
+            self._child.stdin.write(data)
+            self._child.stdin.flush()
+
+    def beat(self) -> None:
+        """Send an empty line, a sign of life; from any thread. A child that is gone is not told."""
+        with contextlib.suppress(OSError, ValueError):
+            self._write(b"\n")
+
+    def greeting(self, marker: str, *, timeout_s: float) -> dict[str, Any]:
+        """The JSON of the first line that begins with `marker`; whatever a login shell prints before it is passed over.
+
+        Raises:
+            JobFailed: the child ended, or said no such line in time. It is dead then.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                line = self._replies.get(timeout=POLL_S)
+            except queue.Empty:
+                interrupt.check()
+                if time.monotonic() > deadline:
+                    self.kill()
+                    raise JobFailed("timeout", f"no answer within {timeout_s:.0f} s") from None
+                continue
+            if line is None:
+                raise self._crash()
+            if line.startswith(marker):
+                try:
+                    said: dict[str, Any] = json.loads(line[len(marker) :])
+                except ValueError:
+                    raise self._crash() from None
+                return said
+
     def request(
         self,
         message: Mapping[str, Any],
@@ -92,10 +139,7 @@ class GuardedProcess:
         """
         deadline, died = time.monotonic() + timeout_s, 0.0
         try:
-            if self._child.stdin is None:
-                raise BrokenPipeError
-            self._child.stdin.write(json.dumps(message).encode() + b"\n")
-            self._child.stdin.flush()
+            self._write(json.dumps(message).encode() + b"\n")
         except (BrokenPipeError, ValueError):
             raise self._crash() from None
         while True:
@@ -161,12 +205,24 @@ class GuardedProcess:
 
     def _last_error(self) -> str:
         """The last line that the child wrote to standard error."""
+        lines = self.last_words.strip().splitlines()
+        return lines[-1].strip()[:300] if lines else ""
+
+    def _errors_end(self) -> str:
         if self._errors.closed:
-            return self._told
+            return ""
         size = self._errors.seek(0, 2)
         self._errors.seek(max(0, size - 4096))
-        lines = self._errors.read().decode("utf-8", "replace").strip().splitlines()
-        return lines[-1].strip()[:300] if lines else ""
+        return self._errors.read().decode("utf-8", "replace")
+
+    def end(self, grace_s: float) -> None:
+        """Close the child's input and let it end by itself; kill what is still there after so many seconds."""
+        if self._child.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._child.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._child.wait(grace_s)
+        self.kill()
 
     def kill(self) -> None:
         """End the child and its children at once, and free what they held. May be called twice."""
@@ -178,5 +234,5 @@ class GuardedProcess:
             with contextlib.suppress(OSError):
                 self._child.stdin.close()
         self._reader.join(timeout=5)
-        self._told = self._told or self._last_error()
+        self._told = self._told or self._errors_end()
         self._errors.close()

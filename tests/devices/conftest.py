@@ -1,0 +1,70 @@
+"""A board over ssh, and a job for it."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from orchestrator.devices.ssh import SshDevice
+from orchestrator.plugin import Job
+from orchestrator.plugin.registry import Registry
+from tests.conftest import tiny_onnx
+from tests.devices.sshd import Board, running_board
+
+RUNTIME = Registry.discover().runtimes()["onnxruntime"]
+
+
+@pytest.fixture
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Board]:
+    """A board that is not set up."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    with running_board(tmp_path / "board") as board:
+        monkeypatch.setenv("ORCHESTRATE_SSH", board.client)
+        yield board
+
+
+@pytest.fixture
+def board(bare: Board) -> Board:
+    """A board that is set up."""
+    bare.prepare()
+    return bare
+
+
+@pytest.fixture
+def devices() -> Iterator[Callable[[str], SshDevice]]:
+    """Makes devices that are released at the end."""
+    made = []
+
+    def make(reference: str) -> SshDevice:
+        made.append(SshDevice().attach(reference))
+        return made[-1]
+
+    yield make
+    for device in made:
+        device.release()
+
+
+@pytest.fixture
+def device(board: Board, devices: Callable[[str], SshDevice]) -> SshDevice:
+    """The board, checked."""
+    made = devices(board.reference)
+    made.check(RUNTIME)
+    return made
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    """The tiny network with 70 images."""
+    onnx.save(tiny_onnx(), tmp_path / "model.onnx")
+    np.save(tmp_path / "image.npy", np.random.default_rng(0).normal(size=(70, 1, 12, 12)).astype(np.float32))
+    return Job(
+        model=tmp_path / "model.onnx",
+        load=RUNTIME.source(),
+        imports=RUNTIME.imports,
+        inputs={"image": tmp_path / "image.npy"},
+        threads=1,
+        options={},
+        timeout_s=60,
+    )
