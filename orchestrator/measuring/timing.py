@@ -41,7 +41,8 @@ class Plan:
 
     Attributes:
         precision_goal: It ends when the 95 % interval's half-width is below this share of the figure ...
-        max_seconds: ... or when this is up, loading included; the first three blocks are taken in any case.
+        max_seconds: ... or when this is up, loading included. Where loading takes most of it (a small board), half of it is
+            still spent on samples; and the first three blocks are taken in any case.
         rounds: Rounds to take at least, where time allows.
         settled: Whether a ratio's interval says enough; None: its width alone decides.
     """
@@ -126,6 +127,8 @@ def time_models(
                 one.rounds.append([])
             cores = live[0].cores()
             prepared = time.monotonic()
+            if not states:
+                deadline = max(deadline, prepared + plan.max_seconds / 2)
             before = live[0].state()
             own += _blocks(series, live, random, plan, deadline, fresh=time.monotonic() - started)
             states.append((before, live[0].state()))
