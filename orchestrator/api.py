@@ -143,7 +143,8 @@ def preview(options: SearchOptions) -> tuple[SearchRequest, RunState, Space]:
     request, runtime, devices = plan(options, registry)
     with tempfile.TemporaryDirectory() as folder:
         run = RunDirectory.create(Path(folder) / "run")
-        engine = Engine(run, request, registry, runtime, devices, started=started, observer=_nobody)
+        unwaiting = replace(request, wait_for_device_s=0.0)
+        engine = Engine(run, unwaiting, registry, runtime, devices, started=started, observer=_nobody)
         workshop = engine.workshop(None)
         try:
             with interrupt.heard(), closing(engine):

@@ -2,37 +2,31 @@
 
 import secrets
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import optuna
-
 from orchestrator.building.layout import laid_out
-from orchestrator.building.protocol import PrepareRequest
 from orchestrator.building.workshop import Workshop
-from orchestrator.devices import interrupt
 from orchestrator.errors import InputError
 from orchestrator.measuring.evaluation import Evaluator
-from orchestrator.plugin.device import Device, DeviceUnavailable
+from orchestrator.plugin.device import Device
 from orchestrator.plugin.registry import Registry
 from orchestrator.plugin.runtime import Runtime
 from orchestrator.searching import finishing
-from orchestrator.searching import study as studies
 from orchestrator.searching.archive import Archive
-from orchestrator.searching.asking import Questions, UnderWay
-from orchestrator.searching.budget import LEAST_FOR_A_TRIAL_S, Budget
+from orchestrator.searching.budget import Budget
 from orchestrator.searching.fleet import Board, Fleet
+from orchestrator.searching.loop import Loop, open_study
 from orchestrator.searching.recommendation import Recommendation
 from orchestrator.searching.request import RunState, SearchRequest
 from orchestrator.searching.run_directory import RunDirectory
 from orchestrator.searching.space import Space
-from orchestrator.searching.trial import DEVICE, Built, Laboratory
+from orchestrator.searching.trial import Built, Laboratory
+from orchestrator.searching.worker import workshop_of
 from orchestrator.values.recipe import BASELINE, Recipe
-from orchestrator.values.results import CandidateResult, Failure, StepResult
+from orchestrator.values.results import CandidateResult
 
 LEAST_ANSWER_S = 30.0
 SCORING_S = 600.0
@@ -87,7 +81,7 @@ class Engine:
             runtime,
             wait_s=request.wait_for_device_s,
             left_s=self._budget.whole_left,
-            tell=lambda what: self._tell(event="phase", what=what),
+            tell=self._tell,
         )
         self._archive: Archive | None = None
         self._laboratory_made: Laboratory | None = None
@@ -141,7 +135,7 @@ class Engine:
             InputError: it cannot be exported, scored or run.
         """
         archive = self._archive = Archive(self._run, self._request, state.task)
-        self._open_study(state, archive)  # a storage that cannot be opened is better known now
+        open_study(self._run, state, self._registry, archive)  # a storage that cannot be opened is better known now
         if BASELINE in archive.known:
             return archive.baseline
         self._tell(event="phase", what="measuring the original")
@@ -163,34 +157,20 @@ class Engine:
     def search(self, state: RunState, workshop: Workshop) -> Found:
         """All trials that the budget pays for; `baseline` came before.
 
-        A candidate is told to the study exactly before the one that comes `lag` after its successor is asked for, in the order of
-        trials, however fast a board was: the same seed gives the same search.
-
         Raises:
             DeviceUnavailable: no device is there, after waiting; what was complete by then is kept.
         """
-        archive = self._known()
-        laboratory = self._laboratory(state, workshop)
-        space = Space(state.offers, self._registry.methods())
-        generator = np.random.default_rng([self._request.seed, len(archive.known)])
-        questions = Questions(self._study(state, space, archive), space, archive, generator)
-        under_way: deque[UnderWay] = deque()
-        ended: str | None = None
-        try:
-            while ended is None:
-                if len(under_way) > self._fleet.lag:
-                    ended = self._complete(under_way.popleft(), questions, laboratory)
-                    continue
-                ended = self._budget.ended(archive.known.values(), len(archive.known) - 1 + len(under_way))
-                if ended is None:
-                    interrupt.check()
-                    self._fleet.gather()
-                    ended = self._begin(under_way, questions, laboratory)
-        except DeviceUnavailable:
-            self._rest(under_way, questions, laboratory)
-            raise
-        self._rest(under_way, questions, laboratory)
-        return self.found(state, ended)
+        loop = Loop(
+            self._run,
+            state,
+            self._registry,
+            self._known(),
+            self._laboratory(state, workshop),
+            self._fleet,
+            self._budget,
+            tell=self._tell,
+        )
+        return self.found(state, loop.run())
 
     def finish(self, found: Found, workshop: Workshop) -> Found:
         """The front measured again, and the test split, once.
@@ -234,45 +214,15 @@ class Engine:
 
     def workshop(self, state: RunState | None) -> Workshop:
         """The build worker of this run."""
-        request = self._request
-        prepare = PrepareRequest(
-            name=request.task_name,
-            model=request.model,
-            data=request.data,
-            metric=request.metric,
-            loss=request.loss,
-            student=request.student,
-            target=request.target,
-            methods=self._method_names(),
-            without=request.without_plugins,
-            input_shapes=request.input_shapes,
-            seed=request.seed,
-            runtime=request.target.runtime,
-            workspace=str(self._run.work),
-            seconds=request.timeout_s,
-            trials=request.trials,
-            offers=state is None,
-            epochs=state.epochs if state else None,
-        )
-        return Workshop(
-            prepare,
-            memory_bytes=request.memory_bytes,
-            folder=Path(request.folder) if Path(request.folder).is_dir() else self._run.work,
+        return workshop_of(
+            self._request,
+            self._registry,
+            self._run,
+            state,
             progress=lambda what, done: self._tell(event="progress", what=what, done=done),
         )
 
     # -- their parts ------------------------------------------------------------------------------------------------
-
-    def _method_names(self) -> tuple[str, ...]:
-        request = self._request
-        chosen = []
-        for name, method in self._registry.methods().items():
-            if name not in request.methods:
-                continue
-            if name in request.without_methods or ("train" in method.needs and not request.training):
-                continue
-            chosen.append(name)
-        return tuple(chosen)
 
     def _laboratory(self, state: RunState, workshop: Workshop) -> Laboratory:
         if self._laboratory_made is not None:
@@ -313,76 +263,6 @@ class Engine:
             raise RuntimeError("`baseline` comes before anything that looks at candidates")
         return self._archive
 
-    def _open_study(self, state: RunState, archive: Archive) -> optuna.Study:
-        factory = self._registry.samplers()[self._request.sampler]
-        sampler = factory(int(np.random.default_rng([self._request.seed, len(archive.known)]).integers(1 << 31)))
-        return studies.open_study(self._run.study, self._request.storage, sampler, state.task.direction, state.study)
-
-    def _study(self, state: RunState, space: Space, archive: Archive) -> optuna.Study:
-        study = self._open_study(state, archive)
-        constraints = {c.id: archive.standing.constraints(c) for c in archive.known.values()}
-        again = studies.settle(study, archive.known, constraints)
-        # Nothing is wrong with candidates whose device was lost. Asked for before they are forgotten: a kill between loses none.
-        lost = [c for c in archive.candidates if c.failure is not None and c.failure.step == DEVICE]
-        if lost:
-            studies.ask_first(study, [space.parameters(_recipe(c)) for c in lost])
-            for candidate in lost:
-                archive.forget(candidate.id)
-        if again or lost:
-            self._run.event(event="resumed", asked_again=again + len(lost))
-        for recipe in space.starters(self._request.trials):
-            study.enqueue_trial(space.parameters(recipe), skip_if_exists=True)  # killed while it did so, a run goes on with it
-        return study
-
-    def _begin(self, under_way: deque[UnderWay], questions: Questions, laboratory: Laboratory) -> str | None:
-        """Ask for one candidate, build it, and begin to measure it; why the search ends, where it does."""
-        begin = time.monotonic()
-        asked = questions.ask({item.recipe.identifier: item for item in under_way})
-        if asked is None:
-            return "every recipe of the search space was tried"
-        trial, recipe = asked
-        self._tell(event="trial", number=trial.number, id=recipe.identifier, recipe=str(recipe))
-        timeout = self._request.candidate_timeout_s
-        if (left := self._budget.left(self._known().known.values())) is not None:
-            timeout = max(LEAST_FOR_A_TRIAL_S, min(timeout, left))
-        item = UnderWay(recipe=recipe, trial=trial, timeout_s=timeout)
-        reasons = self._registry.recipe_objections(recipe, self._request.target)
-        if reasons:
-            item.made = _rejected(recipe, trial.number, "; ".join(reasons))
-        else:
-            item.made = laboratory.begin(recipe, trial=trial.number, timeout_s=timeout)
-        item.seconds = time.monotonic() - begin
-        under_way.append(item)
-        return None
-
-    def _complete(self, item: UnderWay, questions: Questions, laboratory: Laboratory) -> str | None:
-        """Wait for one candidate, keep it and tell the study; why the search ends, where it does."""
-        archive, begin = self._known(), time.monotonic()
-        made = item.made
-        candidate = laboratory.finish(made, baseline=archive.baseline) if isinstance(made, Built) else made
-        if candidate is None:
-            raise RuntimeError("a candidate is begun before it is completed")
-        late = candidate.failure is not None and candidate.failure.kind == "timeout"
-        if late and item.timeout_s < self._request.candidate_timeout_s:
-            # Cut off by the end of the budget, which says nothing of the candidate: `resume` asks for it again.
-            self._run.event(event="cut-off", id=candidate.id)
-            return self._budget.used_up()
-        candidate = archive.keep(candidate)
-        questions.tell(item, candidate)
-        self._run.write_elapsed(self.elapsed())
-        archive.drop_dominated()
-        self._registry.trial_finished(candidate)
-        best = archive.known.get(archive.standing.recommendation().id or "")
-        tried = len(archive.known) - 1
-        self._tell(event="candidate", candidate=candidate, tried=tried, baseline=archive.baseline, best=best)
-        self._budget.took(min(item.seconds + time.monotonic() - begin, self._request.candidate_timeout_s / 2))
-        return None
-
-    def _rest(self, under_way: deque[UnderWay], questions: Questions, laboratory: Laboratory) -> None:
-        """Complete what is still on boards when the search ends."""
-        while under_way:
-            self._complete(under_way.popleft(), questions, laboratory)
-
     def elapsed(self) -> float:
         """Seconds that the run has taken so far, over all its resumptions."""
         return self._budget.elapsed()
@@ -415,17 +295,3 @@ class Engine:
 def refusals(state: RunState) -> list[str]:
     """Which methods take no part, and why."""
     return [f"{offer.method} is not offered: {offer.refused}" for offer in state.offers if offer.refused]
-
-
-def _rejected(recipe: Recipe, trial: int, reason: str) -> CandidateResult:
-    return CandidateResult(
-        id=recipe.identifier,
-        state="rejected",
-        trial=trial,
-        recipe=[StepResult(method=s.method, version=s.version, parameters=dict(s.parameters)) for s in recipe.steps],
-        failure=Failure(kind="limit", step="recipe", message=reason),
-    )
-
-
-def _recipe(candidate: CandidateResult) -> Recipe:
-    return Recipe.from_json([{"method": s.method, "version": s.version, "parameters": s.parameters} for s in candidate.recipe])

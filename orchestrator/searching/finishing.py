@@ -62,7 +62,7 @@ def measured_again(
         tell(f"measuring the front again, side by side ({len(timed)} models)")
         try:
             again = _measure(timed, archive, run, fleet, timeout_s)
-        except JobFailed as error:
+        except (JobFailed, InputError) as error:
             return replace(before, notes=[f"the front could not be measured again: {error}"])
         write_again(run.again, again)
     return _judged(before, again, archive)

@@ -93,7 +93,11 @@ class Fleet:
         references: How each device is named, in the order of `devices`.
         wait_s: How long to wait for a device that is lost, seconds; 0: not at all.
         left_s: Seconds that are left of the whole budget; infinite where time is not limited.
-        tell: Called with a line for the user.
+        tell: Called with the fields of an event.
+
+    Attributes:
+        notes: What the user should know of the devices.
+        waited_s: Seconds spent waiting for lost devices.
     """
 
     def __init__(
@@ -104,7 +108,7 @@ class Fleet:
         *,
         wait_s: float,
         left_s: Callable[[], float],
-        tell: Callable[[str], None],
+        tell: Callable[..., None],
     ) -> None:
         self.boards = [Board(device=d, reference=r) for d, r in zip(devices, references, strict=True)]
         self._runtime, self._wait_s, self._left_s, self._tell = runtime, wait_s, left_s, tell
@@ -112,6 +116,7 @@ class Fleet:
         self._turns = 0
         self._proof: Callable[[Evaluator], Any] | None = None
         self.notes: list[str] = []
+        self.waited_s = 0.0
 
     @property
     def lag(self) -> int:
@@ -233,9 +238,10 @@ class Fleet:
             if left <= 0 or all(board.unfit or board.losses >= MOST_LOSSES_IN_A_ROW for board in self.boards):
                 raise DeviceUnavailable(reasons)
             if reasons != told:
-                self._tell(f"waiting for {reasons}")
+                self._tell(event="phase", what=f"waiting for {reasons}")
                 told = reasons
             rest(min(pause, left))
+            self.waited_s += min(pause, left)
             pause = min(2 * pause, LONGEST_PAUSE_S)
 
     def environments(self) -> dict[str, dict[str, Any]]:
@@ -303,7 +309,7 @@ class Fleet:
 
     def _note(self, text: str) -> None:
         self.notes.append(text)
-        self._tell(f"note: {text}")
+        self._tell(event="notes", notes=[text])
 
 
 def rest(seconds: float) -> None:

@@ -74,7 +74,7 @@ def faster(a: CandidateResult, b: CandidateResult) -> bool:
 def dominates(a: CandidateResult, b: CandidateResult, direction: str) -> bool:
     """Whether `a` is nowhere worse than `b`, and beyond the uncertainty of the comparison better somewhere.
 
-    Of two that cost the same and cannot be told apart, one stays: the better by value, or the one that came first.
+    Of two that cost just the same and cannot be told apart, one stays: the better by value, or the one that came first.
     """
     sign = 1.0 if direction == "maximize" else -1.0
     gain = sign * (quality_of(a) - quality_of(b))
@@ -84,7 +84,7 @@ def dominates(a: CandidateResult, b: CandidateResult, direction: str) -> bool:
     better = gain > math.hypot(quality_noise(a), quality_noise(b))
     if faster(a, b) or better or size_of(a) < size_of(b):
         return True
-    return gain > 0 or (ratio == 1 and (_trial(a), a.id) < (_trial(b), b.id))
+    return ratio == 1 and (gain > 0 or (_trial(a), a.id) < (_trial(b), b.id))
 
 
 def comparable(candidates: Sequence[CandidateResult]) -> list[CandidateResult]:

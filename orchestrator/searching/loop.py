@@ -1,0 +1,169 @@
+"""The loop of a search: ask, build, measure, score, tell; within the budget, whatever fails, and the same for the same seed."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+import optuna
+
+from orchestrator.devices import interrupt
+from orchestrator.plugin.device import DeviceUnavailable
+from orchestrator.plugin.registry import Registry
+from orchestrator.searching import study as studies
+from orchestrator.searching.archive import Archive
+from orchestrator.searching.asking import Questions, UnderWay
+from orchestrator.searching.budget import LEAST_FOR_A_TRIAL_S, Budget
+from orchestrator.searching.fleet import Fleet
+from orchestrator.searching.request import RunState
+from orchestrator.searching.run_directory import RunDirectory
+from orchestrator.searching.space import Space
+from orchestrator.searching.trial import DEVICE, Built, Laboratory
+from orchestrator.values.recipe import Recipe
+from orchestrator.values.results import CandidateResult, Failure, StepResult
+
+
+class Loop:
+    """All trials of one process of a run.
+
+    A candidate is told to the study exactly before the one that comes `fleet.lag` after its successor is asked for, in the order
+    of trials, however fast a board was: so the same seed gives the same search.
+
+    Args:
+        tell: Called with the fields of an event.
+    """
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        state: RunState,
+        registry: Registry,
+        archive: Archive,
+        laboratory: Laboratory,
+        fleet: Fleet,
+        budget: Budget,
+        *,
+        tell: Callable[..., None],
+    ) -> None:
+        self._run, self._state, self._request, self._registry = run, state, state.request, registry
+        self._archive, self._laboratory, self._fleet, self._budget = archive, laboratory, fleet, budget
+        self._tell = tell
+        space = Space(state.offers, registry.methods())
+        generator = np.random.default_rng([self._request.seed, len(archive.known)])
+        self._questions = Questions(self._study(space), space, archive, generator)
+        self._under_way: deque[UnderWay] = deque()
+
+    def run(self) -> str:
+        """Until the budget or the space is used up; which.
+
+        Raises:
+            DeviceUnavailable: no device is there, after waiting; what was complete by then is kept.
+        """
+        ended: str | None = None
+        try:
+            while ended is None:
+                if len(self._under_way) > self._fleet.lag:
+                    ended = self._complete(self._under_way.popleft())
+                    continue
+                ended = self._budget.ended(self._archive.known.values(), len(self._archive.known) - 1 + len(self._under_way))
+                if ended is None:
+                    interrupt.check()
+                    self._fleet.gather()
+                    ended = self._begin()
+        except DeviceUnavailable:
+            self._rest()
+            raise
+        self._rest()
+        return ended
+
+    def _begin(self) -> str | None:
+        """Ask for one candidate, build it, and begin to measure it; why the search ends, where it does."""
+        begin = time.monotonic() - self._fleet.waited_s
+        asked = self._questions.ask({item.recipe.identifier: item for item in self._under_way})
+        if asked is None:
+            return "every recipe of the search space was tried"
+        trial, recipe = asked
+        self._tell(event="trial", number=trial.number, id=recipe.identifier, recipe=str(recipe))
+        timeout = self._request.candidate_timeout_s
+        if (left := self._budget.left(self._archive.known.values())) is not None:
+            timeout = max(LEAST_FOR_A_TRIAL_S, min(timeout, left))
+        item = UnderWay(recipe=recipe, trial=trial, timeout_s=timeout)
+        reasons = self._registry.recipe_objections(recipe, self._request.target)
+        if reasons:
+            item.made = _rejected(recipe, trial.number, "; ".join(reasons))
+        else:
+            item.made = self._laboratory.begin(recipe, trial=trial.number, timeout_s=timeout)
+        item.seconds = time.monotonic() - self._fleet.waited_s - begin
+        self._under_way.append(item)
+        return None
+
+    def _complete(self, item: UnderWay) -> str | None:
+        """Wait for one candidate, keep it and tell the study; why the search ends, where it does."""
+        archive, begin = self._archive, time.monotonic()
+        made = item.made
+        candidate = self._laboratory.finish(made, baseline=archive.baseline) if isinstance(made, Built) else made
+        if candidate is None:
+            raise RuntimeError("a candidate is begun before it is completed")
+        late = candidate.failure is not None and candidate.failure.kind == "timeout"
+        if late and item.timeout_s < self._request.candidate_timeout_s:
+            # Cut off by the end of the budget, which says nothing of the candidate: `resume` asks for it again.
+            self._run.event(event="cut-off", id=candidate.id)
+            return self._budget.used_up()
+        candidate = archive.keep(candidate)
+        self._questions.tell(item, candidate)
+        self._run.write_elapsed(self._budget.elapsed())
+        archive.drop_dominated()
+        self._registry.trial_finished(candidate)
+        best = archive.known.get(archive.standing.recommendation().id or "")
+        tried = len(archive.known) - 1
+        self._tell(event="candidate", candidate=candidate, tried=tried, baseline=archive.baseline, best=best)
+        self._budget.took(min(item.seconds + time.monotonic() - begin, self._request.candidate_timeout_s / 2))
+        return None
+
+    def _rest(self) -> None:
+        """Complete what is still on boards when the search ends."""
+        while self._under_way:
+            self._complete(self._under_way.popleft())
+
+    def _study(self, space: Space) -> optuna.Study:
+        archive = self._archive
+        study = open_study(self._run, self._state, self._registry, archive)
+        constraints = {c.id: archive.standing.constraints(c) for c in archive.known.values()}
+        again = studies.settle(study, archive.known, constraints)
+        # Nothing is wrong with candidates whose device was lost. Asked for before they are forgotten: a kill between loses none.
+        lost = [c for c in archive.candidates if c.failure is not None and c.failure.step == DEVICE]
+        if lost:
+            studies.ask_first(study, [space.parameters(_recipe(c)) for c in lost])
+            for candidate in lost:
+                archive.forget(candidate.id)
+        if again or lost:
+            self._run.event(event="resumed", asked_again=again + len(lost))
+        for recipe in space.starters(self._request.trials):
+            study.enqueue_trial(space.parameters(recipe), skip_if_exists=True)  # killed while it did so, a run goes on with it
+        return study
+
+
+def open_study(run: RunDirectory, state: RunState, registry: Registry, archive: Archive) -> optuna.Study:
+    """The study of a run.
+
+    Raises:
+        InputError: the storage cannot be opened.
+    """
+    request = state.request
+    seed = int(np.random.default_rng([request.seed, len(archive.known)]).integers(1 << 31))
+    sampler = registry.samplers()[request.sampler](seed)
+    return studies.open_study(run.study, request.storage, sampler, state.task.direction, state.study)
+
+
+def _rejected(recipe: Recipe, trial: int, reason: str) -> CandidateResult:
+    return CandidateResult(
+        id=recipe.identifier,
+        state="rejected",
+        trial=trial,
+        recipe=[StepResult(method=s.method, version=s.version, parameters=dict(s.parameters)) for s in recipe.steps],
+        failure=Failure(kind="limit", step="recipe", message=reason),
+    )
+
+
+def _recipe(candidate: CandidateResult) -> Recipe:
+    return Recipe.from_json([{"method": s.method, "version": s.version, "parameters": s.parameters} for s in candidate.recipe])
