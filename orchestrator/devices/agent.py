@@ -417,6 +417,11 @@ def home(*parts: str) -> str:
     return os.path.join(os.path.dirname(os.path.abspath(__file__)), *parts)  # noqa: PTH100, PTH118, PTH120
 
 
+def clean_environment() -> dict[str, str]:
+    """Environment variables for a runtime, so that what it caches lies in the folder too and is removed with it."""
+    return {**os.environ, "XDG_CACHE_HOME": home("cache")}
+
+
 def free_bytes() -> int:
     """What may still be written to the folder's disk."""
     found = os.statvfs(home())
@@ -493,10 +498,13 @@ def modules(settings: dict[str, Any]) -> None:
     found: dict[str, Any] = {}
     for name in settings["names"]:
         try:
-            found[name] = {"version": str(getattr(__import__(name), "__version__", ""))}
+            module = __import__(name)
+            if getattr(module, "__file__", None) is None and name not in sys.builtin_module_names:
+                raise ImportError(f"{name} is an empty folder", name=name)  # what is left of a package
+            found[name] = {"version": str(getattr(module, "__version__", ""))}
         except Exception as error:
             absent = isinstance(error, ImportError) and getattr(error, "name", None) == name
-            found[name] = {"error": f"{type(error).__name__}: {error}", "absent": absent}
+            found[name] = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".strip(" :"), "absent": absent}
     greet(found=found)
 
 
@@ -623,7 +631,9 @@ class Keeper:
         python = home("venv", "bin", "python")
         command = [python, "-I", os.path.abspath(__file__), "modules", pack({"names": names})]  # noqa: PTH100
         try:
-            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=IMPORT_S, check=False)
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, timeout=IMPORT_S, check=False, env=clean_environment()
+            )
         except OSError as error:
             return {name: {"error": str(error), "absent": True} for name in names}
         except subprocess.TimeoutExpired:
@@ -631,6 +641,10 @@ class Keeper:
         for line in done.stdout.decode("utf-8", "replace").splitlines():
             if line.startswith(MARKER):
                 found: dict[str, Any] = json.loads(line[len(MARKER) :])["found"]
+                lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
+                for answer in found.values():
+                    if lines and answer.get("error") == "ImportError":  # an extension module has said why in its own way
+                        answer["error"] += f": {lines[-1].strip()[:300]}"
                 return found
         why = ending(done.returncode, done.stderr)["message"]
         return {name: {"error": f"importing fails: {why}", "absent": False} for name in names}
@@ -798,7 +812,7 @@ class Guard:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONHASHSEED": "0"},
+            env={**clean_environment(), "OMP_NUM_THREADS": str(threads), "PYTHONHASHSEED": "0"},
             bufsize=0,
             start_new_session=True,
         )

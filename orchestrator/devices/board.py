@@ -33,7 +33,7 @@ END_S = 3.0
 SLOWEST_BYTES_PER_S = 20_000
 FOLDER = 'umask 077; f="${XDG_CACHE_HOME:-$HOME/.cache}/orchestrator-board"'
 DIGEST = hashlib.sha256(AGENT.read_bytes()).hexdigest()
-BROKEN = ("closed by remote host", "Broken pipe", "not responding", "Connection reset", "Connection to", "Session open refused")
+BROKEN = ("closed by remote host", "Broken pipe", "not responding", "Connection reset", "Connection to")
 
 
 class DiskFull(SurroundingsError):
@@ -93,7 +93,7 @@ class Board:
         """
         if self._keeper is not None and self._keeper.alive:
             return
-        self.disconnect()
+        self.disconnect(lost=True)
         self._folder = _short_folder()
         try:
             for _ in range(3):
@@ -145,14 +145,19 @@ class Board:
             return False
         return True
 
-    def disconnect(self) -> None:
-        """End all that runs on the board for this process, its lock last. May be called twice."""
+    def disconnect(self, *, lost: bool = False) -> None:
+        """End all that runs on the board for this process, its lock last. May be called twice.
+
+        Args:
+            lost: There is nobody to wait for.
+        """
         self._stop.set()
+        grace_s = 0.0 if lost else END_S
         for guard in tuple(self._guards):
-            guard.end(END_S)
+            guard.end(grace_s)
         self._guards.clear()
         if self._keeper is not None:
-            self._keeper.end(END_S)
+            self._keeper.end(grace_s)
         self._keeper, self._locked = None, False
         self._forget_folder()
 
@@ -221,7 +226,7 @@ class Board:
                     raise self.full(str(failure)) from None
                 raise SurroundingsError(f"board {self.name}: {failure}") from None
             why = "no answer" if failure.kind == "timeout" else (keeper.last_words.strip().splitlines() or ["it ended"])[-1]
-            self.disconnect()
+            self.disconnect(lost=True)
             raise DeviceUnavailable(f"board {self.name}: the connection is lost: {why}") from None
 
     def modules(self, names: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -267,8 +272,10 @@ class Board:
         if process.alive:  # so these are the agent's own words
             return self.full(str(failure)) if failure.kind == "surroundings" else failure
         said = process.last_words
-        if any(words in said for words in BROKEN) or not self.alive():
-            self.disconnect()
+        belongs = process in self._guards  # else it was ended with an earlier connection
+        if not belongs or any(words in said for words in BROKEN) or not self.alive():
+            if belongs:
+                self.disconnect(lost=True)
             why = (said.strip().splitlines() or ["no answer" if failure.kind == "timeout" else "it ended"])[-1].strip()
             return DeviceUnavailable(f"board {self.name}: the connection was lost: {why}")
         if failure.kind == "timeout":

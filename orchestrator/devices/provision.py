@@ -146,6 +146,8 @@ def _get(board: Board, survey: dict[str, Any], choices: list[str], *, offline: b
     """The first of these requirements for which there is a wheel, by the board's own pip or else from here."""
     problem = ""
     for choice in choices:
+        if problem:
+            progress(f"{board.name}: no wheel of {choices[0]} fits the board, so the newest that does")
         if not offline:
             progress(f"{board.name}: its own pip looks for {choice}")
             answer = board.ask("download", requirements=[choice], timeout_s=PIP_S + 60)["problem"]

@@ -124,6 +124,8 @@ class SshDevice(Device):
             try:
                 return self._open(job)
             except DeviceUnavailable:
+                if not self.board.alive():
+                    self.board.disconnect(lost=True)
                 until = time.monotonic() + wait
                 while time.monotonic() < until:
                     interrupt.check()

@@ -16,6 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from orchestrator.devices.session import AGENT
+
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 FOLDER = "orchestrator-board"
 
@@ -69,6 +71,7 @@ class Board:
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", self.home / "venv"], check=True)
         (site,) = (self.home / "venv" / "lib").glob("python*/site-packages")
         (site / "borrowed.pth").write_text(f"{packages or sysconfig.get_paths()['purelib']}\n")
+        shutil.copy(AGENT, self.home / "agent.py")
 
     def start(self) -> None:
         lines = [
