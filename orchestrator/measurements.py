@@ -204,9 +204,9 @@ class _Bench:
     def environment(self) -> dict[str, Any]:
         """The device, with the version of the runtime there."""
         found = self.evaluator.device.environment()
-        if "runtime_version" not in found:
-            found["runtime_version"] = self.runtime.version()
-        return found
+        there = found.get("versions", {})
+        version = next((there[module] for module in self.runtime.imports if module in there), None)
+        return {**found, "runtime_version": version or self.runtime.version()}
 
 
 @contextmanager
