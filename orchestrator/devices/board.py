@@ -253,12 +253,16 @@ class Board:
         """
         process = self._spawn("guard", {"threads": threads, "memory_bytes": memory_bytes})
         try:
-            process.greeting(MARKER, timeout_s=CONNECT_S)
+            said = process.greeting(MARKER, timeout_s=CONNECT_S)
         except JobFailed as failure:
             raise self._not_started(process, failure) from None
         except BaseException:
             process.kill()
             raise
+        if said.get("digest") != DIGEST:
+            process.kill()
+            self.disconnect(lost=True)  # the next connection finds out what has become of the folder
+            raise DeviceUnavailable(f"board {self.name}: the agent there was changed or removed while it was in use")
         self._guards.add(process)
         return process
 
@@ -329,13 +333,13 @@ class Board:
         if "missing" in said:
             raise self._missing(said["missing"])
 
-    def exists(self) -> str | None:
-        """The folder on the board, where it is there; needs nothing on the board, and ends at once."""
+    def exists(self) -> bool:
+        """Whether our folder is there. Needs nothing but a shell on the board, and keeps no connection."""
         self._folder = self._folder or _short_folder()
         script = f'{FOLDER}; [ -d "$f" ] && {_say("folder", "yes")} || {_say("folder", "no")}'
         try:
             with tempfile.TemporaryFile() as replies:
-                return "yes" if self._run(script, source=None, into=replies, timeout_s=CONNECT_S)["folder"] == "yes" else None
+                return bool(self._run(script, source=None, into=replies, timeout_s=CONNECT_S).get("folder") == "yes")
         finally:
             if self._keeper is None:
                 self._forget_folder()

@@ -48,9 +48,9 @@ def devices() -> Iterator[Callable[[str], SshDevice]]:
 
 @pytest.fixture
 def device(board: Board, devices: Callable[[str], SshDevice]) -> SshDevice:
-    """The board, checked."""
+    """The board, connected and held."""
     made = devices(board.reference)
-    made.check(RUNTIME)
+    made.board.lock()
     return made
 
 

@@ -331,7 +331,8 @@ def test_model_that_breaks_is_the_candidates_failure(device: SshDevice, job: Job
 
 
 def test_model_that_hangs_is_the_candidates_failure_and_the_board_goes_on(device: SshDevice, board: Board, job: Job) -> None:
-    with device.open(stubborn(job, "hang", timeout_s=3)) as session:
+    with device.open(stubborn(job, "hang")) as session:
+        session._job = dataclasses.replace(job, timeout_s=1)  # loading may take longer
         with pytest.raises(JobFailed) as failure:
             session.time(seconds=0, runs=1)
         assert failure.value.kind == "timeout"
@@ -339,6 +340,27 @@ def test_model_that_hangs_is_the_candidates_failure_and_the_board_goes_on(device
     with device.open(job) as other:
         assert other.time(seconds=0, runs=1)
         assert len(board.agents("answer")) == 1
+
+
+def test_board_that_hangs_as_a_whole_is_the_devices_failure(
+    device: SshDevice, board: Board, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.devices.board.ALIVE_S", 1.0)
+    with device.open(stubborn(job, "hang")) as session:
+        session._job = dataclasses.replace(job, timeout_s=1)
+        for process in board.agents():
+            process.suspend()
+        with pytest.raises(DeviceUnavailable, match="no answer"):
+            session.time(seconds=0, runs=1)
+    with device.open(job) as session:  # what hung has been ended, and holds nothing
+        assert session.time(seconds=0, runs=1)
+        assert len(board.agents("answer")) == 1
+
+
+def test_agent_that_is_changed_in_the_middle_is_the_devices_failure(device: SshDevice, board: Board, job: Job) -> None:
+    (board.home / "agent.py").write_text('print(\'orchestrator-board:{"digest": "new"}\')\n')
+    with device.open(job) as session:  # after connecting anew
+        assert session.time(seconds=0, runs=1)
 
 
 def test_killed_model_process_is_the_candidates_failure(device: SshDevice, board: Board, job: Job) -> None:
