@@ -156,7 +156,10 @@ def test_search_from_python_calls_the_observer_and_returns_the_run(project: Proj
     )
     assert len(run.candidates) == 2
     assert run.baseline.latency[0].evidence == "measured-on-target"
-    assert len(run.baseline.latency) == 1
+    assert [latency.evidence for latency in run.baseline.latency] == ["measured-on-target"] * 2
+    again = [e["what"] for e in events if e["event"] == "phase" and e["what"].startswith("measuring the front again")]
+    assert len(again) == 1
+    assert all(len(run.candidate(name).latency) == 2 for name in run.front)
     assert {"phase", "baseline", "trial", "candidate", "progress"} <= {event["event"] for event in events}
 
 

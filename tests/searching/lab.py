@@ -10,7 +10,7 @@ from pathlib import Path
 from orchestrator.devices.host import HostDevice
 from orchestrator.measuring import evaluation
 from orchestrator.measuring.timing import Plan
-from orchestrator.plugin import Device, DeviceUnavailable, JobFailed, hookimpl
+from orchestrator.plugin import Device, DeviceUnavailable, JobFailed, SurroundingsError, hookimpl
 
 FOLDER = Path(os.environ["LAB"])
 evaluation.SEARCH = Plan(max_seconds=0.3)  # nobody looks at how sure these figures are
@@ -46,6 +46,8 @@ class Wrapped:
     def predict(self, folder, *, batch):
         self._board.lose("predict", self._job)
         say(self._board.name, f"predict {self._job.model.parent.name}")
+        if (FOLDER / f"{self._board.name}.full").exists() and self._job.model.parent.name != "baseline":
+            raise SurroundingsError(f"no space left on lab://{self._board.name}")
         time.sleep(self._board.slow())
         return self._session.predict(folder, batch=batch)
 

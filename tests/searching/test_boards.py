@@ -120,6 +120,18 @@ def test_search_waits_for_a_board_that_comes_back(lab: Cli, options: Callable[..
     assert sorted(c["state"] for c in results(lab.folder / "run")["candidates"]) == ["complete", "failed"]
 
 
+def test_search_ends_resumable_when_the_board_has_another_trouble(lab: Cli, options: Callable[..., list[str]]) -> None:
+    (lab.folder / "lab" / "a.full").touch()
+    done = lab(*options("a", trials=1))
+    assert done.returncode == 4
+    assert "no space left on lab://a; mend it, then go on with: orchestrate resume" in done.stderr
+    assert results(lab.folder / "run")["candidates"] == [], "it is not the candidate's fault"
+    (lab.folder / "lab" / "a.full").unlink()
+    assert lab("resume", "run").returncode == 0
+    assert [c["state"] for c in results(lab.folder / "run")["candidates"]] == ["complete"]
+
+
+@pytest.mark.slow
 def test_two_boards_share_the_work_and_the_same_seed_asks_the_same(lab: Cli, options: Callable[..., list[str]]) -> None:
     assert lab(*options("a", "b", trials=5, output="one")).returncode == 0
     (lab.folder / "lab" / "a.slow").write_text("0.7")
