@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from orchestrator.searching.again import MOST_MODELS, allowance_s
 from orchestrator.values.evidence import Evidence
@@ -30,16 +30,21 @@ class Budget:
         """Seconds that the run has taken so far."""
         return self._spent_before + time.monotonic() - self._started
 
-    def left(self, known: Iterable[CandidateResult]) -> float | None:
+    def left(self, known: Iterable[CandidateResult], under_way: int = 0) -> float | None:
         """Seconds that are left for trials, the end's share set aside; None where time is not limited.
 
         At the end the front is measured again, where it is measured on the target, and scored on the test split.
+
+        Args:
+            under_way: Candidates that are on boards, each on its own: they are waited for.
         """
         if self.timeout_s is None:
             return None
         complete = [c for c in known if c.state == "complete"]
-        scoring = [c.seconds.get("scoring", 0.0) for c in complete]
-        at_the_end = min(FRONT_AT_THE_END, len(scoring)) * (sum(scoring) / len(scoring) if scoring else 0.0)
+        scoring = _mean(c.seconds.get("scoring", 0.0) for c in complete)
+        at_the_end = min(FRONT_AT_THE_END, len(complete)) * scoring
+        if under_way:
+            at_the_end += _mean(c.seconds.get("measuring", 0.0) for c in complete) + under_way * scoring
         if any(c.latency[0].evidence == Evidence.MEASURED_ON_TARGET.value for c in complete):
             at_the_end += allowance_s(min(MOST_MODELS, len(complete)), self.timeout_s)
         return self.timeout_s - self.elapsed() - RESERVE_S - at_the_end
@@ -52,13 +57,23 @@ class Budget:
         """A trial took so long; one that cannot be finished is better not begun."""
         self._longest = max(self._longest, seconds)
 
-    def ended(self, known: Iterable[CandidateResult], tried: int) -> str | None:
-        """Why no further trial is begun, or None."""
-        if self.trials is not None and tried >= self.trials:
+    def ended(self, known: Mapping[str, CandidateResult], under_way: int = 0) -> str | None:
+        """Why no further trial is begun, or None.
+
+        Args:
+            known: By id, the baseline among them.
+            under_way: Candidates that are on boards.
+        """
+        if self.trials is not None and len(known) - 1 + under_way >= self.trials:
             return f"the budget of {self.trials} trials is used up"
-        left = self.left(known)
+        left = self.left(known.values(), under_way)
         return self.used_up() if left is not None and left < max(LEAST_FOR_A_TRIAL_S, 0.5 * self._longest) else None
 
     def used_up(self) -> str:
         """That time is up, in words."""
         return f"the budget of {self.timeout_s or 0.0:.0f} s is used up"
+
+
+def _mean(values: Iterable[float]) -> float:
+    found = list(values)
+    return sum(found) / len(found) if found else 0.0

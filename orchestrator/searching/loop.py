@@ -65,7 +65,7 @@ class Loop:
                 if len(self._under_way) > self._fleet.lag:
                     ended = self._complete(self._under_way.popleft())
                     continue
-                ended = self._budget.ended(self._archive.known.values(), len(self._archive.known) - 1 + len(self._under_way))
+                ended = self._budget.ended(self._archive.known, len(self._under_way))
                 if ended is None:
                     interrupt.check()
                     self._fleet.gather()
@@ -85,7 +85,7 @@ class Loop:
         trial, recipe = asked
         self._tell(event="trial", number=trial.number, id=recipe.identifier, recipe=str(recipe))
         timeout = self._request.candidate_timeout_s
-        if (left := self._budget.left(self._archive.known.values())) is not None:
+        if (left := self._budget.left(self._archive.known.values(), len(self._under_way))) is not None:
             timeout = max(LEAST_FOR_A_TRIAL_S, min(timeout, left))
         item = UnderWay(recipe=recipe, trial=trial, timeout_s=timeout)
         reasons = self._registry.recipe_objections(recipe, self._request.target)

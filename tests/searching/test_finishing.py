@@ -240,6 +240,18 @@ def test_time_is_set_aside_for_the_measurement_at_the_end(timed: Timed, make: Ma
     assert reserved == pytest.approx(allowance_s(2, 300), abs=0.1)
 
 
+def test_candidates_on_boards_count_as_tried_and_their_time_is_set_aside(timed: Timed) -> None:
+    known = {
+        c.id: dataclasses.replace(c, seconds={"measuring": 4.0, "scoring": 1.0}) for c in (timed("baseline"), timed("a", 0.9))
+    }
+    budget = Budget(trials=3, timeout_s=300, started=0, spent_before=0)
+    reserved = (budget.left(known.values()) or 0) - (budget.left(known.values(), 2) or 0)
+    assert reserved == pytest.approx(4.0 + 2 * 1.0, abs=0.1)
+    trials = Budget(trials=3, timeout_s=None, started=0, spent_before=0)
+    assert trials.ended(known, 1) is None
+    assert trials.ended(known, 2) == "the budget of 3 trials is used up"
+
+
 def test_samples_of_both_measurements_lie_beside_each_other(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     run.write_samples("a", ms=(1.0, 2.0))
