@@ -46,7 +46,8 @@ class Budget:
         if under_way:
             at_the_end += _mean(c.seconds.get("measuring", 0.0) for c in complete) + under_way * scoring
         if any(c.latency[0].evidence == Evidence.MEASURED_ON_TARGET.value for c in complete):
-            at_the_end += allowance_s(min(MOST_MODELS, len(complete)), self.timeout_s)
+            kept = sum(c.artifact is not None and c.artifact.path is not None for c in complete)  # the front, its near misses
+            at_the_end += allowance_s(min(MOST_MODELS, kept), self.timeout_s)
         return self.timeout_s - self.elapsed() - RESERVE_S - at_the_end
 
     def whole_left(self) -> float:
