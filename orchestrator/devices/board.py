@@ -225,9 +225,9 @@ class Board:
                 if failure.kind == "surroundings":
                     raise self.full(str(failure)) from None
                 raise SurroundingsError(f"board {self.name}: {failure}") from None
-            why = "no answer" if failure.kind == "timeout" else (keeper.last_words.strip().splitlines() or ["it ended"])[-1]
+            said = keeper.last_words
             self.disconnect(lost=True)
-            raise DeviceUnavailable(f"board {self.name}: the connection is lost: {why}") from None
+            raise self._lost(failure, said) from None
 
     def modules(self, names: Iterable[str]) -> dict[str, dict[str, Any]]:
         """`{module: {"version": ...}}` of what the virtual environment can import, else `{"error": ..., "absent": ...}`."""
@@ -280,11 +280,16 @@ class Board:
         if not belongs or any(words in said for words in BROKEN) or not self.alive():
             if belongs:
                 self.disconnect(lost=True)
-            why = (said.strip().splitlines() or ["no answer" if failure.kind == "timeout" else "it ended"])[-1].strip()
-            return DeviceUnavailable(f"board {self.name}: the connection was lost: {why}")
+            return self._lost(failure, said)
         if failure.kind == "timeout":
             return failure
         return JobFailed("crash", "the agent that watched the model on the board was ended from outside")
+
+    def _lost(self, failure: JobFailed, said: str) -> DeviceUnavailable:
+        """The error for a connection that is gone, with the client's last word where there was one."""
+        lines = said.strip().splitlines()
+        why = lines[-1].strip() if lines else str(failure) if failure.kind == "timeout" else "it gave no reason"
+        return DeviceUnavailable(f"board {self.name}: the connection was lost ({why})")
 
     # -- files -----------------------------------------------------------------------------------------------------------
 

@@ -68,6 +68,11 @@ def set_up(reference: str, runtime: Runtime, *, wanted: str | None, offline: boo
         _install(board, survey, asked, exact=wanted is not None, offline=offline, progress=progress)
         progress(f"{reference}: trying the packages")
         found = board.modules(needed)
+        if any("error" in answer for answer in found.values()) and int(found["numpy"].get("version", "0").partition(".")[0]) >= 2:
+            progress(f"{reference}: this runtime may have been built for NumPy 1")
+            _get(board, survey, ["numpy<2"], offline=offline, progress=progress)
+            board.ask("unpack", asked={**_before(survey), **asked}, timeout_s=PIP_S)
+            found = board.modules(needed)
         for name, answer in sorted(found.items()):
             if "error" in answer:
                 raise InputError(f"board {reference}: {distribution_of(name)} is installed but cannot be used: {answer['error']}")
@@ -121,6 +126,11 @@ def _covers(before: dict[str, Any], asked: dict[str, str | None]) -> bool:
     return all(package in before and before[package] == number for package, number in asked.items())
 
 
+def _before(survey: dict[str, Any]) -> dict[str, Any]:
+    """What was asked for earlier, other runtimes included."""
+    return dict(survey["asked"]) if survey["venv"] else {}
+
+
 def _done(reference: str, survey: dict[str, Any], found: dict[str, Any], *, changed: bool) -> SetUp:
     versions = {name: str(answer["version"]) for name, answer in found.items()}
     facts = {"set_up": date.today().isoformat(), "machine": survey["machine"], "versions": versions}
@@ -137,8 +147,7 @@ def _install(
         if not (exact and number):
             choices.append(package)
         _get(board, survey, choices, offline=offline, progress=progress)
-    before = survey["asked"] if survey["venv"] else {}
-    wheels = board.ask("unpack", asked={**before, **asked}, timeout_s=PIP_S)["wheels"]
+    wheels = board.ask("unpack", asked={**_before(survey), **asked}, timeout_s=PIP_S)["wheels"]
     progress(f"{board.name}: installed {', '.join('-'.join(wheel.split('-')[:2]) for wheel in wheels)}")
 
 
