@@ -384,10 +384,10 @@ class Board:
 
 def _short_folder() -> Path:
     """A private folder for the shared connection's socket, whose path may have 100 characters at most."""
-    folder = Path(tempfile.mkdtemp(prefix="ssh-"))
+    folder = Path(tempfile.mkdtemp(prefix="orchestrator-"))
     if len(str(folder)) > 60:
         folder.rmdir()
-        folder = Path(tempfile.mkdtemp(prefix="ssh-", dir="/tmp"))
+        folder = Path(tempfile.mkdtemp(prefix="orchestrator-", dir="/tmp"))
     return folder
 
 
