@@ -41,6 +41,19 @@ class RunFigures:
     samples: tuple[float, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Together:
+    """What came of models that were timed side by side.
+
+    Attributes:
+        figures: A latency for each id, its ratio to the baseline, or why there is none; the baseline's under its own id.
+        samples: The raw times, ms, of those that have a figure.
+    """
+
+    figures: dict[str, LatencyResult | JobFailed]
+    samples: dict[str, tuple[float, ...]]
+
+
 class Evaluator:
     """Measures exported models for one target on one device.
 
@@ -93,42 +106,40 @@ class Evaluator:
             samples=timing.measurement.samples,
         )
 
-    def together(
-        self, models: Mapping[str, Path], baseline: Path, *, seconds: float | None = None
-    ) -> dict[str, LatencyResult | JobFailed]:
+    def together(self, models: Mapping[str, Path], baseline: Path, *, seconds: float | None = None) -> Together:
         """Time models and the baseline side by side, in several rounds of fresh processes.
 
         Args:
             models: File by candidate id.
             seconds: Time for all of it; None: three for each model.
 
-        Returns:
-            A latency for each id, its ratio to the baseline, or why there is none; the baseline's under its own id.
-
         Raises:
             JobFailed: the baseline cannot be run.
             DeviceUnavailable: the device is lost.
         """
-        found: dict[str, LatencyResult | JobFailed] = {}
+        found: dict[str, Timing | JobFailed] = {}
         share = (seconds or TOGETHER_S * (len(models) + 1)) / (len(models) + 1)
         for group in self._groups(models):
             plan = Plan(max_seconds=share * (len(group) + 1), rounds=TOGETHER_ROUNDS)
             try:
                 timings = self.time([*(models[name] for name in group), baseline], plan)
-                found |= {name: self.latency(timing) for name, timing in zip([*group, BASELINE], timings, strict=True)}
+                found |= zip([*group, BASELINE], timings, strict=True)
             except JobFailed:
                 found |= self._one_by_one(group, models, baseline, Plan(max_seconds=2 * share, rounds=TOGETHER_ROUNDS))
-        return found
+        return Together(
+            figures={name: one if isinstance(one, JobFailed) else self.latency(one) for name, one in found.items()},
+            samples={name: one.measurement.samples for name, one in found.items() if not isinstance(one, JobFailed)},
+        )
 
     def _one_by_one(
         self, group: Sequence[str], models: Mapping[str, Path], baseline: Path, plan: Plan
-    ) -> dict[str, LatencyResult | JobFailed]:
+    ) -> dict[str, Timing | JobFailed]:
         """Each beside the baseline alone: one of them fails, and the others are to have their figures."""
         (alone,) = self.time([baseline], plan)
-        found: dict[str, LatencyResult | JobFailed] = {BASELINE: self.latency(alone)}
+        found: dict[str, Timing | JobFailed] = {BASELINE: alone}
         for name in group:
             try:
-                found[name] = self.latency(self.time([models[name], baseline], plan)[0])
+                found[name] = self.time([models[name], baseline], plan)[0]
             except JobFailed as error:
                 found[name] = error
         return found

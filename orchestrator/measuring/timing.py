@@ -276,7 +276,7 @@ def _timing(
         "inferences_a_sample": one.inner,
         "outliers": outliers(walls),
         "stationary": one.stationary,
-        "precision": round(width, 5),
+        "precision": round(float(width), 5),
         "ended_by": "precision-goal" if width <= plan.precision_goal else "max-seconds",
         "seconds": round(seconds, 2),
     }

@@ -64,8 +64,8 @@ def _figures(run: RunResult, candidate: CandidateResult) -> str:
         ):
             if figure is not None:
                 rows.append(_quality_row(run.task.metric, split, figure, before))
-    for latency in candidate.latency:
-        rows.append(_latency_row(latency, base))
+    for k, latency in enumerate(candidate.latency):
+        rows.append(_latency_row(latency, _counterpart(k, candidate, base)))
     amounts: list[tuple[str, Callable[[int | None], str], int | None, int | None]] = [
         ("file", words.size, _file_size(candidate), _file_size(base)),
         ("compressed file", words.size, candidate.compressed_bytes, base.compressed_bytes),
@@ -109,14 +109,23 @@ def _quality_row(metric: str, split: str, figure: QualityResult, before: Quality
     ]
 
 
-def _latency_row(latency: LatencyResult, base: CandidateResult) -> list[str]:
-    same = (latency.evidence, latency.device)
-    before = next((entry for entry in base.latency if (entry.evidence, entry.device) == same), None)
+def _counterpart(k: int, candidate: CandidateResult, base: CandidateResult) -> LatencyResult | None:
+    """The baseline's figure that was taken when this one was: of the same kind and device, and as many before it."""
+
+    def alike(entry: LatencyResult) -> bool:
+        return (entry.evidence, entry.device) == (candidate.latency[k].evidence, candidate.latency[k].device)
+
+    earlier = sum(alike(entry) for entry in candidate.latency[:k])
+    return next(iter([entry for entry in base.latency if alike(entry)][earlier:]), None)
+
+
+def _latency_row(latency: LatencyResult, before: LatencyResult | None) -> list[str]:
     where = "this host" if latency.evidence == "measured-on-host" else latency.device
     threads = f"{latency.threads} thread{'' if latency.threads == 1 else 's'}"
     ratio = latency.ratio
+    remark = f"; {latency.note}" if latency.note and latency.evidence.startswith("measured") else ""
     return [
-        f"latency, {words.EVIDENCE[latency.evidence]}, {where} ({latency.runtime}, {threads})",
+        f"latency, {words.EVIDENCE[latency.evidence]}, {where} ({latency.runtime}, {threads}{remark})",
         approximate(latency),
         words.span(latency.low_ms, latency.high_ms, latency.median_ms),
         approximate(before) if before else words.NONE,

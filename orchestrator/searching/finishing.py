@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from orchestrator.devices import interrupt
 from orchestrator.errors import InputError
-from orchestrator.measuring.evaluation import Evaluator
+from orchestrator.measuring.evaluation import Evaluator, Together
 from orchestrator.plugin.device import JobFailed
 from orchestrator.searching.again import Again, allowance_s, chosen, read_again, write_again
 from orchestrator.searching.archive import Archive
@@ -15,7 +15,7 @@ from orchestrator.searching.recommendation import Recommendation
 from orchestrator.searching.run_directory import RunDirectory
 from orchestrator.searching.trial import Laboratory
 from orchestrator.values.recipe import BASELINE
-from orchestrator.values.results import CandidateResult, LatencyResult
+from orchestrator.values.results import CandidateResult
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,12 +79,15 @@ def _measure(timed: dict[str, str], archive: Archive, run: RunDirectory, fleet: 
     allowed = None if timeout_s is None else allowance_s(len(timed), timeout_s)
     begin = 0.0
 
-    def together(evaluator: Evaluator) -> dict[str, LatencyResult | JobFailed]:
+    def together(evaluator: Evaluator) -> Together:
         nonlocal begin
         begin = time.monotonic()  # what was broken off, and waiting for the device, is no measuring time
         return evaluator.together(paths, original, seconds=allowed)
 
-    found = fleet.somewhere(together)
+    done = fleet.somewhere(together)
+    for name, samples in done.samples.items():
+        run.write_samples(name, again_ms=samples)
+    found = done.figures
     if isinstance(failure := found.get(BASELINE, JobFailed("error", "the original was not timed")), JobFailed):
         raise failure
     return Again(

@@ -11,11 +11,14 @@ import pytest
 
 from orchestrator.devices.host import HostDevice
 from orchestrator.measuring.disturbance import observed
+from orchestrator.measuring.evaluation import Evaluator
 from orchestrator.measuring.inspection import scoring_batch
 from orchestrator.measuring.timing import Plan, Timing, time_models
 from orchestrator.measuring.verdict import verdict
+from orchestrator.planning import profile_named, resolve_target
 from orchestrator.plugin import DeviceState, InputError, Job, JobFailed, Session
 from orchestrator.plugin.registry import Registry
+from orchestrator.values.results import LatencyResult
 from tests.conftest import tiny_onnx
 
 RUNTIME = Registry.discover().runtimes()["onnxruntime"]
@@ -231,3 +234,26 @@ def test_model_that_cannot_be_loaded_fails_with_the_runtimes_reason(job: Job, tm
         HostDevice().open(job)
     assert error.value.kind == "error"
     assert "INVALID_PROTOBUF" in str(error.value).upper() or "protobuf" in str(error.value).lower()
+
+
+@pytest.fixture
+def evaluator(job: Job) -> Evaluator:
+    target, runtime, (device,) = resolve_target(profile_named("host", Registry.discover()), Registry.discover(), threads=1)
+    return Evaluator(target, runtime, device, inputs=job.inputs, most_s=60, memory_bytes=2_000_000_000, seed=0)
+
+
+def test_models_are_timed_together_and_one_that_fails_takes_no_other_with_it(
+    evaluator: Evaluator, job: Job, tmp_path: Path
+) -> None:
+    onnx.save(tiny_onnx(kernel=11), tmp_path / "large.onnx")
+    good = {"large": tmp_path / "large.onnx", "copy": job.model}
+    found = evaluator.together(good, job.model, seconds=3.0)
+    assert set(found.figures) == {"large", "copy", "baseline"}
+    large = found.figures["large"]
+    assert isinstance(large, LatencyResult) and large.ratio is not None and large.ratio.low > 1
+    assert len(found.samples["large"]) == large.samples
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    found = evaluator.together({"broken": tmp_path / "broken.onnx", **good}, job.model, seconds=3.0)
+    assert isinstance(found.figures["broken"], JobFailed)
+    assert isinstance(found.figures["large"], LatencyResult)
+    assert set(found.samples) == {"large", "copy", "baseline"}

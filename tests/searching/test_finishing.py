@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from orchestrator.measuring.evaluation import Together
 from orchestrator.plugin.device import JobFailed
 from orchestrator.searching.again import DURING, MOST_MODELS, Again, allowance_s, chosen
 from orchestrator.searching.archive import Archive
@@ -92,12 +93,14 @@ class Bench:
     def somewhere(self, call: Callable[[Any], Any]) -> Any:
         return call(self)
 
-    def together(self, models: Mapping[str, Path], baseline: Path, *, seconds: float | None = None) -> dict[str, Any]:
+    def together(self, models: Mapping[str, Path], baseline: Path, *, seconds: float | None = None) -> Together:
         assert baseline.name == "baseline.onnx"
         assert all(path.is_file() for path in models.values())
         self.asked.append(list(models))
         self.seconds = seconds
-        return {name: self.figures[name] for name in (*models, "baseline")}
+        figures = {name: self.figures[name] for name in (*models, "baseline")}
+        samples = {name: (1.0, 2.0) for name, figure in figures.items() if not isinstance(figure, JobFailed)}
+        return Together(figures=figures, samples=samples)
 
 
 def again(archive: Archive, bench: Bench, tmp_path: Path, *, timeout_s: float | None = None) -> Outcome:
