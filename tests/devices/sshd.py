@@ -97,7 +97,7 @@ class Board:
         for _ in range(100):
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
                 return
-            time.sleep(0.05)
+            time.sleep(0.02)
         raise RuntimeError((self.folder / "log").read_text())
 
     def connections(self) -> list[psutil.Process]:

@@ -345,9 +345,9 @@ def test_model_that_hangs_is_the_candidates_failure_and_the_board_goes_on(device
 def test_board_that_hangs_as_a_whole_is_the_devices_failure(
     device: SshDevice, board: Board, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.devices.board.ALIVE_S", 1.0)
+    monkeypatch.setattr("orchestrator.devices.board.ALIVE_S", 0.5)
     with device.open(stubborn(job, "hang")) as session:
-        session._job = dataclasses.replace(job, timeout_s=1)
+        session._job = dataclasses.replace(job, timeout_s=0.5)
         for process in board.agents():
             process.suspend()
         with pytest.raises(DeviceUnavailable, match="no answer"):
@@ -357,6 +357,7 @@ def test_board_that_hangs_as_a_whole_is_the_devices_failure(
         assert len(board.agents("answer")) == 1
 
 
+@pytest.mark.usefixtures("hasty")
 def test_agent_that_is_changed_in_the_middle_is_the_devices_failure(device: SshDevice, board: Board, job: Job) -> None:
     (board.home / "agent.py").write_text('print(\'orchestrator-board:{"digest": "new"}\')\n')
     with device.open(job) as session:  # after connecting anew
