@@ -1,6 +1,11 @@
 """A tiny user's project (model.py, data.py, model.onnx, arrays.npz), rogue plugins, and the command line as a person runs it."""
 
 import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Several tests run at once: threads that wait for each other's core would make all of them slow. Read when torch is loaded.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import shutil
 import signal
 import subprocess
@@ -416,4 +421,18 @@ needs_cases = pytest.mark.skipif(not (SHARED / "cases").is_dir(), reason="the re
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--golden` keeps what the methods make now as what they should make."""
-    parser.addoption("--golden", action="store_true", help="write the golden results anew")
+    parser.addoption("--golden", action="store_true", help="write the golden results anew (with -n0: one file, one writer)")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is dear to make is made by one of the processes that share the tests."""
+    for item in items:
+        for fixture in ("torch_run", "browser"):
+            if fixture in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.xdist_group(fixture))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Golden results are collected in one process."""
+    if config.getoption("--golden") and config.getoption("numprocesses", default=None):
+        raise pytest.UsageError("--golden writes one file: add -n0")

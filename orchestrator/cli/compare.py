@@ -18,7 +18,9 @@ EXIT_INCONCLUSIVE = 3
 @click.option("--json", "as_json", is_flag=True, help="Ratio, interval, verdict and both measurements as one JSON object.")
 @click.pass_context
 def command(context: click.Context, /, a: Path, b: Path, samples: Path | None, as_json: bool, **said: Any) -> None:
-    """Is B faster than A on this target? Timed side by side, so that what the machine does hits both.
+    """Is B faster than A on this target?
+
+    Both are timed side by side, so that what the machine does meanwhile hits both:
 
         orchestrate compare original.onnx runs/.../recommended/model.onnx
 

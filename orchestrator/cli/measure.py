@@ -13,7 +13,9 @@ from orchestrator.cli import options as shared
 @shared.measuring
 @click.option("--json", "as_json", is_flag=True, help="The figures on stdout as one JSON object.")
 def command(model: Path, samples: Path | None, as_json: bool, **said: Any) -> None:
-    """Time the exported MODEL on a target, in fresh processes, until the figure is sure enough.
+    """Time one exported MODEL on a target.
+
+    In fresh processes, until the figure is sure enough:
 
         orchestrate measure model.onnx --device ssh://pi@raspberrypi
 

@@ -10,8 +10,8 @@ from orchestrator.errors import OrchestratorError
 
 COMMANDS = {
     "build": "Make one candidate again from its recipe.toml.",
-    "compare": "Is one model faster than another on a target? Side by side, with an interval.",
-    "measure": "Time one exported model on a target.",
+    "compare": "Is B faster than A on this target?",
+    "measure": "Time one exported MODEL on a target.",
     "devices": "List, check, set up and remove the devices that candidates are timed on.",
     "plugins": "See which plugins are installed.",
     "profiles": "List, show and check hardware profiles.",

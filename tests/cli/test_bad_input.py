@@ -50,7 +50,7 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captu
         (["--method", "static-int4"], "unknown method 'static-int4'; did you mean static-int8"),
         (["--runtime", "onnxrutime"], "unknown runtime 'onnxrutime'; did you mean onnxruntime"),
         (["--without-plugin", "prunning"], "unknown plugin 'prunning'; did you mean pruning"),
-        (["--device", "ssh://pi@board"], "unknown device 'ssh://pi@board'"),
+        (["--device", "toaster://kitchen"], "unknown device 'toaster://kitchen'"),
         (["--max-latency", "fast"], "--max-latency 'fast' cannot be read; write it like 30s, 20ms"),
         (["--max-latency", "20"], "--max-latency '20' cannot be read"),
         (["--max-size", "500 parsecs"], "--max-size '500 parsecs' cannot be read; write it like 500kB"),

@@ -1,4 +1,4 @@
-"""docs/methods.md says what the declarations say; `pytest tests/plugins/test_documentation.py --golden` writes it anew."""
+"""docs/methods.md says what the declarations say; `pytest -n0 tests/plugins/test_documentation.py --golden` writes it anew."""
 
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,7 @@
 """One template suite over every method and every small network.
 
 Golden results: what each method makes of each network at its defaults stands in golden.json; where a change is meant, run
-`python -m pytest tests/plugins/test_methods.py --golden` and look at the difference.
+`python -m pytest -n0 tests/plugins/test_methods.py --golden` and look at the difference.
 """
 
 import copy
