@@ -165,9 +165,11 @@ def main() -> None:
     """The rows that were asked for."""
     rows = ("copy", "copy-busy", "slower", "theirs-copy", "theirs-copy-busy", "theirs-slower")
     parser = argparse.ArgumentParser()
-    parser.add_argument("rows", nargs="*", choices=[*rows, []], default=list(rows))
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=", ".join(rows))
     parser.add_argument("--count", type=int)
     said = parser.parse_args()
+    if unknown := set(said.rows) - set(rows):
+        parser.error(f"no row {', '.join(sorted(unknown))}; there are {', '.join(rows)}")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         for name, layers in (("a", LAYERS), ("copy", LAYERS), ("more", LAYERS + MORE)):
