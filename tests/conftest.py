@@ -424,6 +424,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--golden", action="store_true", help="write the golden results anew (with -n0: one file, one writer)")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What is dear to make is made by one of the processes that share the tests."""
     for item in items:

@@ -163,6 +163,7 @@ def test_search_from_python_calls_the_observer_and_returns_the_run(project: Proj
     assert {"phase", "baseline", "trial", "candidate", "progress"} <= {event["event"] for event in events}
 
 
+@pytest.mark.slow
 def test_several_integer_inputs_without_labels_are_searched_by_fidelity(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "tokens.py").write_text(TOKENS)
     arguments = ["--model", f"{tmp_path}/tokens.py:encoder", "--data", f"{tmp_path}/tokens.py:sentences"]
@@ -187,6 +188,7 @@ def test_onnx_file_with_a_fixed_batch_is_searched(cli: Cli, project: Project) ->
     assert results(cli.folder / "run")["candidates"][0]["state"] == "complete"
 
 
+@pytest.mark.slow
 def test_regression_with_a_metric_that_is_to_be_small_is_searched(cli: Cli, project: Project) -> None:
     with np.load(project.folder / "arrays.npz") as arrays:
         numbers = {k: (np.eye(3, dtype=np.float32)[a] if k.endswith("_y") else a) for k, a in arrays.items()}
@@ -197,6 +199,7 @@ def test_regression_with_a_metric_that_is_to_be_small_is_searched(cli: Cli, proj
     assert results(cli.folder / "run")["task"]["direction"] == "minimize"
 
 
+@pytest.mark.slow
 def test_student_is_distilled_into_and_built_again_from_its_recipe(cli: Cli, project: Project) -> None:
     arguments = [
         "--model",

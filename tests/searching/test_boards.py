@@ -171,6 +171,7 @@ def test_nothing_is_begun_where_no_board_is_there(lab: Cli, options: Callable[..
     assert lab(*options("a"), "--dry-run").returncode == 4
 
 
+@pytest.mark.slow
 def test_interrupted_search_on_two_boards_keeps_what_is_complete_and_goes_on(lab: Cli, options: Callable[..., list[str]]) -> None:
     for board in ("a", "b"):
         (lab.folder / "lab" / f"{board}.slow").write_text("0.5")

@@ -82,6 +82,7 @@ def gone(processes: list[psutil.Process]) -> bool:
     return not psutil.wait_procs(processes, timeout=15)[1]
 
 
+@pytest.mark.slow
 def test_nothing_complete_is_lost_when_the_search_is_killed_and_resumed(cli: Cli, project: Project) -> None:
     arguments = ["search", *project.onnx, "--trials", "6", "--seed", "3", "--output", "run"]
     process = cli.start(*arguments)
@@ -125,6 +126,7 @@ def test_search_ends_with_130_and_can_go_on_when_interrupted(cli: Cli, project: 
     assert found["baseline"]["quality"]["test"] is not None
 
 
+@pytest.mark.slow
 def test_resume_goes_on_when_the_budget_is_raised(cli: Cli, project: Project) -> None:
     assert cli("search", *project.onnx, "--trials", "2", "--output", "run").returncode == 0
     before = {c["id"] for c in results(cli.folder / "run")["candidates"]}
@@ -167,6 +169,7 @@ def test_resume_refuses_when_the_plugins_are_others(cli: Cli, project: Project) 
     assert "quantization: orchestrator-old" in done.stderr
 
 
+@pytest.mark.slow
 def test_study_opens_when_a_killed_process_left_half_a_line(cli: Cli, project: Project) -> None:
     assert cli("search", *project.onnx, "--trials", "2", "--output", "run").returncode == 0
     with (cli.folder / "run" / "study.journal").open("ab") as journal:
