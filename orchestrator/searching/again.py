@@ -17,6 +17,7 @@ MOST_MODELS = 12
 SECONDS_A_MODEL = 2.5
 MOST_SECONDS = 40.0
 DURING = "timed during the search, beside the original alone"
+ALONE = "timed during the search, alone"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,8 +44,8 @@ class Again:
         """
         if candidate.id not in self.figures or not candidate.latency:
             return candidate
-        before = candidate.latency[0]
-        noted = replace(before, note=f"{before.note}; {DURING}" if before.note else DURING)
+        before, when = candidate.latency[0], ALONE if candidate.id == BASELINE else DURING
+        noted = replace(before, note=f"{before.note}; {when}" if before.note else when)
         latency = [self.figures[candidate.id], noted, *candidate.latency[1:]]
         if candidate.id == BASELINE or candidate.artifact is None:
             return replace(candidate, latency=latency)

@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.measuring.evaluation import Together
 from orchestrator.plugin.device import JobFailed
-from orchestrator.searching.again import DURING, MOST_MODELS, Again, allowance_s, chosen
+from orchestrator.searching.again import ALONE, DURING, MOST_MODELS, Again, allowance_s, chosen
 from orchestrator.searching.archive import Archive
 from orchestrator.searching.budget import Budget
 from orchestrator.searching.finishing import Outcome, measured_again
@@ -166,7 +166,7 @@ def test_front_and_recommendation_come_from_the_new_figures(
     ]
     first, second = outcome.known["near"].latency
     assert (first.median_ms, first.note, second.median_ms, second.note) == (8.0, None, pytest.approx(8.1), DURING)
-    assert [latency.note for latency in outcome.known["baseline"].latency] == [None, DURING]
+    assert [latency.note for latency in outcome.known["baseline"].latency] == [None, ALONE]
     assert len(outcome.known["far"].latency) == 1
     assert outcome.seconds["measuring"] >= 0
     assert len(found.known["near"].latency) == 1, "the archive goes on with the figures of the search"
