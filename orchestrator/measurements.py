@@ -170,15 +170,20 @@ class _Bench:
         try:
             return self.evaluator.time(self.files, plan)
         except JobFailed as error:
-            for path, file in zip(self.paths, self.files, strict=True):
-                try:
-                    if len(self.files) > 1:  # which of them?
-                        self.evaluator.time([file], Plan(max_seconds=0.0))
-                        continue
-                    raise error
-                except JobFailed as reason:
-                    raise _unusable(path, self.runtime, self.evaluator.target.device, reason) from None
-            raise _unusable(self.paths[0], self.runtime, self.evaluator.target.device, error) from None
+            raise self._blamed(error) from None
+
+    def _blamed(self, error: JobFailed) -> OrchestratorError:
+        """Which of the models failed: each is tried by itself."""
+        device = self.evaluator.target.device
+        if len(self.files) == 1:
+            return _unusable(self.paths[0], self.runtime, device, error)
+        for path, file in zip(self.paths, self.files, strict=True):
+            try:
+                self.evaluator.time([file], Plan(max_seconds=0.0))
+            except JobFailed as reason:
+                return _unusable(path, self.runtime, device, reason)
+        names = " or ".join(f"'{path}'" for path in self.paths)
+        return InputError(f"{names} failed on {device}, and each ran by itself afterwards: {error}")
 
     def figures(self, k: int, timing: Timing) -> ModelFigures:
         """All figures of one model."""
