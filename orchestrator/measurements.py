@@ -116,25 +116,27 @@ def _compared(bench: "_Bench", above: Timing, below: Timing, options: MeasureOpt
         verdict=found,
         margin=options.margin,
         basis=basis,
-        reason=_reason(found, ratio, options, basis, waited, bench.elsewhere),
+        reason=_reason(found, ratio, options, basis, waited, bench),
         a=bench.figures(1, below),
         b=bench.figures(0, above),
     )
 
 
-def _reason(found: str, ratio: Difference, options: MeasureOptions, basis: str, waited: float, elsewhere: str | None) -> str:
+def _reason(found: str, ratio: Difference, options: MeasureOptions, basis: str, waited: float, bench: "_Bench") -> str:
     margin = f"{options.margin:.3g}" if options.margin < 0.001 else f"{options.margin * 100:.3g} %"
+    # Threads that wake each other make times scatter by several per cent where they take all cores.
+    steadier = "--threads 1, which is steadier, " if bench.evaluator.threads > 1 else ""
     interval = f"B takes {ratio.low:.4f} to {ratio.high:.4f} of A's time (95 % interval)"
     said = {
         "faster": f"{interval}: shorter by more than the margin of {margin}",
         "slower": f"{interval}: longer by more than the margin of {margin}",
         "same": f"{interval}: the difference is within the margin of {margin}",
         "inconclusive": f"{interval}, which reaches across the edge of the margin of {margin}: "
-        f"give more time with --max-seconds, another --margin, or a quieter machine",
+        f"give more time with --max-seconds, {steadier}another --margin, or a quieter machine",
     }[found]
     if basis == "cpu":
         said += f"; of CPU time, for other work took the core away for {waited:.0%} of the wall time"
-    return said + (f"; {elsewhere}" if elsewhere else "")
+    return said + (f"; {bench.elsewhere}" if bench.elsewhere else "")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -13,9 +14,12 @@ import pytest
 from click.testing import CliRunner
 
 import orchestrator
+from orchestrator import measurements
 from orchestrator.cli.program import program
 from orchestrator.errors import InputError
+from orchestrator.measurements import MeasureOptions
 from orchestrator.values.figures import Comparison
+from orchestrator.values.results import Difference
 from tests.conftest import Cli, tiny_onnx
 
 QUICK = {"threads": 1, "max_seconds": 1.0}
@@ -95,6 +99,15 @@ def test_what_cannot_be_told_is_inconclusive_and_exit_code_3(model: Path, monkey
     done = CliRunner().invoke(program, ["compare", str(model), str(model)])
     assert done.exit_code == 3
     assert done.stdout.splitlines()[-1] == "inconclusive: it reaches across the edge"
+
+
+@pytest.mark.parametrize(("threads", "advised"), [(1, False), (2, True)])
+def test_advice_where_nothing_can_be_told_depends_on_the_threads(threads: int, advised: bool) -> None:
+    bench = SimpleNamespace(evaluator=SimpleNamespace(threads=threads), elsewhere=None)
+    ratio = Difference(value=1.0, low=0.95, high=1.05)
+    reason = measurements._reason("inconclusive", ratio, MeasureOptions(), "wall", 0.0, bench)  # type: ignore[arg-type]
+    assert "B takes 0.9500 to 1.0500 of A's time" in reason
+    assert ("--threads 1, which is steadier" in reason) == advised
 
 
 def test_same_within_a_wide_margin(model: Path) -> None:
