@@ -816,8 +816,8 @@ class Guard:
             bufsize=0,
             start_new_session=True,
         )
-        assert self.child.stdin and self.child.stdout and self.child.stderr  # noqa: S101 for the type checker
-        self.requests, self.replies, self.errors = (s.fileno() for s in (self.child.stdin, self.child.stdout, self.child.stderr))
+        streams = (self.child.stdin, self.child.stdout, self.child.stderr)
+        self.requests, self.replies, self.errors = (stream.fileno() for stream in streams if stream is not None)
         self.sources = [0, self.replies, self.errors]
         self.said = self.half = self.asked = b""
         self.failure: dict[str, Any] | None = None

@@ -3,17 +3,12 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
-import onnx
 import pytest
 
 from orchestrator.devices.ssh import SshDevice
 from orchestrator.plugin import Job
-from orchestrator.plugin.registry import Registry
-from tests.conftest import tiny_onnx
 from tests.devices.sshd import Board, running_board
-
-RUNTIME = Registry.discover().runtimes()["onnxruntime"]
+from tests.jobs import tiny_job
 
 
 @pytest.fixture
@@ -57,14 +52,4 @@ def device(board: Board, devices: Callable[[str], SshDevice]) -> SshDevice:
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
     """The tiny network with 70 images."""
-    onnx.save(tiny_onnx(), tmp_path / "model.onnx")
-    np.save(tmp_path / "image.npy", np.random.default_rng(0).normal(size=(70, 1, 12, 12)).astype(np.float32))
-    return Job(
-        model=tmp_path / "model.onnx",
-        load=RUNTIME.source(),
-        imports=RUNTIME.imports,
-        inputs={"image": tmp_path / "image.npy"},
-        threads=1,
-        options={},
-        timeout_s=60,
-    )
+    return tiny_job(tmp_path)

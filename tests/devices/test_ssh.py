@@ -23,8 +23,8 @@ from orchestrator.plugin import Job, JobFailed
 from orchestrator.plugin.device import DeviceUnavailable
 from orchestrator.plugin.runtime import Runtime
 from tests.conftest import tiny_onnx
-from tests.devices.conftest import RUNTIME
 from tests.devices.sshd import Board, free_port, key, know
+from tests.jobs import RUNTIME
 
 Devices = Callable[[str], SshDevice]
 

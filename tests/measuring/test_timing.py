@@ -20,23 +20,12 @@ from orchestrator.plugin import DeviceState, InputError, Job, JobFailed, Session
 from orchestrator.plugin.registry import Registry
 from orchestrator.values.results import LatencyResult
 from tests.conftest import tiny_onnx
-
-RUNTIME = Registry.discover().runtimes()["onnxruntime"]
+from tests.jobs import tiny_job
 
 
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
-    onnx.save(tiny_onnx(), tmp_path / "model.onnx")
-    np.save(tmp_path / "image.npy", np.random.default_rng(0).normal(size=(70, 1, 12, 12)).astype(np.float32))
-    return Job(
-        model=tmp_path / "model.onnx",
-        load=RUNTIME.source(),
-        imports=RUNTIME.imports,
-        inputs={"image": tmp_path / "image.npy"},
-        threads=1,
-        options={},
-        timeout_s=60,
-    )
+    return tiny_job(tmp_path)
 
 
 def measured(*jobs: Job, single_thread: bool = True, **plan: object) -> list[Timing]:
