@@ -105,6 +105,58 @@ class CostModel:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LatencyModel:
+    """Constants of the latency model for one runtime, arithmetic and number of threads on this machine.
+
+    Attributes:
+        nanoseconds: Cost of one unit of each feature of an operator (the names and units are those of `hardware.features`).
+        error: Half-width of the 90 % band of the milliseconds, as a factor: low = value / error, high = value * error.
+        mean_error: Mean relative error of networks that were left out of the fit; None: nothing was there to hold it against.
+        fitted_on: What the constants come from, and of which runtime.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA_RULES
+
+    runtime: Text
+    number_format: NumberFormat
+    threads: Count
+    nanoseconds: Annotated[Mapping[str, Annotated[float, Ge(0)]], MinLen(1)]
+    error: Annotated[float, Ge(1)]
+    fitted_on: Text
+    source: str
+    mean_error: Annotated[float, Ge(0)] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SimulationModel:
+    """Constants that turn the counts of a simulated execution into milliseconds, for one runtime on this machine.
+
+    Attributes:
+        cpu: The simulated CPU that stands in for the cores ("cortex-a72"; the names are those of `simulating.cpus`).
+        cluster: The name of the cluster whose clock the milliseconds are for.
+        cycles: Cycles for one cycle of the pipeline model ("pipeline") and for one miss of each cache ("l1_miss", "l2_miss").
+        error: For each number format, half-width of the 90 % band of the milliseconds of one thread, as a factor.
+        ratio_error: The same for the ratio of two models' times: what their errors do not share.
+        thread_speedup: Speed-up for 2, 3, ... threads over one: index 0 stands for two threads.
+        thread_error: Half-width of the 90 % band of the speed-up, as a factor.
+        fitted_on: What the constants come from, and of which runtime.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA_RULES
+
+    runtime: Text
+    cpu: Text
+    cluster: Text
+    cycles: Mapping[Literal["pipeline", "l1_miss", "l2_miss"], Annotated[float, Ge(0)]]
+    error: Annotated[Mapping[NumberFormat, Annotated[float, Ge(1)]], MinLen(1)]
+    ratio_error: Annotated[float, Ge(1)]
+    thread_speedup: tuple[Positive, ...]
+    thread_error: Annotated[float, Ge(1)]
+    fitted_on: Text
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DefaultLimits:
     """Limits that hold on this machine unless the user gives others."""
 
@@ -130,6 +182,8 @@ class HardwareProfile:
     runtimes: Annotated[tuple[RuntimeSupport, ...], MinLen(1)]
     aliases: tuple[str, ...] = ()
     cost_models: tuple[CostModel, ...] = ()
+    latency_models: tuple[LatencyModel, ...] = ()
+    simulations: tuple[SimulationModel, ...] = ()
     limits: DefaultLimits | None = None
     device: str | None = None
     """The device that candidates are timed on when the user names none; None: not attached, so this host."""
@@ -141,3 +195,7 @@ class HardwareProfile:
     def cost_model(self, runtime: str) -> CostModel | None:
         """The latency model's constants for that runtime."""
         return next((c for c in self.cost_models if c.runtime == runtime), None)
+
+    def simulation(self, runtime: str, cpu: str | None = None) -> SimulationModel | None:
+        """The constants of simulated execution for that runtime, on that simulated CPU or the first one."""
+        return next((s for s in self.simulations if s.runtime == runtime and cpu in (None, s.cpu)), None)
