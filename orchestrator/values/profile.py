@@ -12,7 +12,7 @@ from annotated_types import Ge, Gt, MinLen
 
 NumberFormat = Literal["float32", "float16", "bfloat16", "int8"]
 Int8Scheme = Literal["u8s8", "s8s8", "u8u8"]
-MachineKind = Literal["edge", "mobile", "gpu", "desktop", "server"]
+MachineKind = Literal["edge", "mobile", "gpu", "laptop", "desktop", "server"]
 
 Positive = Annotated[float, Gt(0)]
 Count = Annotated[int, Ge(1)]
@@ -28,7 +28,10 @@ class Cluster:
 
     Attributes:
         clock_hz: Sustained clock of one core; None: not known.
-        isa: Instruction-set features that kernels look for ("neon", "asimddp", "avx512_vnni", ...).
+        isa: Instruction-set features that kernels look for, in the words of Linux ("neon", "asimddp", "avx512_vnni", ...).
+        l1d_bytes: One core's first data cache.
+        l2_bytes: One second-level cache; `l2_shared_by` cores share it (1: each core has its own).
+        l3_bytes: The third-level cache that these cores use, be it shared with other clusters or not.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA_RULES
@@ -40,17 +43,26 @@ class Cluster:
     clock_hz: Positive | None = None
     l1d_bytes: Count | None = None
     l2_bytes: Count | None = None
+    l2_shared_by: Count | None = None
+    l3_bytes: Count | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Memory:
-    """Main memory: its size, and the bandwidth that streaming code reaches (None: not known)."""
+    """Main memory.
+
+    Attributes:
+        bandwidth_bytes_per_second: What streaming code was seen to reach, bytes read and bytes written together (STREAM's way of
+            counting; a copy moves each byte twice). None: no published measurement was found.
+        peak_bytes_per_second: What the memory's clock and width allow, by the data sheet.
+    """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA_RULES
 
     size_bytes: Count
     source: str
     bandwidth_bytes_per_second: Positive | None = None
+    peak_bytes_per_second: Positive | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,8 +72,10 @@ class RuntimeSupport:
     Attributes:
         threads: Threads that an inference uses here.
         formats: Number formats that run and are worth running.
+        legal_formats: All number formats that run, `formats` among them; empty: the same.
         int8_schemes: Legal activation-weight pairs, the best first.
         channel_multiple: For each number format, the multiple of channels that the kernels really use.
+        cluster: The name of the cluster that it runs on; None: the first.
         options: Session options handed to the runtime as they are.
     """
 
@@ -71,7 +85,9 @@ class RuntimeSupport:
     threads: Count
     formats: Annotated[tuple[NumberFormat, ...], MinLen(1)]
     source: str
+    legal_formats: tuple[NumberFormat, ...] = ()
     int8_schemes: tuple[Int8Scheme, ...] = ()
+    cluster: Text | None = None
     channel_multiple: Mapping[NumberFormat, Count] = field(default_factory=dict)
     options: Mapping[str, str | int | float | bool] = field(default_factory=dict)
 
@@ -168,7 +184,7 @@ class DefaultLimits:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HardwareProfile:
-    """A machine: cores, memory, runtimes, cost models, default limits; `sources` spells out each source's name."""
+    """A machine: cores, memory, runtimes, fitted models, default limits; `sources` spells out each source's name."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA_RULES
 
