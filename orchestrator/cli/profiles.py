@@ -1,61 +1,97 @@
 """`orchestrate profiles`."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 
 @click.group(name="profiles")
 def command() -> None:
-    """List, show and check hardware profiles."""
+    """List, show, check and measure hardware profiles."""
+
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @command.command(name="list")
-def list_profiles() -> None:
-    """The targets that are installed."""
+@as_json
+def list_profiles(as_json: bool) -> None:
+    """The targets that are installed, and how a latency for each can be had."""
+    import json
+
     from orchestrator.errors import ProfileError
     from orchestrator.hardware.loading import load_profile
     from orchestrator.plugin.registry import Registry
+    from orchestrator.report.machine import evidence
 
     files = Registry.discover().profile_files()
-    rows = [("host", "this machine, probed")]
+    rows: list[dict[str, Any]] = [{"names": ["host"], "title": "this machine, probed", "evidence": "measured here"}]
     for name in sorted(files):
         try:
             profile = load_profile(str(files[name]), files)
         except ProfileError as error:
-            rows.append((name, f"unusable: {error}"))
+            rows.append({"names": [name], "problem": str(error)})
             continue
-        names = ", ".join((profile.name, *profile.aliases))
-        rows.append((names, f"{profile.title} ({profile.kind})"))
-    width = max(len(name) for name, _ in rows)
-    for name, title in rows:
-        click.echo(f"{name:<{width}}  {title}")
+        rows.append(
+            {
+                "names": [profile.name, *profile.aliases],
+                "title": profile.title,
+                "kind": profile.kind,
+                "evidence": evidence(profile),
+            }
+        )
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+        return
+    width = max(len(", ".join(row["names"])) for row in rows)
+    for row in rows:
+        kind = f" ({row['kind']})" if "kind" in row else ""
+        what = f"unusable: {row['problem']}" if "problem" in row else f"{row['title']}{kind}; {row['evidence']}"
+        click.echo(f"{', '.join(row['names']):<{width}}  {what}")
 
 
 @command.command(name="show")
 @click.argument("name")
-def show(name: str) -> None:
-    """All figures of the profile NAME, with their sources, as TOML."""
-    import tomli_w
-    from pydantic import TypeAdapter
+@as_json
+@click.option("--toml", "as_toml", is_flag=True, help="Print the file, to begin a profile of your own with.")
+def show(name: str, as_json: bool, as_toml: bool) -> None:
+    """The machine NAME (a target's name, alias or file), with the errors of its own estimates and all sources."""
+    import json
 
+    from orchestrator.hardware.writing import as_tables, as_text
     from orchestrator.planning import profile_named
     from orchestrator.plugin.registry import Registry
-    from orchestrator.values.profile import HardwareProfile
+    from orchestrator.report.machine import profile_lines
 
+    if as_json and as_toml:
+        raise click.UsageError("--json and --toml do not go together; take one")
     profile = profile_named(name, Registry.discover())
-    content = TypeAdapter(HardwareProfile).dump_python(profile, mode="json", exclude_none=True)
-    click.echo(tomli_w.dumps(content), nl=False)
+    if as_json:
+        click.echo(json.dumps(as_tables(profile), indent=1))
+    elif as_toml:
+        click.echo(as_text(profile), nl=False)
+    else:
+        click.echo("\n".join(profile_lines(profile)))
 
 
 @command.command(name="check")
 @click.argument("file", type=click.Path(path_type=Path))
 def check(file: Path) -> None:
-    """Validate the profile in FILE."""
-    from orchestrator.errors import InputError
-    from orchestrator.hardware.loading import load_profile
+    """Validate the profile in FILE: every problem with its line.
+
+    Exit code 2 where there is one.
+    """
+    from orchestrator.errors import InputError, ProfileError
+    from orchestrator.hardware.loading import check_profile
 
     if file.suffix != ".toml":
         raise InputError(f"'{file}' is no .toml file; `orchestrate profiles list` names what is installed")
-    profile = load_profile(str(file), {})
-    click.echo(f"{file}: profile '{profile.name}' is valid")
+    problems = check_profile(file)
+    if len(problems) == 1:
+        raise ProfileError(problems[0])
+    if problems:
+        for problem in problems:
+            click.echo(problem, err=True)
+        raise ProfileError(f"{file} has {len(problems)} problems, listed above")
+    click.echo(f"{file}: the profile is valid")

@@ -1,14 +1,13 @@
-"""Finding a hardware profile by name, alias or path, and holding it to the laws that span several of its tables."""
+"""Finding a hardware profile by name, alias or path, and holding it to its schema and its laws."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from orchestrator.errors import ProfileError, unknown
+from orchestrator.hardware.laws import HOST, broken_laws, unused_sources
 from orchestrator.hardware.probe import probe_host
-from orchestrator.hardware.toml_file import Location, fail, read_toml, validated
+from orchestrator.hardware.toml_file import fail, line_of, read_toml, schema_problems, told, validated
 from orchestrator.values.profile import HardwareProfile
-
-HOST = "host"
 
 
 def resolve_profile(
@@ -67,53 +66,23 @@ def _claimed_names(stem: str, path: Path) -> list[str]:
     return [name for name in names if isinstance(name, str)] or [stem]
 
 
+def check_profile(path: Path) -> list[str]:
+    """Everything that is wrong with a profile's file, one line each with file, line and key; empty: it is good.
+
+    It is stricter than loading: sources that nothing uses are told too.
+
+    Raises:
+        ProfileError: the file cannot be read, or is no TOML.
+    """
+    data, text = read_toml(path)
+    problems = [*schema_problems(HardwareProfile, data), *broken_laws(data), *unused_sources(data)]
+    lines = {told(path, text, location, message): line_of(text, location) or 0 for location, message in problems}
+    return sorted(lines, key=lambda line: lines[line])
+
+
 def _load_file(path: Path) -> HardwareProfile:
     data, text = read_toml(path)
     profile = validated(HardwareProfile, data, text, path)
-    for location, message in _broken_laws(profile):
+    for location, message in broken_laws(data):
         fail(path, text, location, message)
     return profile
-
-
-def _broken_laws(profile: HardwareProfile) -> Iterator[tuple[Location, str]]:
-    """What no single value can tell: names that must be known elsewhere in the file, names given twice."""
-    yield from _unknown_sources(profile)
-    for key, names in (("name", (profile.name,)), ("aliases", profile.aliases)):
-        for name in names:
-            if name == HOST or name.endswith(".toml"):
-                yield (key,), f"'{name}' cannot name a profile: 'host' is the machine itself, '.toml' marks a path"
-    if len({profile.name, *profile.aliases}) <= len(profile.aliases):
-        yield ("aliases",), f"a name must stand once, but got name '{profile.name}' and aliases {list(profile.aliases)}"
-    cores = sum(cluster.cores for cluster in profile.clusters)
-    runtimes: set[str] = set()
-    for i, runtime in enumerate(profile.runtimes):
-        here: Location = ("runtimes", i)
-        if runtime.name in runtimes:
-            yield (*here, "name"), f"the runtime '{runtime.name}' is listed twice; keep one"
-        runtimes.add(runtime.name)
-        if runtime.threads > cores:
-            yield (*here, "threads"), f"threads <= {cores}, the cores of all clusters, must hold, but got {runtime.threads}"
-        if ("int8" in runtime.formats) != bool(runtime.int8_schemes):
-            yield (*here, "int8_schemes"), "int8_schemes must be given exactly when formats list 'int8'"
-        for number_format in runtime.channel_multiple:
-            if number_format not in runtime.formats:
-                yield (*here, "channel_multiple", number_format), f"'{number_format}' is not among the formats"
-    fitted: set[str] = set()
-    for i, cost in enumerate(profile.cost_models):
-        if cost.runtime not in runtimes:
-            yield ("cost_models", i, "runtime"), unknown("runtime", cost.runtime, runtimes)
-        if cost.runtime in fitted:
-            yield ("cost_models", i, "runtime"), f"the runtime '{cost.runtime}' has two cost models; keep one"
-        fitted.add(cost.runtime)
-
-
-def _unknown_sources(profile: HardwareProfile) -> Iterator[tuple[Location, str]]:
-    named: list[tuple[Location, str]] = [(("memory",), profile.memory.source)]
-    named += [(("clusters", i), c.source) for i, c in enumerate(profile.clusters)]
-    named += [(("runtimes", i), r.source) for i, r in enumerate(profile.runtimes)]
-    named += [(("cost_models", i), c.source) for i, c in enumerate(profile.cost_models)]
-    if profile.limits is not None:
-        named.append((("limits",), profile.limits.source))
-    for location, source in named:
-        if source not in profile.sources:
-            yield (*location, "source"), unknown("source", source, profile.sources)

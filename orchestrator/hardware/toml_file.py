@@ -4,7 +4,7 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_args, get_type_hints
@@ -17,6 +17,9 @@ T = TypeVar("T")
 Location = tuple[str | int, ...]
 
 _UNKNOWN_KEY = "unexpected_keyword_argument"
+
+_UNITS = {"hz": "hertz", "bytes": "bytes", "bytes_per_second": "bytes a second"}
+_OTHER_UNIT = re.compile(r"_(?:[kmg]?hz|[kmg]i?b|[kmg]i?bytes?|[kmg]i?b(?:ps|_s|_per_s(?:ec(?:ond)?)?))$")
 
 _HEADER = re.compile(r"^\s*(\[\[?)\s*([\w.\-\"' ]+?)\s*\]\]?\s*(?:#.*)?$")
 _KEY = re.compile(r"^\s*([\w\-\"'.]+)\s*=")
@@ -47,28 +50,52 @@ def validated(kind: type[T], data: Mapping[str, Any], text: str, path: Path) -> 
     Raises:
         ProfileError: the first thing that breaks the schema; unknown keys first, since a misspelt key is a missing one too.
     """
+    found = _parsed(kind, data)
+    if isinstance(found, ValidationError):
+        fail(path, text, *_problems(kind, found)[0])
+    return found
+
+
+def schema_problems(kind: type, data: Mapping[str, Any]) -> list[tuple[Location, str]]:
+    """Everything that breaks the schema, unknown keys first; empty where `validated` would succeed."""
+    found = _parsed(kind, data)
+    return _problems(kind, found) if isinstance(found, ValidationError) else []
+
+
+def _parsed(kind: type[T], data: Mapping[str, Any]) -> T | ValidationError:
     try:
         # By way of JSON, because strict validation takes a JSON array for a tuple and a Python list for a mistake.
         return TypeAdapter(kind).validate_json(json.dumps(data, default=str), strict=True)
     except ValidationError as error:
-        problems = error.errors(include_url=False)
-        first = next((p for p in problems if p["type"] == _UNKNOWN_KEY), problems[0])
-        fail(path, text, first["loc"], _message(kind, first))
+        return error
+
+
+def _problems(kind: type, error: ValidationError) -> list[tuple[Location, str]]:
+    found = sorted(error.errors(include_url=False), key=lambda problem: problem["type"] != _UNKNOWN_KEY)
+    return [(problem["loc"], _message(kind, problem)) for problem in found]
 
 
 def fail(path: Path, text: str, location: Location, message: str) -> NoReturn:
     """Raise a ProfileError of one line: file, line, key, what is wrong."""
-    line = _line(text, location)
+    raise ProfileError(told(path, text, location, message))
+
+
+def told(path: Path, text: str, location: Location, message: str) -> str:
+    """One line: file, line, key, what is wrong."""
+    line = line_of(text, location)
     where = f"{path}:{line}" if line else f"{path}"
     key = _dotted(location)
-    raise ProfileError(f"{where}: {key}: {message}" if key else f"{where}: {message}")
+    return f"{where}: {key}: {message}" if key else f"{where}: {message}"
 
 
 def _message(kind: type, problem: Any) -> str:
     location: Location = problem["loc"]
     if problem["type"] == _UNKNOWN_KEY:
-        return unknown("key", str(location[-1]), _keys_at(kind, location[:-1]))
+        known = _keys_at(kind, location[:-1])
+        return _missing_unit(str(location[-1]), known) or unknown("key", str(location[-1]), known)
     if problem["type"] == "missing":
+        if location[-1] == "source":
+            return 'these figures have no source; add source = "NAME" and say under [sources] where they come from'
         return f"the key '{location[-1]}' is missing; add it"
     law = problem["msg"].replace("Input should ", "must ", 1)
     value = problem["input"]
@@ -77,6 +104,17 @@ def _message(kind: type, problem: Any) -> str:
     near = difflib.get_close_matches(str(value), re.findall(r"'([^']*)'", law), n=1)
     hint = f"; write {int(value)}" if whole else f"; did you mean '{near[0]}'?" if near else ""
     return f"{law}, but got {got}{hint}"
+
+
+def _missing_unit(key: str, known: Iterable[str]) -> str | None:
+    """What to say of a key whose unit is missing or another one: 'clock' or 'clock_ghz' for 'clock_hz'."""
+    stem = _OTHER_UNIT.sub("", key.lower())
+    for unit, word in _UNITS.items():
+        meant = f"{stem}_{unit}"
+        if meant in known:
+            wrong = "has no unit" if stem == key.lower() else "is in another unit"
+            return f"the key '{key}' {wrong}; write {meant}, in {word}"
+    return None
 
 
 def _keys_at(kind: Any, location: Location) -> list[str]:
@@ -94,7 +132,7 @@ def _dotted(location: Location) -> str:
     return "".join(steps).removeprefix(".")
 
 
-def _line(text: str, location: Location) -> int | None:
+def line_of(text: str, location: Location) -> int | None:
     """The line of a key, or of the nearest table around it. tomllib keeps no positions, so the headers are read again."""
     lines: dict[Location, int] = {}
     table: Location = ()

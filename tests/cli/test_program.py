@@ -87,10 +87,10 @@ def test_profiles_are_listed_shown_and_checked(cli: Cli) -> None:
     listed = cli("profiles", "list").stdout
     assert "raspberry-pi-4, raspberry-pi" in listed
     assert "host" in listed
-    shown = cli("profiles", "show", "raspberry-pi")
+    shown = cli("profiles", "show", "raspberry-pi", "--toml")
     (cli.folder / "mine.toml").write_text(shown.stdout)
     checked = cli("profiles", "check", "mine.toml")
-    assert (checked.returncode, checked.stdout.strip()) == (0, "mine.toml: profile 'raspberry-pi-4' is valid")
+    assert (checked.returncode, checked.stdout.strip()) == (0, "mine.toml: the profile is valid")
 
 
 def test_broken_plugin_is_listed_with_its_reason_and_the_search_goes_on(
