@@ -1,0 +1,109 @@
+"""What one inference costs a CPU in units of the machine: from a trace of executed blocks to counts that are kept for ever."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import capstone
+
+from orchestrator.errors import InputError
+from orchestrator.simulating import pipeline
+from orchestrator.simulating.blocks import pieces
+from orchestrator.simulating.cpus import Cpu
+from orchestrator.simulating.instructions import decode
+from orchestrator.simulating.trace import Trace
+
+# To be raised with every change to the decoder, the blocks, the tables or the models that can change a figure.
+_GENERATION = 1
+VERSION = f"{_GENERATION}/capstone-{'.'.join(map(str, capstone.cs_version()[:2]))}"
+"""Of everything that turns a trace into counts: counts of another version are not compared with these."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Counts:
+    """One inference on one thread.
+
+    Attributes:
+        instructions: Executed.
+        pipeline_cycles: Of the pipeline model, as if the caches always hit.
+        l1_misses, l2_misses: Lines of 64 bytes that the first and the second level of data cache had to fetch.
+        by_class: Executed instructions by their kind (`instructions.Kind`).
+        loaded_bytes, stored_bytes: Moved between registers and memory.
+    """
+
+    instructions: int
+    pipeline_cycles: int
+    l1_misses: int
+    l2_misses: int
+    by_class: Mapping[str, int]
+    loaded_bytes: int
+    stored_bytes: int
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it, with the version of the model."""
+        return {
+            "version": VERSION,
+            "instructions": self.instructions,
+            "pipeline_cycles": self.pipeline_cycles,
+            "l1_misses": self.l1_misses,
+            "l2_misses": self.l2_misses,
+            "loaded_bytes": self.loaded_bytes,
+            "stored_bytes": self.stored_bytes,
+            "by_class": dict(sorted(self.by_class.items())),
+        }
+
+    @classmethod
+    def from_plain(cls, kept: Mapping[str, Any]) -> "Counts":
+        """What `plain` gave.
+
+        Raises:
+            InputError: of another version, or not counts at all.
+        """
+        if kept.get("version") != VERSION:
+            raise InputError(f"counts of version {kept.get('version')!r}; this is version {VERSION!r}: count anew")
+        names = ("instructions", "pipeline_cycles", "l1_misses", "l2_misses", "loaded_bytes", "stored_bytes")
+        wrong = [name for name in names if not isinstance(kept.get(name), int)]
+        classes = kept.get("by_class")
+        if wrong or not isinstance(classes, Mapping):
+            raise InputError(f"these are no counts: {', '.join(wrong) or 'by_class'} missing or no number; count anew")
+        return cls(**{name: kept[name] for name in names}, by_class=dict(classes))
+
+
+def count(trace: Trace, cpu: Cpu) -> Counts:
+    """The counts of a trace.
+
+    Args:
+        trace: One inference, with the caches of `cpu` simulated.
+        cpu: The CPU that was simulated.
+
+    Raises:
+        InputError: the trace is empty, or was made without caches.
+    """
+    if not trace.blocks:
+        raise InputError("the trace holds no executed instruction: the marker was not reached between two inferences")
+    if len(trace.misses) < min(2, len(cpu.caches)):
+        raise InputError("the trace was made without caches; milliseconds need their misses")
+    kinds: Counter[str] = Counter()
+    instructions = loaded = stored = 0
+    cycles = []
+    for piece in pieces(trace.blocks):
+        times = piece.executions
+        instructions += times * len(piece.words)
+        for word in piece.words:
+            instruction = decode(word)
+            kinds[instruction.kind.value] += times
+            loaded += times * instruction.loaded_bytes
+            stored += times * instruction.stored_bytes
+        cycles.append(times * pipeline.cycles(cpu.name, piece.words, piece.loop))
+    return Counts(
+        instructions=instructions,
+        # An exact sum, so that the order of the blocks does not matter.
+        pipeline_cycles=round(math.fsum(cycles)),
+        l1_misses=trace.misses[0],
+        l2_misses=trace.misses[1] if len(trace.misses) > 1 else 0,
+        by_class=dict(kinds),
+        loaded_bytes=loaded,
+        stored_bytes=stored,
+    )
