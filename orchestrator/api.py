@@ -14,7 +14,14 @@ from orchestrator.building.layout import builds, checkpoints
 from orchestrator.building.workshop import Workshop
 from orchestrator.devices import interrupt
 from orchestrator.errors import FULL, InputError, Interrupted, OrchestratorError, PluginError, SurroundingsError, unknown
-from orchestrator.planning import SearchOptions, plan, plugin_versions, profile_named, resolve_target
+from orchestrator.planning import (
+    SearchOptions,
+    plan,
+    plugin_versions,
+    profile_named,
+    resolve_target,
+    simulated_device,
+)
 from orchestrator.plugin.device import Device
 from orchestrator.plugin.registry import Registry
 from orchestrator.plugin.runtime import Runtime
@@ -112,7 +119,10 @@ def resume(
         _same_plugins(request.plugins, plugin_versions(registry))
         runtime = registry.runtimes()[request.target.runtime]
         _, _, devices = resolve_target(
-            request.target.profile, registry, runtimes=[request.target.runtime], device=request.target.device
+            request.target.profile,
+            registry,
+            runtimes=[request.target.runtime],
+            device=request.target.simulator or request.target.device,
         )
         return _run(run, request, state, registry, runtime, devices, started, observer)
 
@@ -144,7 +154,7 @@ def preview(options: SearchOptions) -> tuple[SearchRequest, RunState, Space]:
     with tempfile.TemporaryDirectory() as folder:
         run = RunDirectory.create(Path(folder) / "run")
         unwaiting = replace(request, wait_for_device_s=0.0)
-        engine = Engine(run, unwaiting, registry, runtime, devices, started=started, observer=_nobody)
+        engine = _engine(run, unwaiting, registry, runtime, devices, started=started, observer=_nobody)
         workshop = engine.workshop(None)
         try:
             with interrupt.heard(), closing(engine):
@@ -189,7 +199,7 @@ def build(recipe: str | Path, output: str | Path, *, observer: Observer = _nobod
     request, runtime, devices = plan(options, registry)
     with tempfile.TemporaryDirectory() as scratch:
         run = RunDirectory.create(Path(scratch) / "run")
-        engine = Engine(run, request, registry, runtime, devices, started=time.monotonic(), observer=observer)
+        engine = _engine(run, request, registry, runtime, devices, started=time.monotonic(), observer=observer)
         workshop = engine.workshop(None)
         try:
             with interrupt.heard():
@@ -229,7 +239,7 @@ def evaluate(
     request, runtime, devices = plan(replace(options, methods=methods, trials=max(1, len(recipes)), timeout_s=None), registry)
     with tempfile.TemporaryDirectory() as scratch:
         run = RunDirectory.create(Path(output) if output is not None else Path(scratch) / "run")
-        engine = Engine(run, request, registry, runtime, devices, started=time.monotonic(), observer=observer)
+        engine = _engine(run, request, registry, runtime, devices, started=time.monotonic(), observer=observer)
         workshop = engine.workshop(None)
         try:
             with interrupt.heard(), closing(engine):
@@ -242,6 +252,20 @@ def evaluate(
     return found
 
 
+def _engine(
+    run: RunDirectory,
+    request: SearchRequest,
+    registry: Registry,
+    runtime: Runtime,
+    devices: Sequence[Device],
+    *,
+    started: float,
+    observer: Observer,
+) -> Engine:
+    simulated = simulated_device(request.target, registry)
+    return Engine(run, request, registry, runtime, devices, simulated=simulated, started=started, observer=observer)
+
+
 def _run(
     run: RunDirectory,
     request: SearchRequest,
@@ -252,7 +276,7 @@ def _run(
     started: float,
     observer: Observer,
 ) -> RunResult:
-    engine = Engine(run, request, registry, runtime, devices, started=started, observer=observer)
+    engine = _engine(run, request, registry, runtime, devices, started=started, observer=observer)
     workshop: Workshop = engine.workshop(state)
     try:
         with interrupt.heard(), closing(engine):

@@ -22,14 +22,16 @@ from orchestrator.errors import InputError, OrchestratorError, SurroundingsError
 from orchestrator.hardware.graph import count
 from orchestrator.hardware.shapes import TensorType, read_inputs
 from orchestrator.measuring.evaluation import Evaluator
+from orchestrator.measuring.simulation import Run, Simulation
 from orchestrator.measuring.timing import Plan, Timing
 from orchestrator.measuring.verdict import verdict
-from orchestrator.planning import profile_named, resolve_target
-from orchestrator.plugin.device import Device, JobFailed
+from orchestrator.planning import profile_named, resolve_target, simulated_device
+from orchestrator.plugin.device import Device, JobFailed, SimulatedDevice
 from orchestrator.plugin.registry import Registry
 from orchestrator.plugin.runtime import Runtime
 from orchestrator.values.figures import Comparison, ModelFigures
-from orchestrator.values.results import Difference
+from orchestrator.values.results import Difference, LatencyResult
+from orchestrator.values.target import Target
 
 EXAMPLES = 16
 LOADING_S = 600.0
@@ -73,6 +75,9 @@ def measure(
     options = _said(options, said)
     _check_samples(samples)
     with _bench([Path(model)], options) as bench:
+        if bench.simulation is not None:
+            _no_samples(samples)
+            return bench.simulated_figures(0, bench.simulated()[0])
         (timing,) = bench.time(Plan(precision_goal=options.precision_goal, max_seconds=options.max_seconds, rounds=ROUNDS))
         _write_samples(samples, {"model": timing})
         return bench.figures(0, timing)
@@ -99,9 +104,35 @@ def compare(
         settled=lambda low, high: verdict(low, high, options.margin) != "inconclusive",
     )
     with _bench([Path(b), Path(a)], options) as bench:
+        if bench.simulation is not None:
+            _no_samples(samples)
+            return _compared_simulations(bench, options)
         above, below = bench.time(plan)
         _write_samples(samples, {"a": below, "b": above})
         return _compared(bench, above, below, options)
+
+
+def _compared_simulations(bench: "_Bench", options: MeasureOptions) -> Comparison:
+    above, below = bench.simulated()
+    if bench.simulation is None:
+        raise RuntimeError("nothing is simulated here")
+    ratio = bench.simulation.ratio(above, below)
+    found = verdict(ratio.low, ratio.high, options.margin)
+    return Comparison(
+        ratio=ratio,
+        verdict=found,
+        margin=options.margin,
+        basis="simulated",
+        reason=_sentence(
+            found,
+            ratio,
+            options.margin,
+            "90 % band of the simulation",
+            "the boards' own spread is no finer: give another --margin",
+        ),
+        a=bench.simulated_figures(1, below),
+        b=bench.simulated_figures(0, above),
+    )
 
 
 def _compared(bench: "_Bench", above: Timing, below: Timing, options: MeasureOptions) -> Comparison:
@@ -123,20 +154,24 @@ def _compared(bench: "_Bench", above: Timing, below: Timing, options: MeasureOpt
 
 
 def _reason(found: str, ratio: Difference, options: MeasureOptions, basis: str, waited: float, bench: "_Bench") -> str:
-    margin = f"{options.margin:.3g}" if options.margin < 0.001 else f"{options.margin * 100:.3g} %"
     # Threads that wake each other make times scatter by several per cent where they take all cores.
     steadier = "--threads 1, which is steadier, " if bench.evaluator.threads > 1 else ""
-    interval = f"B takes {ratio.low:.4f} to {ratio.high:.4f} of A's time (95 % interval)"
-    said = {
-        "faster": f"{interval}: shorter by more than the margin of {margin}",
-        "slower": f"{interval}: longer by more than the margin of {margin}",
-        "same": f"{interval}: the difference is within the margin of {margin}",
-        "inconclusive": f"{interval}, which reaches across the edge of the margin of {margin}: "
-        f"give more time with --max-seconds, {steadier}another --margin, or a quieter machine",
-    }[found]
+    mend = f"give more time with --max-seconds, {steadier}another --margin, or a quieter machine"
+    said = _sentence(found, ratio, options.margin, "95 % interval", mend)
     if basis == "cpu":
         said += f"; of CPU time, for other work took the core away for {waited:.0%} of the wall time"
     return said + (f"; {bench.elsewhere}" if bench.elsewhere else "")
+
+
+def _sentence(found: str, ratio: Difference, margin: float, kind: str, mend: str) -> str:
+    limit = f"{margin:.3g}" if margin < 0.001 else f"{margin * 100:.3g} %"
+    interval = f"B takes {ratio.low:.4f} to {ratio.high:.4f} of A's time ({kind})"
+    return {
+        "faster": f"{interval}: shorter by more than the margin of {limit}",
+        "slower": f"{interval}: longer by more than the margin of {limit}",
+        "same": f"{interval}: the difference is within the margin of {limit}",
+        "inconclusive": f"{interval}, which reaches across the edge of the margin of {limit}: {mend}",
+    }[found]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +183,7 @@ class _Bench:
         files: What the runtime loads: the same, or its own form of them.
         shapes: Of inputs with dynamic axes.
         inputs: What they are run on, in words.
+        simulation: What runs them instead, where the device is a simulated CPU.
     """
 
     paths: Sequence[Path]
@@ -156,6 +192,7 @@ class _Bench:
     inputs: str
     evaluator: Evaluator
     runtime: Runtime
+    simulation: Simulation | None = None
 
     @property
     def elsewhere(self) -> str | None:
@@ -174,6 +211,28 @@ class _Bench:
         except JobFailed as error:
             raise self._blamed(error) from None
 
+    def simulated(self) -> list[Run]:
+        """What executing each model on the simulated CPU gave, in the order of the models.
+
+        Raises:
+            InputError: one cannot be run; which, and the runtime's own reason.
+        """
+        if self.simulation is None:
+            raise RuntimeError("nothing is simulated here")
+        runs = []
+        for path, file in zip(self.paths, self.files, strict=True):
+            try:
+                runs.append(self.simulation.run(file, path))
+            except JobFailed as error:
+                raise _unusable(path, self.runtime, self.simulation.target.simulator or "", error) from None
+        return runs
+
+    def simulated_figures(self, k: int, run: Run) -> ModelFigures:
+        """All figures of one model that was simulated."""
+        if self.simulation is None:
+            raise RuntimeError("nothing is simulated here")
+        return self._figures(k, self.simulation.result(run, None), self.simulation.device.environment())
+
     def _blamed(self, error: JobFailed) -> OrchestratorError:
         """Which of the models failed: each is tried by itself."""
         device = self.evaluator.target.device
@@ -189,22 +248,24 @@ class _Bench:
 
     def figures(self, k: int, timing: Timing) -> ModelFigures:
         """All figures of one model."""
-        path, content = self.paths[k], self.files[k].read_bytes()
-        counted = count(path, self.shapes) if path.suffix == ".onnx" else None
         latency = self.evaluator.latency(timing)
         note = "; ".join(part for part in (latency.note, self.elsewhere) if part)
+        figures = self._figures(k, replace(latency, ratio=None, note=note or None), self.environment)
+        return replace(figures, peak_memory_bytes=timing.peak_memory_bytes, energy_mj=timing.energy_mj)
+
+    def _figures(self, k: int, latency: LatencyResult, environment: dict[str, Any]) -> ModelFigures:
+        path, content = self.paths[k], self.files[k].read_bytes()
+        counted = count(path, self.shapes) if path.suffix == ".onnx" else None
         return ModelFigures(
             model=str(path),
             digest=hashlib.sha256(content).hexdigest(),
-            latency=replace(latency, ratio=None, note=note or None),
+            latency=latency,
             size_bytes=len(content),
             compressed_bytes=len(zlib.compress(content, 6)),
             macs=None if counted is None else counted.macs,
             parameters=None if counted is None else counted.parameters,
-            peak_memory_bytes=timing.peak_memory_bytes,
-            energy_mj=timing.energy_mj,
             inputs=self.inputs,
-            environment=self.environment,
+            environment=environment,
         )
 
     @functools.cached_property
@@ -233,14 +294,14 @@ def _bench(paths: Sequence[Path], options: MeasureOptions) -> Iterator[_Bench]:
         threads=options.threads,
         searched=False,
     )
-    device = devices[0]
+    device, simulated = devices[0], simulated_device(target, registry)
     try:
         if len(devices) > 1:
             raise InputError(f"--device '{options.device}' names {len(devices)} devices; one is measured on")
         with tempfile.TemporaryDirectory() as scratch, interrupt.heard():
             folder = Path(scratch)
-            device.check(runtime)
-            files = [_loadable(path, runtime, device, folder / str(k)) for k, path in enumerate(paths)]
+            (simulated or device).check(runtime)
+            files = [_loadable(path, runtime, simulated or device, folder / str(k)) for k, path in enumerate(paths)]
             laid = {name: folder / f"input{k}.npy" for k, name in enumerate(arrays)}
             for name, file in laid.items():
                 np.save(file, arrays[name])
@@ -254,11 +315,35 @@ def _bench(paths: Sequence[Path], options: MeasureOptions) -> Iterator[_Bench]:
                 seed=options.seed,
             )
             yield _Bench(
-                paths=paths, files=files, shapes=options.input_shapes, inputs=inputs, evaluator=evaluator, runtime=runtime
+                paths=paths,
+                files=files,
+                shapes=options.input_shapes,
+                inputs=inputs,
+                evaluator=evaluator,
+                runtime=runtime,
+                simulation=None if simulated is None else _simulation(target, runtime, simulated, laid, options),
             )
     finally:
-        for each in devices:
+        for each in (*devices, *([simulated] if simulated else [])):
             each.release()
+
+
+def _simulation(
+    target: Target, runtime: Runtime, device: SimulatedDevice, inputs: Mapping[str, Path], options: MeasureOptions
+) -> Simulation:
+    constants = target.profile.simulation(runtime.name, device.cpu())
+    if constants is None:
+        raise InputError(f"profile '{target.profile.name}' has no constants for {runtime.name} on {target.simulator}")
+    return Simulation(
+        target,
+        runtime,
+        device,
+        constants,
+        inputs=inputs,
+        shapes=options.input_shapes,
+        most_s=LOADING_S,
+        memory_bytes=int(MEMORY_SHARE * psutil.virtual_memory().available),
+    )
 
 
 def _said(options: MeasureOptions | None, said: dict[str, Any]) -> MeasureOptions:
@@ -368,6 +453,11 @@ def _check_samples(path: str | Path | None) -> None:
         Path(path).open("a").close()
     except OSError as error:
         raise InputError(f"--samples '{path}' cannot be written: {error.strerror}") from None
+
+
+def _no_samples(path: str | Path | None) -> None:
+    if path is not None:
+        raise InputError("--samples keeps measured times, and a simulated CPU has none")
 
 
 def _write_samples(path: str | Path | None, timings: Mapping[str, Timing]) -> None:

@@ -8,11 +8,12 @@ import psutil
 
 from orchestrator.building.references import absolute
 from orchestrator.devices.host import HostDevice, usable_cores
+from orchestrator.devices.qemu import QemuDevice
 from orchestrator.devices.ssh import SshDevice
-from orchestrator.errors import InputError, PluginError, Refused, unknown
+from orchestrator.errors import InputError, OrchestratorError, PluginError, Refused, unknown
 from orchestrator.hardware.loading import resolve_profile
 from orchestrator.hardware.probe import described, probe_host
-from orchestrator.plugin.device import Device
+from orchestrator.plugin.device import Device, SimulatedDevice
 from orchestrator.plugin.registry import Registry
 from orchestrator.plugin.runtime import Runtime
 from orchestrator.searching.request import SearchRequest
@@ -144,6 +145,14 @@ def resolve_target(
     runtime = _runtime(profile, registry, tuple(runtimes))
     reference = device or profile.device or HostDevice.scheme
     devices = attach(reference, registry)
+    simulated = devices[0] if isinstance(devices[0], SimulatedDevice) else None
+    simulator: str | None
+    if simulated is not None:
+        profile = _simulated_profile(profile, simulated, runtime.name, registry, searched=searched)
+        simulator, reference = reference, HostDevice.scheme  # beside the simulated CPU, models run and are scored here
+        devices = attach(reference, registry)
+    else:
+        simulator = _ready_simulator(profile, runtime, registry) if device is None and searched else None
     scheme = devices[0].scheme
     if devices[0].remote and profile.device == HostDevice.scheme:
         if searched:
@@ -157,7 +166,7 @@ def resolve_target(
     if threads is not None and threads < 1:
         raise InputError(f"--threads must be 1 or more, but got {threads}")
     is_device = scheme != HostDevice.scheme or profile.device == HostDevice.scheme
-    if searched and not is_device and profile.cost_model(runtime.name) is None:
+    if searched and not is_device and simulator is None and profile.cost_model(runtime.name) is None:
         raise InputError(
             f"target '{profile.name}' has no cost model for {runtime.name}, so its latency cannot be estimated here; "
             f"attach the device with --device"
@@ -168,8 +177,57 @@ def resolve_target(
         is_device=is_device,
         runtime=runtime.name,
         threads=threads or (support.threads if support else usable_cores()),
+        simulator=simulator,
     )
     return target, runtime, devices
+
+
+def simulated_device(target: Target, registry: Registry) -> SimulatedDevice | None:
+    """The simulated CPU that stands in for a target."""
+    if target.simulator is None:
+        return None
+    (device, *_) = attach(target.simulator, registry)
+    return device if isinstance(device, SimulatedDevice) else None
+
+
+def _simulated_profile(
+    profile: HardwareProfile, device: SimulatedDevice, runtime: str, registry: Registry, *, searched: bool
+) -> HardwareProfile:
+    """The profile whose machine the simulated CPU stands for: the user's target, or the CPU's usual board.
+
+    Raises:
+        InputError: there is none, or it says nothing of that CPU.
+    """
+    if profile.device == HostDevice.scheme:
+        if searched:
+            raise InputError(
+                f"target '{profile.name}' is this machine, and {device.cpu()} another: name its profile, --target {device.board()}"
+            )
+        profile = profile_named(device.board(), registry)
+    if profile.simulation(runtime, device.cpu()) is None:
+        known = [f"{s.runtime} on {s.cpu}" for s in profile.simulations]
+        raise InputError(
+            f"profile '{profile.name}' has no constants for {runtime} on a simulated {device.cpu()}"
+            + (f"; it has: {', '.join(known)}" if known else f"; name a board that has, --target {device.board()}")
+        )
+    return profile
+
+
+def _ready_simulator(profile: HardwareProfile, runtime: Runtime, registry: Registry) -> str | None:
+    """The simulated CPU that the profile has constants for, where that is set up here."""
+    constants = profile.simulation(runtime.name)
+    if profile.device is not None or constants is None:
+        return None
+    for scheme, device in all_devices(registry).items():
+        if not isinstance(device, SimulatedDevice):
+            continue
+        try:
+            reference = f"{scheme}:{constants.cpu}"
+            device.attach(reference).check(runtime)
+        except OrchestratorError:  # not set up, or for other CPUs: the estimate takes over
+            continue
+        return reference
+    return None
 
 
 def attach(reference: str, registry: Registry) -> tuple[Device, ...]:
@@ -194,8 +252,9 @@ def attach(reference: str, registry: Registry) -> tuple[Device, ...]:
 
 
 def all_devices(registry: Registry) -> dict[str, Device]:
-    """This host, boards over ssh, and what plugins bring."""
-    return {HostDevice.scheme: HostDevice(), SshDevice.scheme: SshDevice(), **registry.devices()}
+    """This host, boards over ssh, simulated CPUs, and what plugins bring."""
+    own: tuple[Device, ...] = (HostDevice(), SshDevice(), QemuDevice())
+    return {device.scheme: device for device in own} | registry.devices()
 
 
 def plugin_versions(registry: Registry) -> dict[str, str]:

@@ -84,7 +84,11 @@ class Workshop:
         return reply
 
     def score(self, outputs: Sequence[Path], baseline: Sequence[Path] | None, split: str, *, timeout_s: float) -> QualityResult:
-        """The task's metric on outputs that a device wrote, and the paired difference to the baseline's. Raises as `build`."""
+        """The task's metric on outputs that a device wrote, and the paired difference to the baseline's. Raises as `build`.
+
+        Args:
+            outputs: Of all examples of the split, or of its first ones.
+        """
         reply: QualityResult = QUALITY.validate_python(
             self._ask(
                 "score",

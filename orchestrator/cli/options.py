@@ -65,7 +65,9 @@ def seconds(text: str | None) -> float | None:
 
 _MEASURING = (
     click.option("--target", default="host", show_default=True, metavar="NAME|FILE.toml", help="Hardware profile."),
-    click.option("--device", metavar="DEVICE", help="host or ssh://user@board[:port] [default: the profile's, else this host]."),
+    click.option(
+        "--device", metavar="DEVICE", help="host, ssh://user@board[:port] or qemu:CPU [default: the profile's, else this host]."
+    ),
     click.option("--runtime", metavar="NAME", help="What runs the model [default: the first that the profile lists]."),
     click.option("--threads", type=int, metavar="N", help="Threads of one inference [default: the profile's]."),
     click.option("--data", metavar="REF", help="file.py:factory or arrays.npz to take inputs from [default: random]."),

@@ -31,7 +31,7 @@ EXIT_NOTHING_MEETS_THE_LIMITS = 1
 @click.option(
     "--device",
     metavar="DEVICE",
-    help="Where candidates are timed; several boards of one kind with commas [default: the profile's, else this host].",
+    help="Where candidates are timed (host, ssh://user@board, qemu:CPU); several boards with commas [default: the profile's].",
 )
 @click.option("--wait-for-device", metavar="TIME", help="How long to wait for a board that is lost; 0: not [default: 5m].")
 @click.option("--threads", type=int, metavar="N", help="Threads of one inference [default: the profile's].")
@@ -140,7 +140,8 @@ def _dry_run(options: Any) -> None:
 
     request, state, space = preview(options)
     task, target = state.task, request.target
-    where = "" if target.is_device else f" (estimated; timed on {target.device} too)"
+    how = f"simulated on {target.simulator}" if target.simulator else "estimated"
+    where = "" if target.is_device else f" ({how}; timed on {target.device} too)"
     lines = [
         f"task      {task.name}: {task.metric}, examples " + ", ".join(f"{n} {c}" for n, c in task.examples.items()),
         f"target    {target.profile.title}: {target.runtime}, {target.threads} threads{where}",

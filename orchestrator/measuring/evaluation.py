@@ -96,10 +96,10 @@ class Evaluator:
             DeviceUnavailable: the device is lost.
         """
         paths = [Path(model.path)] if baseline is None else [Path(model.path), baseline]
-        timing = self.time(paths, OBJECTIVE if model.estimate is None else BESIDE)[0]
+        timing = self.time(paths, OBJECTIVE if self.target.is_device else BESIDE)[0]
         latency = [self.latency(timing)]
         if model.estimate is not None:
-            latency.insert(0, self._estimated(model.estimate))
+            latency.insert(1 if self.target.is_device else 0, self._estimated(model.estimate))
         return RunFigures(
             latency=latency,
             peak_memory_bytes=timing.peak_memory_bytes,

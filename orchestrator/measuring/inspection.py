@@ -10,6 +10,7 @@ from pathlib import Path
 
 import onnx
 
+from orchestrator.errors import InputError
 from orchestrator.hardware.estimate import estimate_latency
 from orchestrator.hardware.graph import count
 from orchestrator.values.evidence import Estimate
@@ -27,7 +28,8 @@ class Inspection:
         digest: SHA-256 of it.
         compressed_bytes: Its size after zlib, level 6.
         macs: Of one inference.
-        estimate: The target's latency from the graph and the profile; None where the target is the device itself.
+        estimate: The target's latency from the graph and the profile; None where the profile has no latency model, and the target
+            is measured or simulated.
         batch: Examples that one inference may take while scoring.
     """
 
@@ -53,9 +55,6 @@ def inspect(graph: Path, file: Path, target: Target, shapes: dict[str, tuple[int
         InputError: the graph cannot be read, or its latency not be estimated.
     """
     counted = count(graph, shapes)
-    estimate = None
-    if not target.is_device:
-        estimate = estimate_latency(graph, target.profile, target.runtime, target.threads, shapes)
     content = file.read_bytes()
     return Inspection(
         path=str(file),
@@ -64,9 +63,18 @@ def inspect(graph: Path, file: Path, target: Target, shapes: dict[str, tuple[int
         compressed_bytes=len(zlib.compress(content, 6)),
         macs=counted.macs,
         parameters=counted.parameters,
-        estimate=estimate,
+        estimate=_estimate(graph, target, shapes),
         batch=scoring_batch(graph),
     )
+
+
+def _estimate(graph: Path, target: Target, shapes: dict[str, tuple[int, ...]]) -> Estimate | None:
+    try:
+        return estimate_latency(graph, target.profile, target.runtime, target.threads, shapes)
+    except InputError:
+        if target.is_device or target.simulator is not None:  # it would only stand beside a better figure
+            return None
+        raise
 
 
 def scoring_batch(path: Path) -> int:

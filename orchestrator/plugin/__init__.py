@@ -19,7 +19,16 @@ from orchestrator.errors import (
     Refused,
     SurroundingsError,
 )
-from orchestrator.plugin.device import Device, DeviceState, DeviceUnavailable, Job, JobFailed, Session
+from orchestrator.plugin.device import (
+    Device,
+    DeviceState,
+    DeviceUnavailable,
+    Job,
+    JobFailed,
+    Session,
+    Simulated,
+    SimulatedDevice,
+)
 from orchestrator.plugin.hookspecs import hookimpl
 from orchestrator.plugin.method import BuildContext, Method, Need, OnnxMethod, TorchMethod, TorchToOnnxMethod, Train
 from orchestrator.plugin.metric import Metric
@@ -60,6 +69,8 @@ __all__ = [
     "RunResult",
     "Runtime",
     "Session",
+    "Simulated",
+    "SimulatedDevice",
     "Step",
     "SurroundingsError",
     "Target",

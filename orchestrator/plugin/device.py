@@ -8,7 +8,9 @@ from typing import Any, ClassVar, Literal, Self
 
 from orchestrator.errors import InputError, OrchestratorError, SurroundingsError
 from orchestrator.plugin.runtime import Runtime
-from orchestrator.values.results import FailureKind
+from orchestrator.values.evidence import Estimate
+from orchestrator.values.profile import HardwareProfile, NumberFormat, SimulationModel
+from orchestrator.values.results import Difference, FailureKind
 
 
 class JobFailed(OrchestratorError):
@@ -178,3 +180,52 @@ class Device(ABC):
     @abstractmethod
     def cores(self) -> int:
         """Cores that an inference may use."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Simulated:
+    """What executing one model on a simulated CPU gave: the same on any machine, whatever else it does.
+
+    Attributes:
+        counts: What was executed, as plain data.
+        versions: Of all that the counts depend on: the runtime, the emulator, the CPU's model.
+    """
+
+    counts: Mapping[str, Any]
+    versions: Mapping[str, str]
+
+
+class SimulatedDevice(Device):
+    """A CPU that is not here. Models run on a model of it, and their time is computed from what was executed.
+
+    A session that it opens runs the model too, for its outputs; the time that this takes means nothing.
+    """
+
+    remote = True
+
+    @abstractmethod
+    def cpu(self) -> str:
+        """The CPU's name, as profiles' `simulations` have it."""
+
+    @abstractmethod
+    def board(self) -> str:
+        """The profile that stands for the CPU where the user names none."""
+
+    @abstractmethod
+    def simulate(self, job: Job, runtime: Runtime) -> Simulated:
+        """Count one inference on the first example, in the steady state, with one thread.
+
+        Raises:
+            JobFailed: the model cannot be run within the limits.
+            SurroundingsError: the emulator itself fails.
+        """
+
+    @abstractmethod
+    def latency(
+        self, found: Simulated, constants: SimulationModel, profile: HardwareProfile, *, threads: int, number_format: NumberFormat
+    ) -> Estimate:
+        """Milliseconds of one inference on the profile's machine, with the band that holds the true value in 90 % of cases."""
+
+    @abstractmethod
+    def ratio(self, a: Simulated, b: Simulated, constants: SimulationModel) -> Difference:
+        """A's time over B's, with the band of what their errors do not share; exactly 1 for the same counts."""

@@ -64,6 +64,12 @@ def _figures(run: RunResult, candidate: CandidateResult) -> str:
         ):
             if figure is not None:
                 rows.append(_quality_row(run.task.metric, split, figure, before))
+    there = candidate.simulated_outputs
+    if there is not None:
+        before = base.simulated_outputs.quality if base.simulated_outputs else None
+        rows.append(
+            _quality_row(run.task.metric, f"validation, by the kernels of a simulated {there.device}", there.quality, before)
+        )
     for k, latency in enumerate(candidate.latency):
         rows.append(_latency_row(latency, _counterpart(k, candidate, base)))
     amounts: list[tuple[str, Callable[[int | None], str], int | None, int | None]] = [
@@ -84,11 +90,23 @@ def _conditions(candidate: CandidateResult) -> list[str]:
     """How the first latency was measured, where it was."""
     latency = next((entry for entry in candidate.latency if entry.evidence.startswith("measured")), None)
     if latency is None or not latency.conditions:
-        return []
+        return _equality(candidate)
     found = [f"Timed {', '.join(words.condition_words(latency.conditions))}; {latency.samples or 0:,} samples."]
     if latency.disturbed:
         found.append(f"Disturbed: {latency.disturbed}.")
-    return found
+    return found + _equality(candidate)
+
+
+def _equality(candidate: CandidateResult) -> list[str]:
+    """Whether the target's own kernels compute what this machine's do."""
+    there = candidate.simulated_outputs
+    if there is None:
+        return []
+    said = "the same outputs as here" if there.equal else "other outputs than here"
+    return [
+        f"On a simulated {there.device} {there.runtime} gives {said}: they differ by at most {there.largest_difference:.2g} of "
+        f"the output's range on {there.quality.examples:,} examples (equal is up to {there.tolerance:g})."
+    ]
 
 
 def _file_size(candidate: CandidateResult) -> int | None:

@@ -23,6 +23,11 @@ def objective(run: RunResult, candidate: CandidateResult) -> LatencyResult | Non
     return None
 
 
+def estimated(candidate: CandidateResult) -> LatencyResult | None:
+    """What was computed for the target from the graph."""
+    return next((latency for latency in candidate.latency if latency.evidence == "estimated"), None)
+
+
 def on_host(candidate: CandidateResult) -> LatencyResult | None:
     """The time on this host, which is shown beside the target's and never mixed with it."""
     return next((latency for latency in candidate.latency if latency.evidence == "measured-on-host"), None)

@@ -17,6 +17,8 @@ def measured_lines(found: ModelFigures) -> list[str]:
     """One model's figures for a terminal."""
     latency = found.latency
     conditions = latency.conditions or {}
+    if latency.evidence == "simulated":
+        return _simulated_lines(found)
     lines = [
         f"{found.model} with {found.environment['runtime_version']} of {latency.runtime}, {_threads(latency.threads)}, "
         f"on {latency.device} ({found.environment.get('cpu', 'unknown processor')})",
@@ -24,11 +26,10 @@ def measured_lines(found: ModelFigures) -> list[str]:
         f"tail      p90 {latency.p90_ms:.4g} ms, p99 {latency.p99_ms:.4g} ms",
         f"samples   {latency.samples}, fresh processes: {conditions.get('rounds')}, far outliers (kept): "
         f"{conditions.get('outliers')}; {_ended(conditions)}",
-        f"memory    {found.peak_memory_bytes / 1e6:.3g} MB at its peak, above an empty process",
+        f"memory    {words.size(found.peak_memory_bytes)} at its peak, above an empty process",
         f"file      {found.size_bytes / 1e3:.4g} kB, {found.compressed_bytes / 1e3:.4g} kB compressed",
     ]
-    if found.macs is not None and found.parameters is not None:
-        lines.append(f"graph     {found.macs / 1e6:.4g} M multiply-accumulates, {found.parameters:,} parameters")
+    lines += _graph(found)
     if found.energy_mj is not None:
         lines.append(f"energy    {words.energy(found.energy_mj)} an inference (processor packages)")
     lines.append(f"machine   {_machine(conditions, found.environment)}")
@@ -40,10 +41,32 @@ def compared_lines(found: Comparison) -> list[str]:
     """A comparison for a terminal, the verdict last."""
     width = max(len(found.a.model), len(found.b.model))
     lines = [f"{name}  {each.model:<{width}}  {_figure(each)}" for name, each in (("A", found.a), ("B", found.b))]
-    conditions = found.b.latency.conditions or {}
-    lines.append(f"   {_machine(conditions, found.b.environment)}")
+    if found.basis != "simulated":
+        conditions = found.b.latency.conditions or {}
+        lines.append(f"   {_machine(conditions, found.b.environment)}")
     lines += _warnings(found.b)
     return [*lines, f"{found.verdict}: {found.reason}"]
+
+
+def _simulated_lines(found: ModelFigures) -> list[str]:
+    latency, conditions = found.latency, found.latency.conditions or {}
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(conditions.get("versions", {}).items()))
+    counts = conditions.get("counts", {})
+    return [
+        f"{found.model} with {latency.runtime}, {_threads(latency.threads)}, on {latency.device} for {conditions.get('profile')}",
+        f"latency   {latency.median_ms:.4g} ms ({latency.low_ms:.4g} to {latency.high_ms:.4g}), {latency.evidence}",
+        f"executed  {counts.get('instructions', 0) / 1e6:.4g} M instructions, the same on any machine",
+        f"versions  {versions}",
+        f"file      {found.size_bytes / 1e3:.4g} kB, {found.compressed_bytes / 1e3:.4g} kB compressed",
+        *_graph(found),
+        *_warnings(found),
+    ]
+
+
+def _graph(found: ModelFigures) -> list[str]:
+    if found.macs is None or found.parameters is None:
+        return []
+    return [f"graph     {found.macs / 1e6:.4g} M multiply-accumulates, {found.parameters:,} parameters"]
 
 
 def _figure(found: ModelFigures) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from orchestrator.report import words
-from orchestrator.report.figures import objective, objective_evidence, on_host, ordered, place
+from orchestrator.report.figures import estimated, objective, objective_evidence, on_host, ordered, place
 from orchestrator.values.results import CandidateResult, LatencyResult, QualityResult, RunResult
 
 
@@ -40,9 +40,13 @@ def columns(run: RunResult) -> list[Column]:
         Column(title=f"{metric}, validation", cell=lambda c: _quality(metric, _validation(c))),
         Column(title=f"{metric} minus the original's", cell=lambda c: _difference(metric, c)),
         Column(title=f"{metric}, test", cell=lambda c: _quality(metric, c.quality.test if c.quality else None)),
+        Column(title=f"{metric} by the target's kernels", evidence="simulated", cell=lambda c: _there(metric, c)),
         Column(title=f"latency on {there}", evidence=evidence, cell=lambda c: _latency(objective(run, c))),
         Column(title=f"ratio to the original, {there}", evidence=evidence, cell=lambda c: _ratio(objective(run, c))),
     ]
+    if evidence not in ("", "estimated"):
+        title = f"latency on {place(run)}"
+        listed.append(Column(title=title, evidence="estimated", cell=lambda c: _latency(estimated(c))))
     if not here:
         listed += [
             Column(title="latency on this host", evidence="measured", cell=lambda c: _latency(on_host(c))),
@@ -75,6 +79,15 @@ def _quality(metric: str, figure: QualityResult | None) -> Cell:
         return Cell()
     text = words.quality(metric, figure.value, figure.examples)
     return Cell(text=text, note=words.quality_span(metric, figure), order=figure.value)
+
+
+def _there(metric: str, candidate: CandidateResult) -> Cell:
+    """The quality on the simulated CPU, and on how many examples: often fewer than those of the validation split."""
+    found = candidate.simulated_outputs
+    if found is None:
+        return Cell()
+    cell, same = _quality(metric, found.quality), "" if found.equal else ", other outputs than here"
+    return Cell(text=cell.text, note=f"{cell.note} {found.quality.examples} examples{same}", order=cell.order)
 
 
 def _difference(metric: str, candidate: CandidateResult) -> Cell:

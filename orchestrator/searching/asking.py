@@ -75,7 +75,8 @@ class Questions:
             self._tell(trial, candidate)
 
     def _tell(self, trial: optuna.Trial, candidate: CandidateResult) -> None:
-        studies.tell(self._study, trial, candidate, self._archive.standing.constraints(candidate))
+        standing = self._archive.standing
+        studies.tell(self._study, trial, standing.told(candidate), standing.constraints(candidate))
 
     def _enqueue_fresh(self, under_way: Mapping[str, UnderWay]) -> bool:
         for _ in range(RANDOM_TRIES):

@@ -11,7 +11,8 @@ from orchestrator.building.layout import laid_out
 from orchestrator.building.workshop import Workshop
 from orchestrator.errors import InputError
 from orchestrator.measuring.evaluation import Evaluator
-from orchestrator.plugin.device import Device
+from orchestrator.measuring.simulation import Simulation
+from orchestrator.plugin.device import Device, SimulatedDevice
 from orchestrator.plugin.registry import Registry
 from orchestrator.plugin.runtime import Runtime
 from orchestrator.searching import finishing
@@ -22,6 +23,7 @@ from orchestrator.searching.loop import Loop, open_study
 from orchestrator.searching.recommendation import Recommendation
 from orchestrator.searching.request import RunState, SearchRequest
 from orchestrator.searching.run_directory import RunDirectory
+from orchestrator.searching.simulator import Simulator
 from orchestrator.searching.space import Space
 from orchestrator.searching.trial import Built, Laboratory
 from orchestrator.searching.worker import workshop_of
@@ -57,6 +59,7 @@ class Engine:
     """One run on one target.
 
     Args:
+        simulated: The CPU that stands in for a target that is not here.
         started: `time.monotonic()` at which the budget began.
         observer: Told what happens, as it happens.
     """
@@ -69,11 +72,12 @@ class Engine:
         runtime: Runtime,
         devices: Sequence[Device],
         *,
+        simulated: SimulatedDevice | None,
         started: float,
         observer: Observer,
     ) -> None:
         self._run, self._request, self._registry = run, request, registry
-        self._runtime, self._observer = runtime, observer
+        self._runtime, self._simulated, self._observer = runtime, simulated, observer
         self._budget = Budget(trials=request.trials, timeout_s=request.timeout_s, started=started, spent_before=run.elapsed())
         self._fleet = Fleet(
             devices,
@@ -85,6 +89,7 @@ class Engine:
         )
         self._archive: Archive | None = None
         self._laboratory_made: Laboratory | None = None
+        self._simulator = Simulator(None)
 
     # -- the phases -------------------------------------------------------------------------------------------------
 
@@ -96,10 +101,14 @@ class Engine:
             DeviceUnavailable: none is there, after waiting.
         """
         self._fleet.connect()
+        if self._simulated is not None:
+            self._simulated.check(self._runtime)
 
     def close(self) -> None:
         """End what still runs on devices and give them back."""
         self._fleet.close()
+        if self._simulated is not None:
+            self._simulated.release()
 
     def prepare(self, state: RunState | None, workshop: Workshop) -> RunState:
         """Load and check the task; on the first time ask the methods what they offer."""
@@ -125,8 +134,18 @@ class Engine:
         if Space(state.offers, self._registry.methods()).size() == 0:
             names = ", ".join(offer.method for offer in reply.offers if offer.refused is None)
             raise InputError(f"no recipe can be made of {names} alone: they need another method before them")
-        self._tell(event="notes", notes=[*state.notes, *refusals(state)])
+        self._tell(event="notes", notes=[*state.notes, *refusals(state), *self._hints()])
         return state
+
+    def _hints(self) -> list[str]:
+        target = self._request.target
+        if target.is_device or target.simulator is not None or target.profile.simulation(target.runtime) is None:
+            return []
+        cpu = target.profile.simulations[0].cpu
+        return [
+            f"latencies on {target.profile.name} are estimated from the graph; after `orchestrate devices setup qemu-aarch64` "
+            f"(once, a few minutes) the target's own runtime runs every model on a simulated {cpu}, which is more exact"
+        ]
 
     def baseline(self, state: RunState, workshop: Workshop) -> CandidateResult:
         """The original, exported and measured like every candidate.
@@ -184,9 +203,12 @@ class Engine:
             self._tell(event="phase", what=what)
 
         outcome = finishing.measured_again(archive, run, self._fleet, timeout_s=timeout_s, tell=tell)
+        laboratory = self._laboratory(found.state, workshop)
+        most_s = max(SCORING_S, self._request.candidate_timeout_s)
+        outcome = finishing.scored_on_simulated(
+            outcome, archive, laboratory, seconds=self._budget.for_target_kernels(), timeout_s=most_s, tell=tell
+        )
         if "test" in found.state.task.examples:
-            laboratory = self._laboratory(found.state, workshop)
-            most_s = max(SCORING_S, self._request.candidate_timeout_s)
             outcome = finishing.scored_on_test(outcome, archive, laboratory, timeout_s=most_s, tell=tell)
         return self._found(found.state, found.ended, outcome)
 
@@ -208,9 +230,15 @@ class Engine:
             recommendation=outcome.recommendation,
             ended=ended,
             seconds=self._totals(state, outcome.seconds),
-            devices=self._fleet.environments(),
-            notes=[*self._fleet.notes, *outcome.notes],
+            devices=self._environments(),
+            notes=[*self._fleet.notes, *self._simulator.notes, *outcome.notes],
         )
+
+    def _environments(self) -> dict[str, dict[str, Any]]:
+        found = self._fleet.environments()
+        if self._simulated is not None and self._request.target.simulator is not None:
+            found[self._request.target.simulator] = self._simulated.environment()
+        return found
 
     def workshop(self, state: RunState | None) -> Workshop:
         """The build worker of this run."""
@@ -246,6 +274,7 @@ class Engine:
             )
 
         self._fleet.equip(evaluator)
+        self._simulator = Simulator(self._simulation(inputs["validation"]))
         self._laboratory_made = laboratory = Laboratory(
             workshop,
             self._fleet,
@@ -253,10 +282,29 @@ class Engine:
             runtime=self._request.target.runtime,
             inputs=inputs,
             progress=lambda what, done: self._tell(event="progress", what=what, done=done),
+            simulator=self._simulator,
         )
         if (known := self._known().known.get(BASELINE)) and known.artifact and known.artifact.path:
-            laboratory.adopt_baseline(self._run.path / known.artifact.path)
+            laboratory.adopt_baseline(self._run.path / known.artifact.path, known.latency[0].evidence)
         return laboratory
+
+    def _simulation(self, inputs: Mapping[str, Path]) -> Simulation | None:
+        if self._simulated is None:
+            return None
+        target = self._request.target
+        constants = target.profile.simulation(self._runtime.name, self._simulated.cpu())
+        if constants is None:
+            raise InputError(f"profile '{target.profile.name}' has no constants for {self._runtime.name} on {target.simulator}")
+        return Simulation(
+            target,
+            self._runtime,
+            self._simulated,
+            constants,
+            inputs=inputs,
+            shapes=self._request.input_shapes,
+            most_s=max(LEAST_ANSWER_S, self._request.candidate_timeout_s),
+            memory_bytes=self._request.memory_bytes,
+        )
 
     def _known(self) -> Archive:
         if self._archive is None:

@@ -140,6 +140,48 @@ def _times(candidate: CandidateResult) -> str:
     return f"{now.ratio.value:.3f} of the original's time, and {then.ratio.value:.3f} during the search"
 
 
+def scored_on_simulated(
+    outcome: Outcome,
+    archive: Archive,
+    laboratory: Laboratory,
+    *,
+    seconds: float,
+    timeout_s: float,
+    tell: Callable[[str], None],
+) -> Outcome:
+    """The outputs of the baseline and the front by the target's own kernels, where a simulated CPU stands in for it.
+
+    Args:
+        seconds: For all of them; each runs as many examples as its share allows.
+
+    Raises:
+        Interrupted: the user asked to stop.
+        DeviceUnavailable: no device is there, after waiting.
+    """
+    if not laboratory.simulates:
+        return outcome
+    known, notes, begin = dict(outcome.known), list(outcome.notes), time.monotonic()
+    names = [BASELINE, *(c.id for c in outcome.front if c.id != BASELINE)]
+    for k, name in enumerate(names):
+        interrupt.check()
+        tell(f"scoring the front by the target's own kernels ({k + 1} of {len(names)})")
+        try:
+            kept = laboratory.score_simulated(archive.known[name], seconds=seconds / len(names), timeout_s=timeout_s)
+            kept = archive.keep(kept)
+            known[name] = replace(known[name], simulated_outputs=kept.simulated_outputs)
+        except (JobFailed, InputError) as error:
+            notes.append(f"{name} could not be scored by the target's own kernels: {error}")
+            continue
+        there = kept.simulated_outputs
+        if there is not None and not there.equal:
+            notes.append(
+                f"{name} gives other outputs by the target's own kernels: they differ by up to {there.largest_difference:.2g} of "
+                f"the output's range, and {there.tolerance:g} was expected"
+            )
+    took = {**outcome.seconds, "scoring": outcome.seconds.get("scoring", 0.0) + time.monotonic() - begin}
+    return replace(outcome, known=known, front=[known[c.id] for c in outcome.front], seconds=took, notes=notes)
+
+
 def scored_on_test(
     outcome: Outcome, archive: Archive, laboratory: Laboratory, *, timeout_s: float, tell: Callable[[str], None]
 ) -> Outcome:

@@ -101,7 +101,9 @@ class Loop:
         """Wait for one candidate, keep it and tell the study; why the search ends, where it does."""
         archive, begin = self._archive, time.monotonic()
         made = item.made
-        candidate = self._laboratory.finish(made, baseline=archive.baseline) if isinstance(made, Built) else made
+        if isinstance(made, Built):
+            made = self._laboratory.finish(made, baseline=archive.baseline, hopeless=archive.standing.hopeless)
+        candidate = made
         if candidate is None:
             raise RuntimeError("a candidate is begun before it is completed")
         late = candidate.failure is not None and candidate.failure.kind == "timeout"
@@ -128,8 +130,10 @@ class Loop:
     def _study(self, space: Space) -> optuna.Study:
         archive = self._archive
         study = open_study(self._run, self._state, self._registry, archive)
-        constraints = {c.id: archive.standing.constraints(c) for c in archive.known.values()}
-        again = studies.settle(study, archive.known, constraints)
+        standing = archive.standing
+        constraints = {c.id: standing.constraints(c) for c in archive.known.values()}
+        told = {c.id: standing.told(c) for c in archive.known.values()}
+        again = studies.settle(study, archive.known, told, constraints)
         # Nothing is wrong with candidates whose device was lost. Asked for before they are forgotten: a kill between loses none.
         lost = [c for c in archive.candidates if c.failure is not None and c.failure.step == DEVICE]
         if lost:

@@ -1,7 +1,7 @@
 """The Optuna study: one file in the run directory, or a storage that the user names."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +70,17 @@ def _repair(path: Path) -> None:
             file.truncate(whole)
 
 
-def settle(study: optuna.Study, candidates: dict[str, CandidateResult], constraints: dict[str, dict[str, float]]) -> int:
+def settle(
+    study: optuna.Study,
+    candidates: Mapping[str, CandidateResult],
+    told: Mapping[str, CandidateResult | None],
+    constraints: Mapping[str, Mapping[str, float]],
+) -> int:
     """After a run was killed: tell trials whose candidate was kept, ask the others again. Returns how many were asked again.
 
     Args:
+        candidates: What was kept, by id.
+        told: What the sampler learns of each; None: it failed.
         constraints: For each candidate id its constraint values.
     """
     again = 0
@@ -81,7 +88,7 @@ def settle(study: optuna.Study, candidates: dict[str, CandidateResult], constrai
         identifier = trial.user_attrs.get(CANDIDATE_ATTRIBUTE)
         candidate = candidates.get(identifier) if identifier else None
         if candidate is not None and candidate.trial == trial.number:
-            tell(study, trial, candidate, constraints.get(candidate.id, {}))
+            tell(study, trial, told[candidate.id], constraints.get(candidate.id, {}))
             continue
         study.tell(trial.number, state=TrialState.FAIL)
         asked = _asked(trial)
@@ -105,10 +112,13 @@ def _asked(trial: FrozenTrial) -> dict[str, Any]:
 
 
 def tell(
-    study: optuna.Study, trial: "optuna.Trial | FrozenTrial", candidate: CandidateResult, constraints: dict[str, float]
+    study: optuna.Study,
+    trial: "optuna.Trial | FrozenTrial",
+    candidate: CandidateResult | None,
+    constraints: Mapping[str, float],
 ) -> None:
     """Tell Optuna what came of a trial: its objectives and constraints, or that it failed."""
-    if candidate.state != "complete" or candidate.quality is None or candidate.artifact is None:
+    if candidate is None or candidate.quality is None or candidate.artifact is None:
         study.tell(trial.number, state=TrialState.FAIL)
         return
     live = trial if isinstance(trial, optuna.Trial) else optuna.Trial(study, trial._trial_id)

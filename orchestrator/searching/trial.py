@@ -13,6 +13,7 @@ from orchestrator.measuring.inspection import Inspection
 from orchestrator.plugin.device import DeviceUnavailable, JobFailed
 from orchestrator.searching.fleet import Fleet, Task
 from orchestrator.searching.run_directory import RunDirectory
+from orchestrator.searching.simulator import Hopeless, Simulator
 from orchestrator.values.evidence import MEASURED
 from orchestrator.values.recipe import BASELINE, Recipe
 from orchestrator.values.results import (
@@ -21,6 +22,7 @@ from orchestrator.values.results import (
     Failure,
     LatencyResult,
     QualityResult,
+    SimulatedOutputs,
     SplitQuality,
     StepResult,
 )
@@ -65,6 +67,7 @@ class Laboratory:
     Args:
         inputs: For each split `{input name: .npy file}`.
         progress: Called with (what is done now, share done), from the main thread.
+        simulator: What stands in for a target that is not here.
     """
 
     def __init__(
@@ -76,15 +79,21 @@ class Laboratory:
         runtime: str,
         inputs: Mapping[str, Mapping[str, Path]],
         progress: Callable[[str, float], None],
+        simulator: Simulator | None = None,
     ) -> None:
         self._workshop, self._fleet, self._run, self._runtime = workshop, fleet, run, runtime
-        self._inputs, self._progress = inputs, progress
+        self._inputs, self._progress, self._simulator = inputs, progress, simulator or Simulator(None)
         self._baseline: Path | None = None
 
-    def adopt_baseline(self, path: Path) -> None:
-        """Time against this file: the baseline of a run that is resumed."""
+    def adopt_baseline(self, path: Path, evidence: str) -> None:
+        """Time against this file: the baseline of a run that is resumed.
+
+        Args:
+            evidence: Of its objective latency.
+        """
         self._baseline = path
         self._fleet.trust()
+        self._simulator.adopt(path, evidence)
 
     def baseline(self, *, timeout_s: float) -> CandidateResult:
         """The original: built, and measured on every board.
@@ -118,8 +127,11 @@ class Laboratory:
         task = self._fleet.start(board, lambda evaluator: self._measure(evaluator, model, record.id))
         return Built(record=record, model=model, measured=task, timeout_s=timeout_s)
 
-    def finish(self, built: Built, *, baseline: CandidateResult | None) -> CandidateResult:
-        """Wait for what the device gives, score it, and write the record. Never raises for what the candidate itself does.
+    def finish(self, built: Built, *, baseline: CandidateResult | None, hopeless: Hopeless = lambda _: None) -> CandidateResult:
+        """Wait for what the device gives, score it, simulate it. Never raises for what the candidate itself does.
+
+        Args:
+            hopeless: Why a candidate cannot reach the front, so that it need not be simulated; None: it may.
 
         Raises:
             Interrupted: the user asked to stop.
@@ -148,7 +160,7 @@ class Laboratory:
             size_bytes=model.size_bytes,
             runtime=self._runtime,
         )
-        return replace(
+        done = replace(
             record,
             state="complete",
             artifact=artifact,
@@ -159,8 +171,61 @@ class Laboratory:
             compressed_bytes=model.compressed_bytes,
             macs=model.macs,
             parameters=model.parameters,
-            gains=None if baseline is None else gains(artifact.size_bytes, measured.run.latency, baseline),
-            seconds=_rounded(seconds),
+            seconds=seconds,
+        )
+        if self.simulates:
+            self._progress("simulating", 0.0)
+            start = time.monotonic()
+            try:
+                done = self._simulator.with_latency(done, path, hopeless)
+            except JobFailed as error:
+                shutil.rmtree(self._run.folder(record.id), ignore_errors=True)
+                return replace(record, failure=_failure(error, "simulate"), seconds=_rounded(seconds))
+            seconds["measuring"] += time.monotonic() - start
+            done = replace(done, seconds=seconds)
+        if done.state == "complete" and baseline is not None:
+            done = replace(done, gains=gains(artifact.size_bytes, done.latency, baseline))
+        return replace(done, seconds=_rounded(done.seconds))
+
+    @property
+    def simulates(self) -> bool:
+        """Whether a simulated CPU stands in for the target."""
+        return self._simulator.works
+
+    def score_simulated(self, candidate: CandidateResult, *, seconds: float, timeout_s: float) -> CandidateResult:
+        """The candidate with what the target's own kernels give on the simulated CPU, on as many examples as time allows.
+
+        Raises:
+            JobFailed, InputError: it cannot be run or scored, with the reason.
+            DeviceUnavailable: no device is there, after waiting.
+        """
+        artifact = candidate.artifact
+        if not self.simulates or artifact is None or artifact.path is None or candidate.simulated_outputs is not None:
+            return candidate
+        path = self._run.path / artifact.path
+        work = self._run.work / f"{candidate.id}.simulated"
+        batch = self._workshop.inspect(path, timeout_s=timeout_s).batch
+        try:
+            part, there = self._simulator.outputs(
+                path, self._inputs["validation"], work, batch=batch, seconds=seconds, most_s=timeout_s
+            )
+            here = self._fleet.somewhere(lambda evaluator: evaluator.outputs(path, part, work / "here", batch))
+            alike = self._simulator.equality(path, there, here)
+            original = None if candidate.id == BASELINE else self._original_outputs("validation")
+            figures = [self._workshop.score(files, original, "validation", timeout_s=timeout_s) for files in (there, here)]
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+        return replace(
+            candidate,
+            simulated_outputs=SimulatedOutputs(
+                device=self._simulator.device,
+                runtime=self._runtime,
+                quality=figures[0],
+                quality_here=figures[1],
+                largest_difference=alike.difference,
+                tolerance=alike.tolerance,
+                equal=alike.equal,
+            ),
         )
 
     def score_test(self, candidate: CandidateResult, *, timeout_s: float) -> CandidateResult:
@@ -225,13 +290,15 @@ class Laboratory:
             raise
 
     def _score(self, identifier: str, outputs: list[Path], split: str, timeout_s: float) -> QualityResult:
-        kept = self._run.work / BASELINE / split
-        original = sorted(kept.glob("output*.npy"), key=lambda p: (len(p.name), p.name))
         own = identifier == BASELINE
-        quality = self._workshop.score(outputs, None if own else original, split, timeout_s=timeout_s)
+        quality = self._workshop.score(outputs, None if own else self._original_outputs(split), split, timeout_s=timeout_s)
         if not own:
             shutil.rmtree(self._run.folder(identifier) / f"{split}.work", ignore_errors=True)
         return quality
+
+    def _original_outputs(self, split: str) -> list[Path]:
+        kept = self._run.work / BASELINE / split
+        return sorted(kept.glob("output*.npy"), key=lambda p: (len(p.name), p.name))
 
 
 def _failure(error: JobFailed | InputError | DeviceUnavailable, stage: str) -> Failure:
@@ -250,7 +317,7 @@ def gains(size_bytes: int, latency: list[LatencyResult], baseline: CandidateResu
     if baseline.artifact is not None and size_bytes < baseline.artifact.size_bytes:
         return True
     first = latency[0]
-    if first.evidence in MEASURED:
+    if first.ratio is not None or first.evidence in MEASURED:
         return first.ratio is not None and first.ratio.high < 1
     return first.median_ms < baseline.latency[0].median_ms
 

@@ -92,6 +92,26 @@ class LatencyResult:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SimulatedOutputs:
+    """What the target's own kernels gave on a simulated CPU, beside this machine's on the same examples.
+
+    Attributes:
+        quality: The metric of those outputs, on the first examples of the validation split (`quality.examples` of them).
+        quality_here: The metric of this machine's outputs on the same examples.
+        largest_difference: Between the two, as a share of the output's range.
+        tolerance: What counts as equal.
+    """
+
+    device: str
+    runtime: str
+    quality: QualityResult
+    quality_here: QualityResult
+    largest_difference: float
+    tolerance: float
+    equal: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CandidateResult:
     """One candidate. Its first latency is the one that the search used."""
 
@@ -105,6 +125,8 @@ class CandidateResult:
     peak_memory_bytes: int | None = None
     energy_mj: float | None = None
     """Of the processor packages, for one inference; the key is absent where the device has no counter."""
+    simulated_outputs: SimulatedOutputs | None = None
+    """Of the front, where a simulated CPU stands in for the target."""
     compressed_bytes: int | None = None
     macs: int | None = None
     parameters: int | None = None

@@ -13,6 +13,7 @@ class Target:
         device: Where candidates are timed: "host", or a device's own reference.
         is_device: Whether `device` is the profile's own machine, so that its times are measured-on-target.
         threads: Threads of one inference on the target.
+        simulator: The reference of the simulated CPU that stands in for a machine that is not here; None: none does.
     """
 
     profile: HardwareProfile
@@ -21,6 +22,7 @@ class Target:
     runtime: str
     threads: int
     batch_size: int = 1
+    simulator: str | None = None
 
     @property
     def support(self) -> RuntimeSupport:

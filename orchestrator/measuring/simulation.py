@@ -1,0 +1,159 @@
+"""The figures of models on a CPU that is not here: what they execute there, and the time that this is worth."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from orchestrator.hardware.graph import count
+from orchestrator.plugin.device import Job, Simulated, SimulatedDevice
+from orchestrator.plugin.runtime import Runtime
+from orchestrator.values.evidence import Estimate, Evidence
+from orchestrator.values.profile import NumberFormat, SimulationModel
+from orchestrator.values.results import Difference, LatencyResult
+from orchestrator.values.target import Target
+
+TOLERANCE: Mapping[NumberFormat, float] = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 5e-2, "int8": 5e-2}
+"""How far an output may lie from this machine's, as a share of the output's range on the examples. Kernels add in another order;
+integer ones may round a value to the next step, of which the smallest is 1/255 of the range, and layers add such steps up."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """One model as it was simulated."""
+
+    found: Simulated
+    estimate: Estimate
+    number_format: NumberFormat
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Equality:
+    """Outputs of the simulated CPU beside this machine's, on the same examples.
+
+    Attributes:
+        difference: The largest, as a share of the output's range on the examples.
+        tolerance: What is called equal.
+    """
+
+    difference: float
+    tolerance: float
+
+    @property
+    def equal(self) -> bool:
+        """Whether they are the same within the tolerance."""
+        return self.difference <= self.tolerance
+
+
+class Simulation:
+    """Simulates exported models for one target.
+
+    Args:
+        inputs: `{input name: .npy file}`; the first example is run.
+        most_s: Time that a model may take.
+        memory_bytes: Memory that the emulator may take.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        runtime: Runtime,
+        device: SimulatedDevice,
+        constants: SimulationModel,
+        *,
+        inputs: Mapping[str, Path],
+        shapes: Mapping[str, Sequence[int]],
+        most_s: float,
+        memory_bytes: int,
+    ) -> None:
+        self.target, self.device, self.constants = target, device, constants
+        self._runtime, self._inputs, self._shapes = runtime, dict(inputs), dict(shapes)
+        self._most_s, self._memory_bytes = most_s, memory_bytes
+
+    def run(self, path: Path, graph: Path | None = None) -> Run:
+        """Execute one model.
+
+        Args:
+            path: What the runtime loads.
+            graph: The ONNX file that tells its number format, where the runtime's own file is another.
+
+        Raises:
+            JobFailed: it cannot be run within the limits.
+            SurroundingsError: the emulator itself fails.
+        """
+        found = self.device.simulate(self._job(path, self._inputs), self._runtime)
+        number_format = self.number_format(graph or path)
+        estimate = self.device.latency(
+            found, self.constants, self.target.profile, threads=self.target.threads, number_format=number_format
+        )
+        return Run(found=found, estimate=estimate, number_format=number_format)
+
+    def ratio(self, run: Run, other: Run) -> Difference:
+        """One's time over the other's."""
+        return self.device.ratio(run.found, other.found, self.constants)
+
+    def result(self, run: Run, baseline: Run | None) -> LatencyResult:
+        """A simulated model's latency as results have it."""
+        return LatencyResult(
+            evidence=Evidence.SIMULATED.value,
+            device=self.target.simulator or self.device.scheme,
+            runtime=self._runtime.name,
+            threads=self.target.threads,
+            median_ms=run.estimate.value,
+            low_ms=run.estimate.low,
+            high_ms=run.estimate.high,
+            note=run.estimate.model,
+            ratio=None if baseline is None else self.ratio(run, baseline),
+            conditions={
+                "profile": self.target.profile.name,
+                "counts": dict(run.found.counts),
+                "versions": dict(run.found.versions),
+            },
+        )
+
+    def outputs(self, path: Path, inputs: Mapping[str, Path], folder: Path, *, batch: int, most_s: float) -> list[Path]:
+        """The outputs on examples by the simulated CPU's own kernels, as .npy files in `folder`.
+
+        Raises:
+            JobFailed: the model cannot be run within the limits.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        with self.device.open(self._job(path, inputs, most_s)) as session:
+            return session.predict(folder, batch=batch)
+
+    def _job(self, path: Path, inputs: Mapping[str, Path], most_s: float | None = None) -> Job:
+        options = dict(self.target.support.options)
+        return Job(
+            model=path,
+            load=self._runtime.source(),
+            imports=self._runtime.imports,
+            inputs=inputs,
+            threads=1,
+            options=options,
+            timeout_s=most_s or self._most_s,
+            memory_bytes=self._memory_bytes,
+        )
+
+    def number_format(self, graph: Path) -> NumberFormat:
+        """What most of a model's arithmetic is done in."""
+        if graph.suffix != ".onnx":
+            return "float32"
+        macs: dict[NumberFormat, int] = {}
+        for operator in count(graph, self._shapes).operators:
+            macs[operator.number_format] = macs.get(operator.number_format, 0) + operator.macs
+        return max(macs, key=lambda name: macs[name], default="float32")
+
+
+def equality(there: Sequence[np.ndarray], here: Sequence[np.ndarray], number_format: NumberFormat) -> Equality:
+    """How far outputs of the simulated CPU lie from this machine's.
+
+    Args:
+        there, here: For each output of the model an array, first axis the same examples.
+    """
+    largest = 0.0
+    for one, other in zip(there, here, strict=True):
+        range_ = float(np.ptp(other)) if other.size else 0.0
+        apart = float(np.max(np.abs(one.astype(np.float64) - other.astype(np.float64)), initial=0.0))
+        largest = max(largest, apart / range_ if range_ else float(apart > 0))
+    return Equality(difference=largest, tolerance=TOLERANCE[number_format])
