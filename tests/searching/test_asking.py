@@ -40,6 +40,9 @@ class Archive:
     def constraints(self, candidate: Any) -> dict[str, float]:
         return {}
 
+    def told(self, candidate: Any) -> Any:
+        return candidate if candidate.state == "complete" else None
+
 
 @pytest.fixture
 def study() -> optuna.Study:
