@@ -74,7 +74,8 @@ def ratio(a: Counts, b: Counts, model: SimulationModel) -> tuple[float, float, f
 
     What both execute alike has the same error in both and cancels; the rest is as uncertain as ratios of unlike networks.
     So the band's half-width is `ratio_error` to the power of the share of the work that they do not have in common: two
-    equal counts have the ratio 1 exactly, two networks without common work the full band. The counts themselves have no noise.
+    equal counts have the ratio 1 exactly, two networks without a kernel in common the full band. (On published times the
+    errors of ratios do grow like this: docs/simulation.md.) The counts themselves have no noise.
     """
     value = cycles(a, model) / cycles(b, model)
     band = math.pow(model.ratio_error, unlike(a, b, model))
@@ -82,7 +83,7 @@ def ratio(a: Counts, b: Counts, model: SimulationModel) -> tuple[float, float, f
 
 
 def unlike(a: Counts, b: Counts, model: SimulationModel) -> float:
-    """The share of the work of the longer one that the two do not have in common, from 0 (the same work) to 1."""
+    """The share of the longer one's cycles that the two do not have in common, from 0 (the same work) to 1."""
     first, second = _shares(a, model), _shares(b, model)
     kinds = first.keys() | second.keys()
     common = math.fsum(min(first.get(kind, 0.0), second.get(kind, 0.0)) for kind in kinds)
@@ -91,12 +92,12 @@ def unlike(a: Counts, b: Counts, model: SimulationModel) -> float:
 
 
 def _shares(counts: Counts, model: SimulationModel) -> dict[str, float]:
-    """Cycles by what they are spent on: misses, and the pipeline's by kind of instruction."""
-    pipeline = model.cycles.get("pipeline", 0.0) * counts.pipeline_cycles / max(1, counts.instructions)
+    """Cycles by what they are spent on: misses, and each kernel."""
+    pipeline = model.cycles.get("pipeline", 0.0)
     return {
         "l1_miss": model.cycles.get("l1_miss", 0.0) * counts.l1_misses,
         "l2_miss": model.cycles.get("l2_miss", 0.0) * counts.l2_misses,
-        **{kind: pipeline * executed for kind, executed in sorted(counts.by_class.items())},
+        **{kernel: pipeline * spent for kernel, spent in sorted(counts.kernels.items())},
     }
 
 

@@ -1,5 +1,6 @@
 """What one inference costs a CPU in units of the machine: from a trace of executed blocks to counts that are kept for ever."""
 
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Mapping
@@ -20,6 +21,11 @@ _GENERATION = 1
 VERSION = f"{_GENERATION}/capstone-{'.'.join(map(str, capstone.cs_version()[:2]))}"
 """Of everything that turns a trace into counts: counts of another version are not compared with these."""
 
+# Pieces of code with less than this share of the cycles are kept together.
+_KERNEL_SHARE = 1 / 500
+OTHER = "other"
+"""Their name."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Counts:
@@ -30,6 +36,8 @@ class Counts:
         pipeline_cycles: Of the pipeline model, as if the caches always hit.
         l1_misses, l2_misses: Lines of 64 bytes that the first and the second level of data cache had to fetch.
         by_class: Executed instructions by their kind (`instructions.Kind`).
+        kernels: The pipeline cycles by the piece of straight-line code that they were spent in, under a digest of its
+            instructions; pieces of no weight under "other". Two models that share kernels share the errors made in them.
         loaded_bytes, stored_bytes: Moved between registers and memory.
     """
 
@@ -38,6 +46,7 @@ class Counts:
     l1_misses: int
     l2_misses: int
     by_class: Mapping[str, int]
+    kernels: Mapping[str, int]
     loaded_bytes: int
     stored_bytes: int
 
@@ -52,6 +61,7 @@ class Counts:
             "loaded_bytes": self.loaded_bytes,
             "stored_bytes": self.stored_bytes,
             "by_class": dict(sorted(self.by_class.items())),
+            "kernels": dict(sorted(self.kernels.items())),
         }
 
     @classmethod
@@ -65,10 +75,11 @@ class Counts:
             raise InputError(f"counts of version {kept.get('version')!r}; this is version {VERSION!r}: count anew")
         names = ("instructions", "pipeline_cycles", "l1_misses", "l2_misses", "loaded_bytes", "stored_bytes")
         wrong = [name for name in names if not isinstance(kept.get(name), int)]
-        classes = kept.get("by_class")
-        if wrong or not isinstance(classes, Mapping):
-            raise InputError(f"these are no counts: {', '.join(wrong) or 'by_class'} missing or no number; count anew")
-        return cls(**{name: kept[name] for name in names}, by_class=dict(classes))
+        wrong += [name for name in ("by_class", "kernels") if not isinstance(kept.get(name), Mapping)]
+        if wrong:
+            raise InputError(f"these are no counts: {', '.join(wrong)} missing or no figure; count anew")
+        numbers = {name: kept[name] for name in names}
+        return cls(**numbers, by_class=dict(kept["by_class"]), kernels=dict(kept["kernels"]))
 
 
 def count(trace: Trace, cpu: Cpu) -> Counts:
@@ -87,7 +98,7 @@ def count(trace: Trace, cpu: Cpu) -> Counts:
         raise InputError("the trace was made without caches; milliseconds need their misses")
     kinds: Counter[str] = Counter()
     instructions = loaded = stored = 0
-    cycles = []
+    cycles: dict[tuple[int, ...], list[float]] = {}
     for piece in pieces(trace.blocks):
         times = piece.executions
         instructions += times * len(piece.words)
@@ -96,14 +107,27 @@ def count(trace: Trace, cpu: Cpu) -> Counts:
             kinds[instruction.kind.value] += times
             loaded += times * instruction.loaded_bytes
             stored += times * instruction.stored_bytes
-        cycles.append(times * pipeline.cycles(cpu.name, piece.words, piece.loop))
+        cycles.setdefault(piece.words, []).append(times * pipeline.cycles(cpu.name, piece.words, piece.loop))
+    # Exact sums, so that the order of the blocks does not matter.
+    total = round(math.fsum(c for found in cycles.values() for c in found))
     return Counts(
         instructions=instructions,
-        # An exact sum, so that the order of the blocks does not matter.
-        pipeline_cycles=round(math.fsum(cycles)),
+        pipeline_cycles=total,
         l1_misses=trace.misses[0],
         l2_misses=trace.misses[1] if len(trace.misses) > 1 else 0,
         by_class=dict(kinds),
+        kernels=_kernels({words: round(math.fsum(found)) for words, found in cycles.items()}, total),
         loaded_bytes=loaded,
         stored_bytes=stored,
     )
+
+
+def _kernels(cycles: Mapping[tuple[int, ...], int], total: int) -> dict[str, int]:
+    """The pieces that weigh, by their digest, and the rest."""
+    heavy = {_digest(words): spent for words, spent in cycles.items() if spent >= total * _KERNEL_SHARE}
+    return {**heavy, OTHER: total - sum(heavy.values())}
+
+
+def _digest(words: tuple[int, ...]) -> str:
+    """Of the instructions alone: the same code elsewhere in memory is the same kernel."""
+    return hashlib.sha256(b"".join(word.to_bytes(4, "little") for word in words)).hexdigest()[:12]
