@@ -1,17 +1,17 @@
 """The profile of the machine that the program runs on, from what the operating system tells anyone."""
 
-import os
 import platform
-import re
 import subprocess
 import sys
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import psutil
 
 from orchestrator.hardware.cgroup import cpu_quota, memory_limit
+from orchestrator.hardware.cores import clusters, kernel_features
+from orchestrator.hardware.machine_files import CHASSIS, MODEL, MachineFiles, this_machine
 from orchestrator.values.profile import (
     Cluster,
     DefaultLimits,
@@ -23,45 +23,58 @@ from orchestrator.values.profile import (
     RuntimeSupport,
 )
 
-_CPUS = Path("/sys/devices/system/cpu")
-_SOURCES = {
+LAPTOPS = ("8", "9", "10", "14", "30", "31", "32")
+RACKS = ("17", "23", "28", "29")
+SOURCES = {
     "probed": "read from the operating system when the run began (psutil, /proc/cpuinfo, /sys, sysctl)",
     "cgroup": "the control group's memory limit, beyond which the process is killed",
     "mlas": "onnxruntime's CPU kernels (MLAS): float32 kernels work on as many channels as one vector register holds floats "
     "(16 with AVX-512, 8 with AVX2, 4 with NEON), int8 kernels on as many as it holds 32-bit sums; those for NEON pack the "
-    "weights 8 columns wide. Order of the int8 schemes: by time, measured on x86 with VNNI (S8S8 was slower than float32 "
-    "there and is left out); by executed instructions on Arm (S8S8 needs fewest with dot product, U8S8 without).",
+    "weights 8 columns wide. Most operators have no float16 kernel: such files run by way of float32. Order of the int8 schemes: "
+    "by time, measured on x86 with VNNI (S8S8 was slower than float32 there and is left out); by executed instructions on Arm "
+    "(S8S8 needs fewest with dot product, U8S8 without).",
 }
 
 
 def probe_host() -> HardwareProfile:
     """Describe this machine: nothing is timed, nothing needs root, and what cannot be read is left out."""
-    features = _features()
-    cores = _cores()
+    files = this_machine()
     total = psutil.virtual_memory().total
     limit = memory_limit()
     limited = limit is not None and limit < total
+    features = _mac_features() if sys.platform == "darwin" else files.features()
+    cores = _host_clusters(files, features)
     return HardwareProfile(
         schema=1,
         name="host",
-        title=f"this machine ({_title()})",
-        kind=_kind(features),
+        title=f"this machine ({files.title() or _mac_title() or platform.processor() or platform.machine()})",
+        kind=_kind(files, features),
         device="host",
-        sources={name: text for name, text in _SOURCES.items() if name != "cgroup" or limited},
-        clusters=(
-            Cluster(
-                name=platform.machine() or "cpu",
-                cores=cores,
-                clock_hz=_clock_hz(),
-                isa=tuple(sorted(features)),
-                l1d_bytes=_cache_bytes(1, "hw.l1dcachesize"),
-                l2_bytes=_cache_bytes(2, "hw.l2cachesize"),
-                source="probed",
-            ),
-        ),
+        sources={name: text for name, text in SOURCES.items() if name != "cgroup" or limited},
+        clusters=cores,
         memory=Memory(size_bytes=total, source="probed"),
-        runtimes=(_onnxruntime(features, cores),),
+        runtimes=(_onnxruntime(files, features, _threads(cores, cpu_quota())),),
         limits=DefaultLimits(memory_bytes=limit, source="cgroup") if limited else None,
+    )
+
+
+def describe(files: MachineFiles, *, name: str, fallback_title: str, cores: int) -> HardwareProfile:
+    """Describe another machine from what was gathered there.
+
+    Args:
+        fallback_title: Where its files do not name the processor.
+        cores: Cores that may be used there.
+    """
+    found = clusters(files, "probed") if files.cpus else (_plain_cluster(files, files.features(), cores),)
+    return HardwareProfile(
+        schema=1,
+        name=name,
+        title=files.title() or fallback_title,
+        kind=_kind(files, files.features()),
+        sources={key: SOURCES[key] for key in ("probed", "mlas")},
+        clusters=found,
+        memory=Memory(size_bytes=files.memory_bytes() or 1, source="probed"),
+        runtimes=(_onnxruntime(files, files.features(), _threads(found, float(cores))),),
     )
 
 
@@ -81,83 +94,65 @@ def described(reference: str, facts: Mapping[str, Any], runtime: str) -> Hardwar
     )
 
 
-def _onnxruntime(features: frozenset[str], cores: int) -> RuntimeSupport:
+def _onnxruntime(files: MachineFiles, features: frozenset[str], threads: int) -> RuntimeSupport:
     multiples: dict[NumberFormat, int]
     schemes: tuple[Int8Scheme, ...]
-    if _is_arm():
+    if files.is_arm:
         multiples = {"float32": 4, "int8": 8}
         schemes = ("s8s8", "u8s8") if "asimddp" in features else ("u8s8", "s8s8")
     else:
         width = 16 if "avx512f" in features else 8
         multiples = {"float32": width, "int8": width}
         schemes = ("u8s8", "u8u8")
-    quota = cpu_quota()
-    threads = cores if quota is None else max(1, min(cores, int(quota)))
     return RuntimeSupport(
         name="onnxruntime",
         threads=threads,
         formats=("float32", "int8"),
+        legal_formats=("float32", "float16", "int8"),
         int8_schemes=schemes,
         channel_multiple=multiples,
         source="mlas",
     )
 
 
-def _is_arm() -> bool:
-    return platform.machine().lower() in ("aarch64", "arm64", "armv8l")
+def _threads(cores: tuple[Cluster, ...], quota: float | None) -> int:
+    """One a core, without the slowest cluster of several: its cores would hold the others up."""
+    useful = sum(cluster.cores for cluster in (cores[:-1] if len(cores) > 1 else cores))
+    return useful if quota is None else max(1, min(useful, int(quota)))
 
 
-def _available() -> list[int]:
-    """The logical CPUs that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(psutil.cpu_count(logical=True) or 1))
-
-
-def _cores() -> int:
-    """Physical cores among them: two threads of one core share its arithmetic units."""
-    available = _available()
-    folders = [_CPUS / f"cpu{number}" / "topology" for number in available]
-    places = {(_read(folder / "physical_package_id"), _read(folder / "core_id")) for folder in folders}
-    if all(core is not None for _, core in places):
-        return len(places)
-    return max(1, min(len(available), psutil.cpu_count(logical=False) or len(available)))
-
-
-def _features() -> frozenset[str]:
-    """Instruction-set features by the names that Linux uses."""
+def _host_clusters(files: MachineFiles, features: frozenset[str]) -> tuple[Cluster, ...]:
     if sys.platform == "darwin":
-        return _mac_features()
-    found = re.search(r"^(?:flags|Features)\s*:\s*(.*)$", _read(Path("/proc/cpuinfo")) or "", re.MULTILINE)
-    words = frozenset(found[1].split()) if found else frozenset()
-    return words | {"neon"} if "asimd" in words else words
+        return (_plain_cluster(files, features, psutil.cpu_count(logical=False) or len(files.cpus)),)
+    found = clusters(files, "probed")
+    clock = _stated_clock()
+    return tuple(replace(c, clock_hz=clock) if c.clock_hz is None and len(found) == 1 else c for c in found)
 
 
-def _mac_features() -> frozenset[str]:
-    if _is_arm():
-        names = {"FEAT_DotProd": "asimddp", "FEAT_FP16": "asimdhp", "FEAT_I8MM": "i8mm", "FEAT_BF16": "bf16"}
-        present = {linux for mac, linux in names.items() if _sysctl(f"hw.optional.arm.{mac}") == "1"}
-        return frozenset(present | {"asimd", "neon"})
-    words = f"{_sysctl('machdep.cpu.features') or ''} {_sysctl('machdep.cpu.leaf7_features') or ''}".lower().split()
-    return frozenset({"avx1.0": "avx"}.get(word, word.replace(".", "_")) for word in words)
+def _plain_cluster(files: MachineFiles, features: frozenset[str], cores: int) -> Cluster:
+    """All cores as one, where the system has no files about each."""
+    return Cluster(
+        name=files.machine or "cpu",
+        cores=max(1, cores),
+        clock_hz=_stated_clock() if sys.platform == "darwin" else None,
+        isa=kernel_features(features),
+        l1d_bytes=_mac_number("hw.l1dcachesize"),
+        l2_bytes=_mac_number("hw.l2cachesize"),
+        source="probed",
+    )
 
 
-def _title() -> str:
-    board = (_read(Path("/proc/device-tree/model")) or "").strip("\0 \n")
-    named = re.search(r"^model name\s*:\s*(.*)$", _read(Path("/proc/cpuinfo")) or "", re.MULTILINE)
-    cpu = named[1].strip() if named else _sysctl("machdep.cpu.brand_string") or platform.processor() or platform.machine()
-    return f"{board}, {cpu}" if board else cpu
-
-
-def _kind(features: frozenset[str]) -> MachineKind:
-    """Boards describe themselves by a device tree; a hypervisor or a rack chassis (SMBIOS types 17, 23, 28, 29) is a server."""
-    if Path("/proc/device-tree/model").exists():
+def _kind(files: MachineFiles, features: frozenset[str]) -> MachineKind:
+    """Boards describe themselves by a device tree; SMBIOS chassis types tell laptops and racks; a hypervisor is a server's."""
+    if files.read(MODEL) is not None:
         return "edge"
-    chassis = _read(Path("/sys/class/dmi/id/chassis_type"))
-    return "server" if "hypervisor" in features or chassis in ("17", "23", "28", "29") else "desktop"
+    chassis = files.read(CHASSIS)
+    if "hypervisor" in features or chassis in RACKS:
+        return "server"
+    return "laptop" if chassis in LAPTOPS else "desktop"
 
 
-def _clock_hz() -> float | None:
+def _stated_clock() -> float | None:
     """The highest clock that the system states, else the present one; None where it tells neither."""
     try:
         clock = psutil.cpu_freq()
@@ -168,21 +163,22 @@ def _clock_hz() -> float | None:
     return (clock.max or clock.current) * 1e6 or None
 
 
-def _cache_bytes(level: int, mac_key: str) -> int | None:
-    """One core's data cache of that level."""
-    for index in sorted(_CPUS.glob("cpu0/cache/index*")):
-        if _read(index / "level") == str(level) and _read(index / "type") in ("Data", "Unified"):
-            size = re.fullmatch(r"(\d+)([KM])", _read(index / "size") or "")
-            return int(size[1]) * {"K": 1024, "M": 1024**2}[size[2]] if size else None
-    size_text = _sysctl(mac_key)
-    return int(size_text) if size_text and size_text.isdigit() and int(size_text) > 0 else None
+def _mac_features() -> frozenset[str]:
+    if platform.machine().lower() == "arm64":
+        names = {"FEAT_DotProd": "asimddp", "FEAT_FP16": "asimdhp", "FEAT_I8MM": "i8mm", "FEAT_BF16": "bf16"}
+        present = {linux for mac, linux in names.items() if _sysctl(f"hw.optional.arm.{mac}") == "1"}
+        return frozenset(present | {"asimd", "neon"})
+    words = f"{_sysctl('machdep.cpu.features') or ''} {_sysctl('machdep.cpu.leaf7_features') or ''}".lower().split()
+    return frozenset({"avx1.0": "avx"}.get(word, word.replace(".", "_")) for word in words)
 
 
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text(errors="replace").strip()
-    except OSError:
-        return None
+def _mac_title() -> str | None:
+    return _sysctl("machdep.cpu.brand_string")
+
+
+def _mac_number(key: str) -> int | None:
+    text = _sysctl(key)
+    return int(text) or None if text and text.isdigit() else None
 
 
 def _sysctl(key: str) -> str | None:

@@ -1,4 +1,4 @@
-"""A hardware profile in words: the machine, what runs on it, and how its latencies are known, with the errors of its own models."""
+"""A hardware profile in words: the machine, what runs on it, how its latencies are known, and the errors of its own models."""
 
 from collections.abc import Iterator
 
@@ -31,7 +31,7 @@ def profile_lines(profile: HardwareProfile) -> list[str]:
     rows += [("estimates", _latency_model(model)) for model in profile.latency_models]
     rows += [("simulation", _simulation(model)) for model in profile.simulations]
     if not profile.latency_models and not profile.simulations:
-        rows.append(("estimates", "none: latencies can only be measured on the device"))
+        rows.append(("estimates", f"none: latencies are {evidence(profile)}"))
     if profile.limits is not None and profile.limits.memory_bytes:
         rows.append(("limits", f"memory {_binary(profile.limits.memory_bytes)}"))
     width = max(len(label) for label, _ in rows) + 2
