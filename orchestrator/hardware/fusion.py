@@ -37,7 +37,7 @@ class Fusion:
         for node in graph.nodes:
             for name in set(node.input):
                 self._consumers[name].append(node)
-        self.stored_constants, self._constants = self._find_constants()
+        self.stored_constants, self.constants = self._find_constants()
         self._root: dict[int, Any] = {}
         self._members: dict[int, list[Any]] = {}
         self._end: dict[int, str] = {}
@@ -77,7 +77,7 @@ class Fusion:
         positions = (0, WEIGHT_INPUT[kind]) if kind in MAC_OPERATORS else range(len(node.input))
         inputs = [node.input[p] for p in positions if node.input[p]]
         if kind not in MAC_OPERATORS:
-            inputs = [i for i in inputs if i not in self._constants]
+            inputs = [i for i in inputs if i not in self.constants]
         if not inputs or not all(self._dequantized(i) for i in inputs):
             return False
         # Matrix products may give floats (MatMulIntegerToFloat, QGemm); every other integer kernel gives integers.
@@ -115,7 +115,7 @@ class Fusion:
         return frozenset(stored), frozenset(every)
 
     def _is_constant(self, node: Any) -> bool:
-        return all(o in self._constants for o in node.output if o)
+        return all(o in self.constants for o in node.output if o)
 
     def _fuse_behind(self, root: Any) -> None:
         """Follow the only use of the result as long as it can be applied on the way."""
@@ -127,7 +127,7 @@ class Fusion:
             if not taken and len(users) == 1 and id(users[0]) not in self._root:
                 user = users[0]
                 others = [i for i in user.input if i and i != end]
-                scaled = user.op_type in ("Add", "Mul") and len(others) == 1 and others[0] in self._constants
+                scaled = user.op_type in ("Add", "Mul") and len(others) == 1 and others[0] in self.constants
                 # Dynamic quantization writes its scaling out as Cast and Mul; onnxruntime makes one operator of the three.
                 rescaled = root.op_type == "MatMulInteger" and user.op_type in ("Cast", "Mul")
                 if scaled or rescaled or user.op_type in ACTIVATIONS | {"BatchNormalization"}:

@@ -1,7 +1,7 @@
 """Counting from the exported graph: multiply-accumulates, parameters, memory traffic, operator by operator."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -30,12 +30,43 @@ _FORMATS: Mapping[int, NumberFormat] = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Product:
+    """The dimensions of a convolution or a matrix product, as its kernel sees them.
+
+    A matrix product is a convolution of one pixel a row: its depth stands for input channels, its columns for output channels.
+
+    Attributes:
+        kernel, strides, dilations: Along each spatial axis; a matrix product has none.
+        in_size, out_size: Pixels along each spatial axis; the rows of a matrix product.
+        stored: Whether the second operand is a constant of the file (weights) and not an activation.
+    """
+
+    in_channels: int
+    out_channels: int
+    groups: int = 1
+    kernel: tuple[int, ...] = ()
+    strides: tuple[int, ...] = ()
+    dilations: tuple[int, ...] = ()
+    in_size: tuple[int, ...] = ()
+    out_size: tuple[int, ...] = ()
+    transposed: bool = False
+    stored: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Operator:
     """One node of the graph and what it asks of the machine, for one example.
 
     Attributes:
         macs: Multiply-accumulates.
         bytes_read, bytes_written: Activations and weights; a fused operator's stand with the one that it is fused into.
+        elements_read, elements_written: Elements of activations that it reads and writes itself (a fused operator too: what
+            passes through it).
+        channels: Channels and elements of each of these activations: (channels, elements). Channels are all axes between the
+            batch and the last two, since a shuffle of channels is written with one axis more.
+        weights: Elements of constants that it reads.
+        window: Elements of the window of a pooling operator, 1 elsewhere.
+        product: Dimensions of a convolution or matrix product.
         number_format: What the arithmetic is done in.
         fused_into: The name of the operator that does this one's work on the way, or None.
         free: Whether it costs nothing: a view, a constant, a pair of quantizers that the runtime takes out.
@@ -47,6 +78,12 @@ class Operator:
     macs: int = 0
     bytes_read: int = 0
     bytes_written: int = 0
+    elements_read: int = 0
+    elements_written: int = 0
+    channels: tuple[tuple[int, int], ...] = ()
+    weights: int = 0
+    window: int = 1
+    product: Product | None = None
     number_format: NumberFormat = "float32"
     depthwise: bool = False
     fused_into: str | None = None
@@ -93,8 +130,11 @@ def _operator(node: Any, graph: ShapedGraph, fusion: Fusion, path: Path) -> Oper
     if kind in FREE_OPERATORS or fusion.is_free(node):
         return Operator(name=name, op_type=label, free=True)
     root = fusion.root(node)
+    own = asdict(_traffic(node, graph.tensors, fusion))
     if root is not None:
-        return Operator(name=name, op_type=label, fused_into=fusion.name(root))
+        int8 = fusion.is_int8(root)
+        form: NumberFormat = "int8" if int8 else _format(root, graph.tensors)
+        return Operator(name=name, op_type=label, fused_into=fusion.name(root), number_format=form, **own)
     int8 = fusion.is_int8(node)
     read = [fusion.stored(i) if int8 else graph.tensors.get(i) for i in fusion.operands(node)]
     written = [fusion.stored_result(o) if int8 else graph.tensors.get(o) for o in fusion.results(node)]
@@ -108,7 +148,66 @@ def _operator(node: Any, graph: ShapedGraph, fusion: Fusion, path: Path) -> Oper
         number_format="int8" if int8 else _format(node, graph.tensors),
         depthwise=_is_depthwise(node, graph.tensors),
         known=kind in KNOWN_OPERATORS and None not in read and None not in written,
+        window=prod(_attributes(node, "kernel_shape", ())) if "Pool" in kind else 1,
+        product=_product(node, graph.tensors, fusion) if kind in MAC_OPERATORS else None,
+        **own,
     )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Traffic:
+    """Elements that pass through a node."""
+
+    elements_read: int
+    elements_written: int
+    channels: tuple[tuple[int, int], ...]
+    weights: int
+
+
+def _traffic(node: Any, tensors: Mapping[str, TensorType], fusion: Fusion) -> _Traffic:
+    written = [tensors[o].shape for o in node.output if o in tensors]
+    activations = [tensors[i].shape for i in node.input if i in tensors and i not in fusion.constants]
+    positions = WEIGHT_POSITIONS.get(node.op_type, range(len(node.input)))
+    weights = [i for p, i in enumerate(node.input) if i in fusion.constants and i in tensors and p in positions]
+    read = written if node.op_type in SELECTIONS else activations
+    return _Traffic(
+        elements_read=sum(prod(shape) for shape in read),
+        elements_written=sum(prod(shape) for shape in written),
+        channels=tuple((_channels(shape), prod(shape)) for shape in (*read, *written)),
+        weights=sum(prod(tensors[w].shape) for w in weights),
+    )
+
+
+def _channels(shape: tuple[int, ...]) -> int:
+    return prod(shape[1:-2]) if len(shape) > 3 else shape[1] if len(shape) > 1 else 1
+
+
+def _product(node: Any, tensors: Mapping[str, TensorType], fusion: Fusion) -> Product | None:
+    """The dimensions of a convolution or matrix product; None for recurrent layers and packed weights."""
+    kind = node.op_type
+    if kind in ("RNN", "GRU", "LSTM", "MatMulNBits"):
+        return None
+    second = node.input[WEIGHT_INPUT[kind]]
+    data, weights, result = (tensors[t].shape for t in (node.input[0], second, node.output[0]))
+    stored = second in fusion.constants
+    if "Conv" in kind and len(data) > 2:
+        axes, group = len(data) - 2, _attribute(node, "group", 1)
+        return Product(
+            in_channels=data[1],
+            out_channels=result[1],
+            groups=group,
+            kernel=tuple(weights[2:]),
+            strides=_attributes(node, "strides", (1,) * axes),
+            dilations=_attributes(node, "dilations", (1,) * axes),
+            in_size=tuple(data[2:]),
+            out_size=tuple(result[2:]),
+            transposed=kind == "ConvTranspose",
+            stored=stored,
+        )
+    depth = data[0 if _attribute(node, "transA", 0) else -1] if data else 1
+    columns = result[-1] if result else 1
+    rows = prod(result) // columns if columns else 1
+    return Product(in_channels=depth, out_channels=columns, in_size=(rows,), out_size=(rows,), stored=stored)
 
 
 def _format(node: Any, tensors: Mapping[str, TensorType]) -> NumberFormat:
@@ -118,6 +217,10 @@ def _format(node: Any, tensors: Mapping[str, TensorType]) -> NumberFormat:
 
 def _attribute(node: Any, name: str, default: int) -> int:
     return next((a.i for a in node.attribute if a.name == name), default)
+
+
+def _attributes(node: Any, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
+    return next((tuple(a.ints) for a in node.attribute if a.name == name), default)
 
 
 def _is_depthwise(node: Any, tensors: Mapping[str, TensorType]) -> bool:

@@ -1,0 +1,144 @@
+"""What an operator asks of a processor, counted in the units that the latency model prices.
+
+The kinds of work are those that kernels of mobile runtimes tell apart (ncnn, XNNPACK, onnxruntime's MLAS): products on packed
+channels, Winograd's convolution (Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016), depthwise
+filters, streamed weights, and what only passes through memory.
+"""
+
+from math import ceil, prod
+
+from orchestrator.hardware.graph import Operator, Product
+from orchestrator.values.profile import NumberFormat
+
+UNITS = {
+    "pointwise": "multiply-accumulate of a 1x1 convolution, channels rounded up to the vector's width",
+    "winograd": "multiply-accumulate between the transforms of a 3x3 convolution of stride 1 (tiles of 6x6 pixels, or 4x4)",
+    "winograd_transform": "element of a transformed tile, in or out",
+    "winograd_weight": "transformed weight",
+    "convolution": "multiply-accumulate of any other convolution with more than 4 channels in",
+    "image": "multiply-accumulate of a convolution with at most 4 channels in (the first of a network)",
+    "depthwise": "multiply-accumulate of a depthwise convolution of stride 1",
+    "depthwise_strided": "multiply-accumulate of a depthwise convolution of another stride, or transposed",
+    "group": "group of a grouped convolution",
+    "dense": "weight of a product with at most 4 rows (a fully connected layer reads each once)",
+    "matmul": "multiply-accumulate of a matrix product with more rows, or of a recurrent layer",
+    "activation": "element that a convolution reads or writes",
+    "weight": "weight of a convolution",
+    "fused": "element of a second operand that is added or multiplied to a product's result on the way",
+    "elementwise": "element that any other operator reads or writes",
+    "move": "element that an operator copies to another place (Concat, Split, Transpose, Resize, ...)",
+    "pool": "element that a pooling window covers",
+    "exponential": "result of an exponential or an error function (Sigmoid, Softmax, Erf, ...)",
+    "normalization": "result of a normalization over channels or neighbours",
+    "operator": "operator, whatever its size",
+}
+"""Every feature, with the thing of which it counts one."""
+
+LANES: dict[NumberFormat, int] = {"float32": 4, "float16": 8, "bfloat16": 8, "int8": 8}
+"""Channels that lie side by side in a packed tensor (128-bit vectors; int8 kernels pack eight)."""
+
+_MOVES = frozenset(
+    "CenterCropPad Concat DepthToSpace Expand Gather GatherElements GatherND Pad QLinearConcat Resize ReverseSequence ScatterElements "
+    "ScatterND Slice SpaceToDepth Split Tile Transpose Upsample".split()
+)
+_EXPONENTIALS = frozenset(
+    "Elu Erf Exp FastGelu Gelu LogSoftmax Mish QLinearSigmoid QLinearSoftmax QuickGelu Selu Sigmoid Softmax Softplus Swish "
+    "BiasGelu BiasSoftmax Celu Tanh Sin Cos Log Pow".split()
+)
+_NORMALIZATIONS = frozenset(
+    "GroupNormalization InstanceNormalization LRN LayerNormalization LpNormalization MeanVarianceNormalization "
+    "RMSNormalization SimplifiedLayerNormalization SkipLayerNormalization SkipSimplifiedLayerNormalization "
+    "EmbedLayerNormalization".split()
+)
+_FEW_ROWS = 4
+_IMAGE_CHANNELS = 4
+_WINOGRAD_LEAST, _WINOGRAD_LARGE_TILE = 8, 128
+
+
+def features(operator: Operator, number_format: NumberFormat) -> dict[str, float]:
+    """What one operator asks for: the amount of each feature that is not zero.
+
+    Args:
+        number_format: What its arithmetic is done in.
+    """
+    if operator.free:
+        return {}
+    if operator.fused_into is not None:
+        return _fused(operator)
+    found = dict.fromkeys(UNITS, 0.0)
+    found["operator"] = 1.0
+    if operator.product is not None:
+        _count_product(found, operator, operator.product, LANES[number_format])
+    elif operator.macs:
+        found["matmul"], found["dense"] = float(operator.macs), float(operator.weights)
+    else:
+        _count_traffic(found, operator)
+    return {name: amount for name, amount in found.items() if amount}
+
+
+def _fused(operator: Operator) -> dict[str, float]:
+    """Activations are free on the way, but for those with an exponential; a second operand has to be read."""
+    if operator.op_type in _EXPONENTIALS:
+        return {"exponential": float(operator.elements_written)}
+    second = operator.elements_read - operator.elements_written
+    return {"fused": float(second)} if second > 0 else {}
+
+
+def _count_product(found: dict[str, float], operator: Operator, product: Product, lanes: int) -> None:
+    rows = prod(product.out_size)
+    if not product.kernel or (rows == 1 and product.in_size == product.out_size):
+        if product.groups == 1 and rows <= _FEW_ROWS and product.stored:
+            found["dense"] = float(product.in_channels * product.out_channels)
+            return
+    if not product.kernel:
+        found["matmul"] = float(operator.macs)
+        found["activation"] = float(operator.elements_read + operator.elements_written)
+        found["weight"] = float(operator.weights)
+        return
+    found["activation"] = float(operator.elements_read + operator.elements_written)
+    strided = max(product.strides) > 1
+    if product.groups > 1 and product.groups == product.in_channels:
+        found["depthwise_strided" if strided or product.transposed else "depthwise"] = float(operator.macs)
+        return
+    if product.groups > 1:
+        found["group"] = float(product.groups)
+    inside, outside = product.in_channels // product.groups, product.out_channels // product.groups
+    window = prod(product.kernel)
+    found["weight"] = float(operator.weights)
+    if window == 1 and not product.transposed:
+        found["pointwise"] = float(rows * product.groups * _up(inside, lanes) * _up(outside, lanes))
+    elif _takes_winograd(product, inside, outside):
+        tile = 6 if inside <= _WINOGRAD_LARGE_TILE and outside <= _WINOGRAD_LARGE_TILE else 4
+        places = prod(ceil(size / tile) for size in product.out_size) * (tile + 2) ** 2
+        found["winograd"] = float(product.groups * places * inside * outside)
+        found["winograd_transform"] = float(product.groups * places * (inside + outside))
+        found["winograd_weight"] = float(product.groups * (tile + 2) ** 2 * inside * outside)
+        found["weight"] = 0.0
+    elif inside <= _IMAGE_CHANNELS:
+        found["image"] = float(operator.macs)
+    else:
+        found["convolution"] = float(operator.macs)
+
+
+def _takes_winograd(product: Product, inside: int, outside: int) -> bool:
+    plain = product.kernel == (3, 3) and max(product.strides) == max(product.dilations) == 1 and not product.transposed
+    return plain and inside >= _WINOGRAD_LEAST and outside >= _WINOGRAD_LEAST
+
+
+def _count_traffic(found: dict[str, float], operator: Operator) -> None:
+    kind = operator.op_type
+    traffic = float(operator.elements_read + operator.elements_written)
+    if kind in _MOVES:
+        found["move"] = traffic
+        return
+    found["elementwise"] = traffic
+    if kind in _EXPONENTIALS:
+        found["exponential"] = float(operator.elements_written)
+    elif kind in _NORMALIZATIONS:
+        found["normalization"] = float(operator.elements_written)
+    elif operator.window > 1:
+        found["pool"] = float(operator.elements_written * operator.window)
+
+
+def _up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
