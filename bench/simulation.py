@@ -1,0 +1,136 @@
+"""Simulated execution held against published boards: count networks, fit a board's constants, and say how far to trust them.
+
+    python bench/simulation.py count ncnn --shared ../shared          # hours with all networks; keeps what it has counted
+    python bench/simulation.py count onnxruntime --shared ../shared
+    python bench/simulation.py score --shared ../shared
+    python bench/simulation.py write --shared ../shared               # the [[simulations]] of hardware_profiles/
+    python bench/simulation.py channels
+
+Counts lie in bench/simulated/. The published rows (times, clocks) are those of ../shared/cases/boards.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import simulation_boards as boards
+import simulation_fit as fitting
+from simulation_fit import Row
+
+from orchestrator.simulating.counts import Counts
+from orchestrator.values.profile import NumberFormat
+
+HERE = Path(__file__).parent
+SIMULATED = HERE / "simulated"
+PROFILES = HERE.parent / "hardware_profiles"
+FORMATS: dict[str, NumberFormat] = {"fp32": "float32", "fp16": "float16", "int8": "int8"}
+
+
+def read_counts(runtime: str) -> dict[str, Any]:
+    """What was counted: for each CPU the runtime's version and, for each network and variant, its counts."""
+    path = SIMULATED / f"{runtime}.json"
+    return dict(json.loads(path.read_text())) if path.exists() else {}
+
+
+def read_rows(shared: Path) -> tuple[boards.Rows, boards.Times]:
+    """The published rows of every board that is fitted: one thread with counts, and all numbers of threads."""
+    published = json.loads((shared / "cases/boards/published.json").read_text())
+    counted = read_counts("ncnn")
+    known = {s.board: s for b in boards.BOARDS for s in b.sources} | {s.board: s for g in boards.SAME_CORE for s in g}
+    rows: boards.Rows = {name: [] for name in known}
+    times: dict[str, dict[tuple[str, str], dict[int, float]]] = {name: {} for name in known}
+    for row in published:
+        source = known.get(row["board"])
+        if source is None:
+            continue
+        times[source.board].setdefault((row["network"], row["precision"]), {})[row["threads"]] = row["min_ms"]
+        kept = counted[source.cpu]["networks"].get(row["network"], {})
+        variant = "int8" if row["precision"] == "int8" else "float"
+        if row["threads"] == 1 and variant in kept:
+            rows[source.board].append(
+                Row(
+                    network=row["network"],
+                    number_format=FORMATS[row["precision"]],
+                    milliseconds=row["min_ms"],
+                    counts=Counts.from_plain(kept[variant]),
+                )
+            )
+    several = {board: [t for t in found.values() if 1 in t and len(t) > 1] for board, found in times.items()}
+    return rows, several
+
+
+def score(shared: Path) -> None:
+    """Print the leave-one-network-out figures of every board with rows of its own."""
+    rows, times = read_rows(shared)
+    boards.remember_carry(rows)
+    print("| board | rows | mean error | within 10 % | within 20 % | Kendall's tau | in the band | half-width | a, b, c |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for board in boards.BOARDS:
+        if board.carried:
+            continue
+        (source,) = board.sources
+        found = rows[source.board]
+        cycles = ", ".join(f"{c:.3g}" for c in fitting.fit(found, source.clock_hz).values())
+        for int8 in (False, True):
+            s = fitting.score(found, source.clock_hz, int8=int8)
+            said = "int8" if int8 else next(r.number_format for r in found if r.number_format != "int8")
+            print(
+                f"| {source.board}, {said} | {s.rows} | {s.mean_error:.1f} | {s.within_10:.0f} | {s.within_20:.0f} | {s.tau:.2f} "
+                f"| {s.covered:.0f} | {s.half_width:.2f} | {'' if int8 else cycles} |"
+            )
+    print("\nCarried to a board that was left out (root mean square of the logarithms):")
+    for group in boards.SAME_CORE:
+        own = [(s, rows[s.board]) for s in group]
+        for one in (True, False):
+            spread = ", ".join(f"{e:.2f}" for e in boards.carried_logarithms(own, one=one))
+            print(f"  {group[0].cpu}, from {'one other' if one else 'all others'}: {spread}")
+    print("\nRatios of two networks, both left out:")
+    for board in boards.BOARDS:
+        if board.carried:
+            continue
+        (source,) = board.sources
+        pairs = fitting.pairs(
+            rows[source.board], source.clock_hz, lambda c, b=board, s=source: boards.simulation_model(b, "ncnn", s.cpu, c)
+        )
+        error = fitting.ratio_error(pairs)
+        steps = np.array([0, 0.3, 0.5, 0.7, 0.85, 1.01])
+        parts = []
+        for low, high in zip(steps, steps[1:], strict=False):
+            inside = [p for p in pairs if low <= p.unlike < high]
+            if inside:
+                held = np.mean([abs(p.logarithm) <= np.log(error) * p.unlike for p in inside]) * 100
+                off = np.quantile([abs(p.logarithm) for p in inside], 0.9)
+                parts.append(f"{low:.2f}-{min(high, 1):.2f}: {len(inside)} pairs, 90 % within {np.exp(off):.3f}, {held:.0f} % held")
+        print(f"  {source.board}: ratio_error {error:.2f}; by unlikeness {'; '.join(parts)}")
+    print("\nThreads:")
+    for board in boards.BOARDS:
+        speedups, off = fitting.thread_speedup([t for s in board.sources for t in times[s.board]])
+        print(f"  {board.profile}: {', '.join(f'{s:.2f}' for s in speedups)}; error {off:.2f}")
+
+
+def write(shared: Path) -> None:
+    """Write the blocks of all profiles that are there."""
+    rows, times = read_rows(shared)
+    boards.remember_carry(rows)
+    versions = {cpu: found["version"] for cpu, found in read_counts("ncnn").items()}
+    for board in boards.BOARDS:
+        boards.write(PROFILES, board, boards.render(board, boards.fit(board, rows, times), versions))
+        print(board.profile)
+
+
+def main() -> None:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("score", "write"))
+    parser.add_argument("--shared", type=Path, default=HERE.parent.parent / "shared")
+    chosen = parser.parse_args()
+    if not (chosen.shared / "cases/boards/published.json").exists():
+        sys.exit(f"{chosen.shared}/cases/boards/published.json is not there: give --shared")
+    {"score": score, "write": write}[chosen.what](chosen.shared)
+
+
+if __name__ == "__main__":
+    main()
