@@ -95,3 +95,52 @@ def check(file: Path) -> None:
             click.echo(problem, err=True)
         raise ProfileError(f"{file} has {len(problems)} problems, listed above")
     click.echo(f"{file}: the profile is valid")
+
+
+@command.command(name="calibrate")
+@click.option("--device", default="host", show_default=True, metavar="host|ssh://...", help="The machine to measure.")
+@click.option("--runtime", default="onnxruntime", show_default=True, metavar="NAME", help="What runs the networks.")
+@click.option("--threads", metavar="N,...", help="Numbers of threads to measure [default: 1, and one a fast core].")
+@click.option("--seconds", type=float, default=200.0, show_default=True, help="The budget for measuring.")
+@click.option("--name", metavar="NAME", help="Of the profile [default: from the machine's own].")
+@click.option(
+    "--output", type=click.Path(path_type=Path), default=Path(), metavar="FILE.toml|DIR", help="[default: NAME.toml, here]"
+)
+@click.option("--force", is_flag=True, help="Replace a file that is there already.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Everything random starts from it.")
+@as_json
+def calibrate(threads: str | None, output: Path, force: bool, as_json: bool, **said: Any) -> None:
+    """Measure a machine by micro-benchmarks and write its profile.
+
+    Tiny networks are timed in the runtime that will run yours, a latency model is fitted to them, and small real networks
+    that were not in the fit tell its error:
+
+        orchestrate profiles calibrate --device ssh://pi@raspberrypi
+
+    Leave the machine alone meanwhile. The file is a target at once: orchestrate search --target FILE.toml
+    """
+    from orchestrator.calibration import CalibrateOptions
+    from orchestrator.calibration import calibrate as measured
+    from orchestrator.report.calibrated import calibrated_lines, calibrated_tables
+
+    def progress(line: str) -> None:
+        click.echo(line, err=True)
+
+    options = CalibrateOptions(threads=_counts(threads), **said)
+    found = measured(options, output=output, overwrite=force, progress=progress)
+    if as_json:
+        import json
+
+        click.echo(json.dumps(calibrated_tables(found), indent=1))
+    else:
+        click.echo("\n".join(calibrated_lines(found)))
+
+
+def _counts(text: str | None) -> tuple[int, ...]:
+    """`1,4` as (1, 4)."""
+    from orchestrator.errors import InputError
+
+    parts = [] if text is None else [part.strip() for part in text.split(",")]
+    if not all(part.isdigit() for part in parts):
+        raise InputError(f"--threads '{text}' cannot be read; write it like 1,4")
+    return tuple(dict.fromkeys(int(part) for part in parts))

@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from orchestrator.hardware.calibration_graph import INPUT, Form, Network, Sample
+from orchestrator.hardware.calibration_profile import STAIRCASE_FIRST
 
 
 def _sample(name: str, shape: Sequence[int], layers: Callable[[Network], str], *, urgent: bool = False) -> Sample:
@@ -265,7 +266,6 @@ def real_networks() -> tuple[Sample, ...]:
     )
 
 
-STAIRCASE_START = 33
 STAIRCASE = (16, 8, 4, 2)
 
 
@@ -274,5 +274,5 @@ def staircase_networks() -> tuple[Sample, ...]:
 
     Kernels that work on blocks of so many channels take as long for 33 as for the block's end.
     """
-    counts = [STAIRCASE_START - 1 + multiple for multiple in STAIRCASE]
-    return tuple(_chain(1, (64, c, 64, c, 64), 28) for c in (*counts, STAIRCASE_START))
+    counts = [STAIRCASE_FIRST - 1 + multiple for multiple in STAIRCASE]
+    return tuple(_chain(1, (64, c, 64, c, 64), 28) for c in (*counts, STAIRCASE_FIRST))

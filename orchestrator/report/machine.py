@@ -20,7 +20,13 @@ def evidence(profile: HardwareProfile) -> str:
 
 
 def profile_lines(profile: HardwareProfile) -> list[str]:
-    """The machine as a person reads it."""
+    """The machine as a person reads it, with all sources."""
+    sources = [f"  {name}: {text}" for name, text in profile.sources.items()]
+    return [f"{profile.name}: {profile.title}", "", *machine_lines(profile), "", "sources", *sources]
+
+
+def machine_lines(profile: HardwareProfile) -> list[str]:
+    """Its cores, memory, runtimes, models and limits."""
     rows: list[tuple[str, str]] = [("kind", profile.kind)]
     if profile.aliases:
         rows.append(("also", ", ".join(profile.aliases)))
@@ -35,13 +41,10 @@ def profile_lines(profile: HardwareProfile) -> list[str]:
     if profile.limits is not None and profile.limits.memory_bytes:
         rows.append(("limits", f"memory {_binary(profile.limits.memory_bytes)}"))
     width = max(len(label) for label, _ in rows) + 2
-    lines = [f"{profile.name}: {profile.title}", ""]
-    last = ""
+    lines, last = [], ""
     for label, text in rows:
         lines.append(f"{'' if label == last else label:<{width}}{text}")
         last = label or last
-    lines += ["", "sources"]
-    lines += [f"  {name}: {text}" for name, text in profile.sources.items()]
     return lines
 
 

@@ -1,0 +1,169 @@
+"""What measured ratios and times say of a machine: its useful formats, its channel multiples, its threads, and their sources."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from orchestrator.hardware.fitting import Core
+from orchestrator.values.calibration import Check
+from orchestrator.values.profile import Cluster, HardwareProfile, Int8Scheme, LatencyModel, NumberFormat, RuntimeSupport
+from orchestrator.values.results import Difference
+
+MEASURED = "measured"
+IN_ORDER = ("Cortex-A7", "Cortex-A35", "Cortex-A53", "Cortex-A55", "Cortex-A510", "Cortex-A520")
+DOT_PRODUCTS = ("asimddp", "avx512_vnni", "avx_vnni", "amx_int8")
+HALF = ("asimdhp", "avx512_fp16")
+PLATEAU = 0.5  # of the growth that the work alone would bring: less than that is a plateau
+FASTER = 0.95  # threads that bring less are not worth the cores
+STAIRCASE_FIRST = 33
+
+
+def core_of(cluster: Cluster) -> Core:
+    """What the latency model's prior goes by."""
+    return Core(
+        clock_hz=cluster.clock_hz,
+        in_order=cluster.name.split(" ")[0] in IN_ORDER,
+        half=any(word in cluster.isa for word in HALF),
+        dot=any(word in cluster.isa for word in DOT_PRODUCTS),
+    )
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    """Of ratios: the n-th root of their product."""
+    return math.exp(sum(math.log(value) for value in values) / len(values))
+
+
+def gains(ratios: Sequence[Difference]) -> bool:
+    """Whether a format is faster than float32, beyond noise: the geometric mean of the upper ends of its ratios says so."""
+    return bool(ratios) and geometric_mean([ratio.high for ratio in ratios]) < 1
+
+
+def channel_multiple(ratios: Mapping[int, Difference]) -> int | None:
+    """The multiple of channels that the kernels really use; None where none shows.
+
+    Args:
+        ratios: The time with 32 + m channels over that with 33, by m. Kernels that work on blocks of m channels take as long for
+            33 as for the block's end; others grow with the work.
+    """
+    for multiple in sorted(ratios, reverse=True):
+        growth = (STAIRCASE_FIRST - 1 + multiple) / STAIRCASE_FIRST - 1
+        if ratios[multiple].high < 1 + PLATEAU * growth:
+            return multiple
+    return None
+
+
+def best_threads(times: Mapping[int, Sequence[float]]) -> int:
+    """The number of threads that is worth having.
+
+    Args:
+        times: The same networks' milliseconds by number of threads.
+    """
+    best = min(times)
+    for threads in sorted(times):
+        if geometric_mean([new / old for new, old in zip(times[threads], times[best], strict=True)]) < FASTER:
+            best = threads
+    return best
+
+
+def checked(model: LatencyModel, checks: Sequence[Check]) -> LatencyModel:
+    """The model with the error that networks outside the fit show, where that is larger than it says itself.
+
+    With so few networks the band takes in the largest error seen. The mean error is theirs: they are networks, and what the fit
+    left out are single operators.
+    """
+    if not checks:
+        return model
+    worst = max(max(1 + check.error, 1 / (1 + check.error)) for check in checks)
+    mean = sum(abs(check.error) for check in checks) / len(checks)
+    return replace(model, error=round(max(model.error, worst), 2), mean_error=round(mean, 3))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Formats:
+    """Number formats of a runtime as tried: each with ratios of its times to float32's on the same networks.
+
+    Attributes:
+        int8: By scheme; a scheme that does not run is not among them.
+    """
+
+    float16: Sequence[Difference] = ()
+    int8: Mapping[Int8Scheme, Sequence[Difference]]
+
+    def schemes(self) -> tuple[Int8Scheme, ...]:
+        """The int8 schemes, the fastest first; those that lose against float32 are left out while another gains."""
+        ordered = sorted(self.int8, key=lambda scheme: geometric_mean([r.value for r in self.int8[scheme]]))
+        useful = [scheme for scheme in ordered if gains(self.int8[scheme])]
+        return tuple(useful or ordered)
+
+    def useful(self) -> tuple[NumberFormat, ...]:
+        """The formats that are worth running; float32 is what they are held against."""
+        found: list[NumberFormat] = ["float32"]
+        if gains(self.float16):
+            found.append("float16")
+        if any(gains(ratios) for ratios in self.int8.values()):
+            found.append("int8")
+        return tuple(found)
+
+    def legal(self) -> tuple[NumberFormat, ...]:
+        """All formats that ran."""
+        found: list[NumberFormat] = ["float32"]
+        if self.float16:
+            found.append("float16")
+        if self.int8:
+            found.append("int8")
+        return tuple(found)
+
+    def words(self) -> str:
+        """The ratios behind the choice."""
+        parts = []
+        if self.float16:
+            parts.append(f"float16 {geometric_mean([r.value for r in self.float16]):.2f}")
+        ordered = sorted(self.int8.items(), key=lambda item: geometric_mean([r.value for r in item[1]]))
+        parts += [f"int8 {scheme} {geometric_mean([r.value for r in ratios]):.2f}" for scheme, ratios in ordered]
+        return ", ".join(parts)
+
+
+def runtime_support(
+    known: RuntimeSupport | None,
+    *,
+    name: str,
+    threads: int,
+    formats: Formats | None,
+    multiples: Mapping[NumberFormat, int],
+    source: str,
+) -> RuntimeSupport:
+    """The runtime as measured; what was not measured stays as it is known of such a machine.
+
+    Args:
+        known: What is known without measuring; None: nothing.
+        formats: None where the budget did not reach for them.
+    """
+    base = known or RuntimeSupport(name=name, threads=threads, formats=("float32",), source=source)
+    useful, legal = (base.formats, base.legal_formats) if formats is None else (formats.useful(), formats.legal())
+    schemes = base.int8_schemes if formats is None else formats.schemes()
+    merged = {**base.channel_multiple, **multiples}
+    return replace(
+        base,
+        threads=threads,
+        formats=useful,
+        legal_formats=legal,
+        int8_schemes=schemes if "int8" in useful else (),
+        channel_multiple={k: v for k, v in merged.items() if k in {*useful, *legal}},
+        source=source,
+    )
+
+
+def slug(title: str) -> str:
+    """A profile's name from a machine's title: "AMD EPYC 9004" as "amd-epyc-9004"."""
+    words = re.findall(r"[a-z0-9]+", re.sub(r"\((?:r|tm|c)\)", "", title.lower()))
+    return "-".join(words)[:60].strip("-") or "machine"
+
+
+def with_error(profile: HardwareProfile, checks: Sequence[Check]) -> HardwareProfile:
+    """The profile whose models carry the errors that the checks show."""
+    models = tuple(
+        checked(model, [c for c in checks if (c.number_format, c.threads) == (model.number_format, model.threads)])
+        for model in profile.latency_models
+    )
+    return replace(profile, latency_models=models)

@@ -1,0 +1,158 @@
+"""Timing many small networks on one device within a budget: groups side by side, each beside the same reference network.
+
+A machine drifts while dozens of networks are timed. Each is compared with the reference that ran beside it in turn, and only
+these ratios enter; the reference's own time is the median over all groups.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from orchestrator.errors import InputError
+from orchestrator.measuring.timing import Plan, Timing, time_models
+from orchestrator.plugin.device import Device, Job, JobFailed, Session
+from orchestrator.plugin.runtime import Runtime
+from orchestrator.values.results import Difference
+
+GROUP = 6
+DISTURBED = 0.05  # share of the wall time that the core was elsewhere: from there on CPU time says more
+TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Laid:
+    """A network in files: what the runtime loads, and its inputs by name."""
+
+    name: str
+    file: Path
+    inputs: Mapping[str, Path]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Relative:
+    """A network's time as a share of the reference's that was timed beside it; 95 % interval."""
+
+    name: str
+    ratio: Difference
+
+
+class Stopwatch:
+    """Times networks with one number of threads on one device.
+
+    Args:
+        options: The runtime's session options.
+        memory_bytes: A process that outgrows this is ended.
+        seconds: For each group, what loading takes included.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        runtime: Runtime,
+        *,
+        reference: Laid,
+        threads: int,
+        options: Mapping[str, Any],
+        memory_bytes: int,
+        seconds: float,
+        seed: int,
+    ) -> None:
+        self._device, self._runtime, self._reference, self._threads = device, runtime, reference, threads
+        self._options, self._memory_bytes, self._seed = options, memory_bytes, seed
+        self._plan = Plan(precision_goal=0.02, max_seconds=seconds)
+        self._references: list[float] = []
+        self.relative: dict[str, Relative] = {}
+        self.failed: dict[str, str] = {}
+        self.sessions = 0
+        self.spent_s = 0.0
+
+    @property
+    def reference_ms(self) -> float:
+        """The reference's time for one inference: the median over all groups so far."""
+        return float(np.median(self._references))
+
+    @property
+    def drift(self) -> float:
+        """The largest time of the reference over its smallest: how much the machine changed meanwhile."""
+        return max(self._references) / min(self._references)
+
+    def milliseconds(self) -> dict[str, Difference]:
+        """Every network's time for one inference, with its 95 % interval; the reference among them."""
+        unit = self.reference_ms
+        found = {
+            name: Difference(value=r.ratio.value * unit, low=r.ratio.low * unit, high=r.ratio.high * unit)
+            for name, r in self.relative.items()
+        }
+        return {self._reference.name: Difference(value=unit, low=min(self._references), high=max(self._references)), **found}
+
+    def time(self, networks: Sequence[Laid]) -> None:
+        """Time networks, as many side by side as make a group; those that cannot be run are kept in `failed` with the reason.
+
+        Raises:
+            InputError: the reference itself cannot be run, or the device's timer is too coarse.
+            DeviceUnavailable: the device is lost.
+            Interrupted: the user asked to stop.
+        """
+        for start in range(0, len(networks), GROUP):
+            group = networks[start : start + GROUP]
+            try:
+                self._group(group)
+            except JobFailed:
+                self._one_by_one(group)
+
+    def _one_by_one(self, group: Sequence[Laid]) -> None:
+        for network in group:
+            try:
+                self._group([network])
+            except JobFailed as error:
+                self.failed[network.name] = str(error)
+        if group and all(network.name in self.failed for network in group):
+            self._try_reference()
+
+    def _try_reference(self) -> None:
+        try:
+            self._group([])
+        except JobFailed as error:
+            raise InputError(
+                f"{self._runtime.name} cannot run '{self._reference.name}' on this device, so nothing can be compared: {error}"
+            ) from None
+
+    def _group(self, group: Sequence[Laid]) -> None:
+        begin = time.monotonic()
+        timings = time_models(
+            [self._opener(network) for network in (*group, self._reference)],
+            plan=self._plan,
+            seed=self._seed + self.sessions,
+            single_thread=self._threads == 1,
+            device=self._device.scheme,
+        )
+        self.sessions += len(group) + 1
+        self.spent_s += time.monotonic() - begin
+        by_cpu = self._threads == 1 and max(t.conditions.get("waited_share", 0.0) for t in timings) > DISTURBED
+        self._references.append(_milliseconds(timings[-1], by_cpu))
+        for network, timing in zip(group, timings[:-1], strict=True):
+            ratio = timing.cpu_ratio if by_cpu and timing.cpu_ratio is not None else timing.ratio
+            if ratio is not None and 0 < ratio.value < math.inf:
+                self.relative[network.name] = Relative(name=network.name, ratio=ratio)
+
+    def _opener(self, network: Laid) -> Callable[[], Session]:
+        job = Job(
+            model=network.file,
+            load=self._runtime.source(),
+            imports=self._runtime.imports,
+            inputs=network.inputs,
+            threads=self._threads,
+            options=self._options,
+            timeout_s=TIMEOUT_S,
+            memory_bytes=self._memory_bytes,
+        )
+        return lambda: self._device.open(job)
+
+
+def _milliseconds(timing: Timing, by_cpu: bool) -> float:
+    return timing.cpu_median_ms if by_cpu and timing.cpu_median_ms else timing.measurement.median
