@@ -1,14 +1,17 @@
-"""The latency model: a roofline over the exported graph's operators (Williams, Waterman, Patterson, CACM 52(4), 2009)."""
+"""The latency estimate: every operator's features times the constants of the profile, added up. Nothing is run."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from orchestrator.errors import InputError
+from orchestrator.hardware.features import features
 from orchestrator.hardware.graph import GraphCount, Operator, count
+from orchestrator.hardware.latency_model import Constants, constants, described
 from orchestrator.values.evidence import Estimate
-from orchestrator.values.profile import CostModel, HardwareProfile
+from orchestrator.values.figures import LatencyEstimate, OperatorEstimate
+from orchestrator.values.profile import HardwareProfile, NumberFormat
 
-VERSION = "roofline 1"
+VERSION = "graph features 1"
 
 
 def estimate_latency(
@@ -17,74 +20,111 @@ def estimate_latency(
     runtime: str,
     threads: int,
     shapes: Mapping[str, Sequence[int]] | None = None,
+    *,
+    number_format: NumberFormat | None = None,
 ) -> Estimate:
-    """Compute one inference's latency from the exported file and the profile, without running anything.
-
-    Args:
-        threads: Threads of one inference; beyond the last one that the cost model knows, more bring nothing.
-        shapes: Full shapes of the inputs that have dynamic axes besides the batch axis, by input name.
-
-    Returns:
-        Milliseconds, with the band that holds the true value in about 95 % of cases by the cost model's own account.
-
-    Raises:
-        InputError: the file cannot be read, a shape is open, or the profile has no cost model for this runtime and model.
-    """
-    cost = profile.cost_model(runtime)
-    if cost is None:
-        raise InputError(
-            f"profile '{profile.name}' has no cost model for the runtime '{runtime}', so nothing can be estimated; "
-            f"measure on the device instead"
-        )
-    return estimate_count(count(model_path, shapes), cost, threads)
-
-
-def estimate_count(graph: GraphCount, cost: CostModel, threads: int) -> Estimate:
-    """The same from a count that is already there.
-
-    An operator that the model does not know costs its memory traffic at least, and may cost as much as the dearest one that
-    it knows: the band's upper end allows for that.
-
-    Raises:
-        InputError: the cost model has no rate for a number format of the graph, or knows none of its operators.
-    """
-    if threads < 1:
-        raise InputError(f"threads >= 1 must hold, but got {threads}")
-    timed = [(o, operator_seconds(o, cost, threads)) for o in graph.operators if not o.free and o.fused_into is None]
-    known = [seconds for operator, seconds in timed if operator.known]
-    if timed and not known:
-        raise InputError(f"the latency model knows none of the model's operators ({', '.join(graph.unknown)})")
-    total = sum(seconds for _, seconds in timed)
-    doubt = max(known, default=0.0) * (len(timed) - len(known))
+    """The milliseconds of one inference as a figure; arguments and errors are those of `estimate`."""
+    found = estimate(model_path, profile, runtime, threads, shapes, number_format=number_format)
     return Estimate(
         unit="ms",
-        value=1e3 * total,
-        low=1e3 * total / cost.error,
-        high=1e3 * (total + doubt) * cost.error,
-        model=f"{VERSION}, {cost.fitted_on}",
-        unknown=graph.unknown,
+        value=found.median_ms,
+        low=found.low_ms,
+        high=found.high_ms,
+        model=f"{VERSION}, {found.fitted_on}",
+        unknown=found.unknown,
     )
 
 
-def operator_seconds(operator: Operator, cost: CostModel, threads: int) -> float:
-    """Seconds of one operator: its arithmetic or its memory traffic, whichever takes longer, and the fixed cost.
+def estimate(
+    model_path: Path,
+    profile: HardwareProfile,
+    runtime: str,
+    threads: int,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    *,
+    number_format: NumberFormat | None = None,
+) -> LatencyEstimate:
+    """Compute one inference's latency from the exported file and the profile, operator by operator.
 
-    More threads speed up the arithmetic; the memory behind them is one.
+    Args:
+        threads: Threads of one inference; a number that the profile has no constants for is derived from its neighbours,
+            with a wider band and a note.
+        shapes: Full shapes of the inputs that have dynamic axes besides the batch axis, by input name.
+        number_format: As if all arithmetic were done in it; None: each operator in the format that the graph gives it.
+
+    Returns:
+        Milliseconds, with the band that holds the true value in about 90 % of cases by the profile's own account.
+
+    Raises:
+        InputError: the file cannot be read, a shape is open, or the profile has no constants for this runtime and format.
     """
-    traffic = (operator.bytes_read + operator.bytes_written) / cost.bytes_per_second
-    if not operator.macs:
-        return traffic + cost.seconds_per_operator
-    rate = cost.macs_per_second.get(operator.number_format)
-    if rate is None:
+    return estimate_count(count(model_path, shapes), profile, runtime, threads, number_format=number_format)
+
+
+def estimate_count(
+    graph: GraphCount, profile: HardwareProfile, runtime: str, threads: int, *, number_format: NumberFormat | None = None
+) -> LatencyEstimate:
+    """The same from a count that is already there.
+
+    An operator that the model does not know, or that asks for a feature without a constant, costs its memory traffic at least, and may cost as much as the dearest one that
+    it knows: the band's upper end allows for that.
+
+    Raises:
+        InputError: the profile has no constants for this runtime or a number format of the graph, or the model knows none of
+            the graph's operators.
+    """
+    tables: dict[NumberFormat, Constants] = {}
+    costs: dict[str, float] = {}
+    kinds: dict[str, tuple[str, bool]] = {}
+    for operator in graph.operators:
+        if operator.free:
+            continue
+        wanted = number_format or operator.number_format
+        if wanted not in tables:
+            tables[wanted] = _table(profile, runtime, threads, wanted, operator, asked=number_format is not None)
+        place = operator.fused_into or operator.name
+        amounts = features(operator, wanted)
+        prices = tables[wanted].nanoseconds
+        costs[place] = costs.get(place, 0.0) + sum(n * prices.get(feature, 0.0) for feature, n in amounts.items()) / 1e6
+        if operator.fused_into is None:
+            kinds[operator.name] = operator.op_type, operator.known and amounts.keys() <= prices.keys()
+    if not tables:
+        raise InputError("the model has no operators that take time, so there is nothing to estimate")
+    known = [costs[name] for name, (_, is_known) in kinds.items() if is_known]
+    unknown = tuple(dict.fromkeys(kind for kind, is_known in kinds.values() if not is_known))
+    if not known:
+        raise InputError(f"the latency model knows none of the model's operators ({', '.join(unknown)})")
+    doubt = max(known) * (len(kinds) - len(known))
+    total = sum(costs.values())
+    error = max(table.error for table in tables.values())
+    notes = [table.note for table in tables.values() if table.note]
+    if doubt:
+        notes.append(f"unknown operators may each cost as much as the dearest known one: up to {doubt:.3g} ms more")
+    return LatencyEstimate(
+        median_ms=total,
+        low_ms=total / error,
+        high_ms=(total + doubt) * error,
+        device=profile.name,
+        runtime=runtime,
+        threads=threads,
+        by_operator=tuple(
+            OperatorEstimate(name=name, op_type=kind, ms=costs[name], known=known) for name, (kind, known) in kinds.items()
+        ),
+        fitted_on="; ".join(dict.fromkeys(table.fitted_on for table in tables.values())),
+        unknown=unknown,
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+def _table(
+    profile: HardwareProfile, runtime: str, threads: int, wanted: NumberFormat, operator: Operator, *, asked: bool
+) -> Constants:
+    found = constants(profile, runtime, wanted, threads)
+    if found is None:
+        needs = "was asked for" if asked else f"{operator.op_type} '{operator.name}' needs"
+        models = [m for m in profile.latency_models if m.runtime == runtime]
         raise InputError(
-            f"the cost model has no rate for {operator.number_format}, which {operator.op_type} '{operator.name}' needs; "
-            f"known: {', '.join(cost.macs_per_second)}"
+            f"the latency model of profile '{profile.name}' has no constants for {wanted}, which {needs}; "
+            f"it has: {described(models)}"
         )
-    if operator.depthwise:
-        rate *= cost.depthwise_share
-    return max(operator.macs / (rate * _speedup(cost, threads)), traffic) + cost.seconds_per_operator
-
-
-def _speedup(cost: CostModel, threads: int) -> float:
-    table = (1.0, *cost.thread_speedup)
-    return table[min(threads, len(table)) - 1]
+    return found

@@ -8,6 +8,7 @@ filters, streamed weights, and what only passes through memory.
 from math import ceil, prod
 
 from orchestrator.hardware.graph import Operator, Product
+from orchestrator.hardware.operators import words
 from orchestrator.values.profile import NumberFormat
 
 UNITS = {
@@ -37,18 +38,18 @@ UNITS = {
 LANES: dict[NumberFormat, int] = {"float32": 4, "float16": 8, "bfloat16": 8, "int8": 8}
 """Channels that lie side by side in a packed tensor (128-bit vectors; int8 kernels pack eight)."""
 
-_MOVES = frozenset(
-    "CenterCropPad Concat DepthToSpace Expand Gather GatherElements GatherND Pad QLinearConcat Resize ReverseSequence ScatterElements "
-    "ScatterND Slice SpaceToDepth Split Tile Transpose Upsample".split()
+_MOVES = words(
+    "CenterCropPad Concat DepthToSpace Expand Gather GatherElements GatherND Pad QLinearConcat Resize",
+    "ReverseSequence ScatterElements ScatterND Slice SpaceToDepth Split Tile Transpose Upsample",
 )
-_EXPONENTIALS = frozenset(
-    "Elu Erf Exp FastGelu Gelu LogSoftmax Mish QLinearSigmoid QLinearSoftmax QuickGelu Selu Sigmoid Softmax Softplus Swish "
-    "BiasGelu BiasSoftmax Celu Tanh Sin Cos Log Pow".split()
+_EXPONENTIALS = words(
+    "Elu Erf Exp FastGelu Gelu LogSoftmax Mish QLinearSigmoid QLinearSoftmax QuickGelu Selu Sigmoid Softmax",
+    "Softplus Swish BiasGelu BiasSoftmax Celu Tanh Sin Cos Log Pow",
 )
-_NORMALIZATIONS = frozenset(
-    "GroupNormalization InstanceNormalization LRN LayerNormalization LpNormalization MeanVarianceNormalization "
-    "RMSNormalization SimplifiedLayerNormalization SkipLayerNormalization SkipSimplifiedLayerNormalization "
-    "EmbedLayerNormalization".split()
+_NORMALIZATIONS = words(
+    "GroupNormalization InstanceNormalization LRN LayerNormalization LpNormalization MeanVarianceNormalization",
+    "RMSNormalization SimplifiedLayerNormalization SkipLayerNormalization SkipSimplifiedLayerNormalization",
+    "EmbedLayerNormalization",
 )
 _FEW_ROWS = 4
 _IMAGE_CHANNELS = 4
@@ -86,10 +87,10 @@ def _fused(operator: Operator) -> dict[str, float]:
 
 def _count_product(found: dict[str, float], operator: Operator, product: Product, lanes: int) -> None:
     rows = prod(product.out_size)
-    if not product.kernel or (rows == 1 and product.in_size == product.out_size):
-        if product.groups == 1 and rows <= _FEW_ROWS and product.stored:
-            found["dense"] = float(product.in_channels * product.out_channels)
-            return
+    one_pixel = rows == 1 and product.in_size == product.out_size
+    if (not product.kernel or one_pixel) and product.groups == 1 and rows <= _FEW_ROWS and product.stored:
+        found["dense"] = float(product.in_channels * product.out_channels)
+        return
     if not product.kernel:
         found["matmul"] = float(operator.macs)
         found["activation"] = float(operator.elements_read + operator.elements_written)

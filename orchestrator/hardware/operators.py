@@ -4,11 +4,12 @@ The names of onnxruntime's own operators (domain com.microsoft) stand among the 
 """
 
 
-def _words(*lines: str) -> frozenset[str]:
+def words(*lines: str) -> frozenset[str]:
+    """The words of some lines: operators by name."""
     return frozenset(word for line in lines for word in line.split())
 
 
-MAC_OPERATORS = _words(
+MAC_OPERATORS = words(
     "Conv ConvTranspose Gemm MatMul RNN GRU LSTM",
     "ConvInteger MatMulInteger QLinearConv QLinearMatMul",
     "FusedConv FusedGemm FusedMatMul QGemm DynamicQuantizeMatMul MatMulIntegerToFloat MatMulNBits",
@@ -18,7 +19,7 @@ MAC_OPERATORS = _words(
 WEIGHT_INPUT = dict.fromkeys(MAC_OPERATORS, 1) | {"QLinearConv": 3, "QLinearMatMul": 3, "QGemm": 3}
 """Which input of such an operator holds the weights (or the second matrix)."""
 
-INT8_OPERATORS = _words(
+INT8_OPERATORS = words(
     "ConvInteger MatMulInteger QLinearConv QLinearMatMul QGemm DynamicQuantizeMatMul MatMulIntegerToFloat",
     "QLinearAdd QLinearMul QLinearConcat QLinearGlobalAveragePool QLinearAveragePool QLinearLeakyRelu QLinearSigmoid",
     "QLinearSoftmax QLinearWhere QLinearReduceMean",
@@ -28,14 +29,14 @@ INT8_OPERATORS = _words(
 QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 # Views, and what a runtime settles when it loads the file: no time of their own.
-FREE_OPERATORS = _words("Constant ConstantOfShape Dropout Flatten Identity Reshape Shape Size Squeeze Unsqueeze")
+FREE_OPERATORS = words("Constant ConstantOfShape Dropout Flatten Identity Reshape Shape Size Squeeze Unsqueeze")
 
 # What runtimes apply to a convolution's or matrix product's result while it is still in registers.
-ACTIVATIONS = _words("Clip HardSigmoid HardSwish LeakyRelu PRelu Relu Sigmoid Tanh")
+ACTIVATIONS = words("Clip HardSigmoid HardSwish LeakyRelu PRelu Relu Sigmoid Tanh")
 GATES = frozenset({"Sigmoid", "HardSigmoid"})
 
 # These read only as much as they write, however large the table they read from is.
-SELECTIONS = _words("Gather GatherElements GatherND Slice")
+SELECTIONS = words("Gather GatherElements GatherND Slice")
 
 WEIGHT_POSITIONS = {
     "QuantizeLinear": (0,),
@@ -58,7 +59,7 @@ WEIGHT_POSITIONS = {
 }
 """Inputs that can hold parameters of the network, where the others only steer (scales, zero points, limits)."""
 
-MEMORY_OPERATORS = _words(
+MEMORY_OPERATORS = words(
     "Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BatchNormalization BitShift BitwiseAnd",
     "BitwiseNot BitwiseOr BitwiseXor Cast CastLike Ceil Celu CenterCropPad Clip Compress Concat ConcatFromSequence Cos",
     "Cosh CumSum DepthToSpace DequantizeLinear Div DynamicQuantizeLinear Elu Equal Erf Exp Expand EyeLike Floor Gather",

@@ -1,0 +1,99 @@
+"""The constants that a profile holds for one runtime, number format and number of threads, or what follows from its neighbours."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from orchestrator.errors import InputError
+from orchestrator.values.profile import HardwareProfile, LatencyModel, NumberFormat
+
+# What another number of threads adds to the band, as a factor, and the serial share of Amdahl's law where the profile knows one
+# number of threads only. Both are our judgement: on boards with published times for 1, 2, 4, 8 and 12 threads the step from one
+# count to the next differs between networks by a quarter, and about a fifth of the time of one thread is left with many.
+BETWEEN, BEYOND, ALONE = 1.15, 1.3, 1.6
+SERIAL_SHARE = 0.2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Constants:
+    """The constants of one number format for the threads that were asked for.
+
+    Attributes:
+        nanoseconds: Of one unit of each feature.
+        error: Half-width of the 90 % band, as a factor.
+        note: What was assumed, or None where the profile has this very table.
+    """
+
+    nanoseconds: Mapping[str, float]
+    error: float
+    fitted_on: str
+    note: str | None = None
+
+
+def constants(profile: HardwareProfile, runtime: str, number_format: NumberFormat, threads: int) -> Constants | None:
+    """The constants for one number format; None: the profile has none for it.
+
+    Raises:
+        InputError: the profile has no latency model for this runtime at all, or `threads` is not positive.
+    """
+    if threads < 1:
+        raise InputError(f"threads >= 1 must hold, but got {threads}")
+    tables = [m for m in profile.latency_models if m.runtime == runtime]
+    if not tables:
+        raise InputError(
+            f"profile '{profile.name}' has no latency model for the runtime '{runtime}', so nothing can be estimated; "
+            f"it has: {described(profile.latency_models)}"
+        )
+    known = sorted((m for m in tables if m.number_format == number_format), key=lambda m: m.threads)
+    exact = next((m for m in known if m.threads == threads), None)
+    if exact is not None:
+        return Constants(nanoseconds=exact.nanoseconds, error=exact.error, fitted_on=exact.fitted_on)
+    return _of_neighbours(known, threads) if known else None
+
+
+def described(models: Sequence[LatencyModel]) -> str:
+    """What a profile has latency models for, in words."""
+    by_runtime: dict[str, list[NumberFormat]] = {}
+    for model in models:
+        formats = by_runtime.setdefault(model.runtime, [])
+        if model.number_format not in formats:
+            formats.append(model.number_format)
+    return "; ".join(f"{runtime} ({', '.join(formats)})" for runtime, formats in by_runtime.items()) or "none"
+
+
+def _of_neighbours(known: Sequence[LatencyModel], threads: int) -> Constants:
+    """Amdahl's law, feature by feature, through the two nearest numbers of threads (AFIPS Conference Proceedings 30, 1967)."""
+    counts = [m.threads for m in known]
+    if len(known) == 1:
+        only = known[0]
+        many = replace(only, threads=10**9, nanoseconds={k: SERIAL_SHARE * v for k, v in _one_thread(only).items()})
+        first, second, wider = only, many, ALONE
+        said = f"{only.threads}, by Amdahl's law with a serial share of {SERIAL_SHARE:.0%}"
+    else:
+        place = min(max(1, sum(count < threads for count in counts)), len(known) - 1)
+        first, second = known[place - 1], known[place]
+        wider = BETWEEN if counts[0] < threads < counts[-1] else BEYOND
+        said = f"{first.threads} and {second.threads}, by Amdahl's law"
+    return Constants(
+        nanoseconds={
+            name: _amdahl(first.threads, cost, second.threads, second.nanoseconds.get(name, cost), threads)
+            for name, cost in first.nanoseconds.items()
+        },
+        error=max(first.error, second.error) * wider,
+        fitted_on=first.fitted_on,
+        note=f"the profile has no constants for {threads} threads: they follow from those for {said}; the band is wider for it",
+    )
+
+
+def _one_thread(model: LatencyModel) -> dict[str, float]:
+    """What one thread would cost if SERIAL_SHARE of it could not be shared out."""
+    left = SERIAL_SHARE + (1 - SERIAL_SHARE) / model.threads
+    return {name: cost / left for name, cost in model.nanoseconds.items()}
+
+
+def _amdahl(few: int, cost_few: float, many: int, cost_many: float, threads: int) -> float:
+    """cost = serial + shared / threads through two points; neither part below nothing."""
+    shared = (cost_few - cost_many) / (1 / few - 1 / many)
+    serial = cost_few - shared / few
+    if serial < 0:  # more threads gain more than their number: their caches add up
+        return cost_many * many / threads if threads > many else cost_few * few / threads
+    return max(serial + shared / threads, 0.0)
