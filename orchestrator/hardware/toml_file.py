@@ -71,7 +71,11 @@ def _parsed(kind: type[T], data: Mapping[str, Any]) -> T | ValidationError:
 
 
 def _problems(kind: type, error: ValidationError) -> list[tuple[Location, str]]:
-    found = sorted(error.errors(include_url=False), key=lambda problem: problem["type"] != _UNKNOWN_KEY)
+    every = error.errors(include_url=False)
+    # A list of items that are all wrong counts as too short besides; what is wrong with the items says it all.
+    inner = {problem["loc"][:k] for problem in every for k in range(1, len(problem["loc"]))}
+    found = [problem for problem in every if problem["type"] != "too_short" or problem["loc"] not in inner]
+    found.sort(key=lambda problem: problem["type"] != _UNKNOWN_KEY)
     return [(problem["loc"], _message(kind, problem)) for problem in found]
 
 

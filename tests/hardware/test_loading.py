@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import ProfileError
-from orchestrator.hardware.loading import load_profile, resolve_profile
+from orchestrator.hardware.laws import broken_laws, unused_sources
+from orchestrator.hardware.loading import check_profile, load_profile, resolve_profile
 from orchestrator.hardware.probe import probe_host
+from orchestrator.hardware.writing import as_tables, as_text
 
 BUILT_IN = {p.stem: p for p in (Path(__file__).parents[2] / "hardware_profiles").glob("*.toml")}
 
@@ -113,6 +115,92 @@ def test_broken_profile_is_told_in_one_line_when_loaded(
     assert expected in broken(tmp_path, profile_text.replace(old, new, 1))
 
 
+@pytest.mark.parametrize("name", sorted(BUILT_IN))
+def test_built_in_profile_passes_its_own_check(name: str) -> None:
+    assert check_profile(BUILT_IN[name]) == []
+
+
+@pytest.mark.parametrize("name", sorted(BUILT_IN))
+def test_built_in_profile_states_its_machine_in_full(name: str) -> None:
+    profile = load_profile(name, BUILT_IN)
+    assert all(cluster.clock_hz and cluster.isa for cluster in profile.clusters)
+    assert profile.memory.bandwidth_bytes_per_second or profile.memory.peak_bytes_per_second
+    assert profile.limits is not None
+    assert profile.limits.memory_bytes is not None
+    assert all(runtime.channel_multiple for runtime in profile.runtimes)
+    assert all(len(text) > 20 for text in profile.sources.values())
+
+
+@pytest.mark.parametrize("name", sorted(BUILT_IN))
+def test_profile_loads_the_same_when_it_was_written_out(name: str, tmp_path: Path) -> None:
+    profile = load_profile(name, BUILT_IN)
+    (tmp_path / "copy.toml").write_text(as_text(profile))
+    assert load_profile(str(tmp_path / "copy.toml"), {}) == profile
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("clock_hz = 1.5e9", "clock = 1.5e9", ":13: clusters[0].clock: the key 'clock' has no unit; write clock_hz, in hertz"),
+        ("clock_hz = 1.5e9", "clock_ghz = 1.5", ":13: clusters[0].clock_ghz: 'clock_ghz' is in another unit; write clock_hz"),
+        ("size_bytes =", "size =", ":18: memory.size: the key 'size' has no unit; write size_bytes, in bytes"),
+        ("clock_hz = 1.5e9", "clock_hz = 1.5", ":13: clusters[0].clock_hz: no core runs at 1.5 Hz; if 1.5 GHz are meant"),
+        ("clock_hz = 1.5e9", "clock_hz = 1500", "if 1500 MHz are meant, write 1.5e9"),
+        ("clock_hz = 1.5e9", "clock_hz = 1500000", "if 1.5e+06 kHz are meant, write 1.5e9"),
+        ("cores = 4", "cores = 4\nl2_bytes = 512", "512 bytes are no cache; if 512 KiB are meant, write 524_288"),
+        ("cores = 4", "cores = 4\nl2_shared_by = 4", "so l2_bytes must be given too"),
+        ("cores = 4", "cores = 4\nl2_bytes = 65536\nl2_shared_by = 8", "l2_shared_by <= cores must hold, but got 8 and 4"),
+        ("1_000_000", "512", ":18: memory.size_bytes: 512 bytes are too few; if 512 MiB are meant, write 536_870_912"),
+        ("1_000_000", "4", "if 4 GiB are meant, write 4_294_967_296"),
+        ("1_000_000", "1_000_000\nbandwidth_bytes_per_second = 5.5", "if 5.5 GB/s are meant, write 5.5e9"),
+        ("1_000_000", "1_000_000\nbandwidth_bytes_per_second = 2e9\npeak_bytes_per_second = 1e9", "<= peak_bytes_per_sec"),
+        ('sheet = "data sheet"', 'sheet = " "', ":8: sources.sheet: the source 'sheet' is empty; say where"),
+        ('isa = ["neon"]\nsource = "sheet"', 'isa = ["neon"]', ":10: clusters[0].source: these figures have no source"),
+        ("threads = 4", 'threads = 4\ncluster = "bigg"', "runtimes[0].cluster: unknown cluster 'bigg'; did you mean big?"),
+        ("threads = 4", 'threads = 4\nlegal_formats = ["int8"]', "'float32' is among the formats, so it must be legal"),
+    ],
+)  # fmt: skip
+def test_figures_in_another_unit_and_without_source_are_told_when_loaded(
+    tmp_path: Path, profile_text: str, old: str, new: str, expected: str
+) -> None:
+    assert old in profile_text
+    assert expected in broken(tmp_path, profile_text.replace(old, new, 1))
+
+
+def test_every_problem_is_listed_in_order_when_a_file_has_several(tmp_path: Path, profile_text: str) -> None:
+    text = profile_text.replace("clock_hz = 1.5e9", "clock = 1.5e9").replace("cores = 4", "cores = -4")
+    text = text.replace('sheet = "data sheet"', 'sheet = "data sheet"\nold = "left over"').replace("threads = 4", "thread = 4")
+    path = tmp_path / "board.toml"
+    path.write_text(text)
+    found = check_profile(path)
+    assert [line.removeprefix(f"{path}:").split(":")[0] for line in found] == ["9", "13", "14", "22", "24"]
+    assert "nothing uses the source 'old'" in found[0]
+    assert "cores: must be greater than or equal to 1, but got -4" in found[1]
+    assert "the key 'threads' is missing; add it" in found[3]
+    assert "unknown key 'thread'; did you mean threads?" in found[4]
+
+
+def test_unused_source_stops_nobody_but_is_told_when_checked(tmp_path: Path, profile_text: str) -> None:
+    path = tmp_path / "board.toml"
+    path.write_text(profile_text.replace('sheet = "data sheet"', 'sheet = "data sheet"\nold = "left over"'))
+    assert load_profile(str(path), {}).name == "board"
+    assert len(check_profile(path)) == 1
+
+
+def test_second_table_for_the_same_thing_is_told_when_loaded(tmp_path: Path, profile_text: str) -> None:
+    model = """
+[[latency_models]]
+runtime = "onnxruntime"
+number_format = "int8"
+threads = 1
+nanoseconds = { operator = 1.0 }
+error = 1.5
+fitted_on = "nothing"
+source = "sheet"
+"""
+    assert "stand here twice; keep one" in broken(tmp_path, profile_text + model + model)
+
+
 def test_missing_file_is_named_when_loaded(tmp_path: Path) -> None:
     assert message(str(tmp_path / "none.toml")).endswith("none.toml: there is no such file")
     (tmp_path / "folder.toml").mkdir()
@@ -124,7 +212,7 @@ def test_file_in_another_encoding_is_told_when_loaded(tmp_path: Path) -> None:
     assert "not UTF-8" in message(str(tmp_path / "latin.toml"))
 
 
-def test_probed_profile_could_stand_in_a_file_when_its_sources_are_checked() -> None:
-    profile = probe_host()
-    named = {profile.memory.source, *(c.source for c in profile.clusters), *(r.source for r in profile.runtimes)}
-    assert named <= set(profile.sources)
+def test_probed_profile_could_stand_in_a_file_when_its_laws_are_checked() -> None:
+    tables = as_tables(probe_host())
+    assert not list(broken_laws({**tables, "name": "mine"}))
+    assert not list(unused_sources(tables))
