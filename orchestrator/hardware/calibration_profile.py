@@ -5,6 +5,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+from scipy.optimize import nnls
+
 from orchestrator.hardware.fitting import Core
 from orchestrator.values.calibration import Check
 from orchestrator.values.profile import Cluster, HardwareProfile, Int8Scheme, LatencyModel, NumberFormat, RuntimeSupport
@@ -14,7 +17,10 @@ MEASURED = "measured"
 IN_ORDER = ("Cortex-A7", "Cortex-A35", "Cortex-A53", "Cortex-A55", "Cortex-A510", "Cortex-A520")
 DOT_PRODUCTS = ("asimddp", "avx512_vnni", "avx_vnni", "amx_int8")
 HALF = ("asimdhp", "avx512_fp16")
-PLATEAU = 0.5  # of the growth that the work alone would bring: less than that is a plateau
+MULTIPLES = (2, 4, 8, 16)
+LEAST_SPREAD = 0.005  # standard deviation of a ratio that no measurement goes below: where code lies in memory changes that much
+NORMAL_95 = 1.96
+CLEARLY = 9.0  # of the sum of squared errors, in standard deviations: three of them
 FASTER = 0.95  # threads that bring less are not worth the cores
 STAIRCASE_FIRST = 33
 
@@ -40,17 +46,26 @@ def gains(ratios: Sequence[Difference]) -> bool:
 
 
 def channel_multiple(ratios: Mapping[int, Difference]) -> int | None:
-    """The multiple of channels that the kernels really use; None where none shows.
+    """The multiple of channels that the kernels really use; None where none shows beyond noise.
+
+    Kernels that work on blocks of m channels take as long for 33 channels as for the block's end. For each m a fixed cost and a
+    cost a block are fitted; the m that explains the times best must do clearly better than time that grows with each channel.
 
     Args:
-        ratios: The time with 32 + m channels over that with 33, by m. Kernels that work on blocks of m channels take as long for
-            33 as for the block's end; others grow with the work.
+        ratios: The time with so many channels over that with 33.
     """
-    for multiple in sorted(ratios, reverse=True):
-        growth = (STAIRCASE_FIRST - 1 + multiple) / STAIRCASE_FIRST - 1
-        if ratios[multiple].high < 1 + PLATEAU * growth:
-            return multiple
-    return None
+    channels = np.array([STAIRCASE_FIRST, *ratios])
+    times = np.array([1.0, *(ratio.value for ratio in ratios.values())])
+    spread = [LEAST_SPREAD, *((ratio.high - ratio.low) / 2 / NORMAL_95 for ratio in ratios.values())]
+    weights = 1 / np.maximum(spread, LEAST_SPREAD)
+
+    def misfit(multiple: int) -> float:
+        blocks = np.ceil(channels / multiple) * multiple
+        columns = np.column_stack([np.ones(len(channels)), blocks])
+        return float(nnls(columns * weights[:, None], times * weights)[1]) ** 2
+
+    best = min((misfit(multiple), multiple) for multiple in MULTIPLES)
+    return best[1] if misfit(1) - best[0] > CLEARLY else None
 
 
 def best_threads(times: Mapping[int, Sequence[float]]) -> int:

@@ -156,9 +156,9 @@ class Calibration:
         form = self._form(number_format)
         watch = self._new_watch(threads, self._lay(samples[-1], form))
         watch.time([self._lay(s, form) for s in samples[:-1]])
-        ratios = {m: watch.relative[s.name].ratio for m, s in zip(STAIRCASE, samples, strict=False) if s.name in watch.relative}
+        ratios = {c: watch.relative[s.name].ratio for c, s in zip(STAIRCASE, samples, strict=False) if s.name in watch.relative}
         self.tried_multiples.add(number_format)
-        if multiple := channel_multiple(ratios):
+        if len(ratios) == len(STAIRCASE) and (multiple := channel_multiple(ratios)):
             self.multiples[number_format] = multiple
 
     def _affordable(self, networks: int) -> bool:

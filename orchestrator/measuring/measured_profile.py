@@ -120,9 +120,9 @@ def _runtime_words(machine: Measured) -> str:
     flat = [number_format for number_format in calibration.tried_multiples if number_format not in calibration.multiples]
     if calibration.multiples:
         measured = ", ".join(f"{multiple} in {form}" for form, multiple in calibration.multiples.items())
-        parts.append(f"channel multiples from 1x1 convolutions with 33 to 48 channels ({measured})")
+        parts.append(f"channel multiples from 1x1 convolutions with 32 to 48 channels ({measured})")
     if flat or not calibration.tried_multiples:
-        where = f"of {', '.join(flat)} show no plateau there and" if flat else "were not measured and"
+        where = f"of {', '.join(flat)} show no stairs there and" if flat else "were not measured and"
         parts.append(f"channel multiples {where} are those of the vector's width: {SOURCES['mlas']}")
     return "; ".join(parts)
 
