@@ -76,6 +76,8 @@ def calibrate(
     """
     options = _said(options, said)
     begin = time.monotonic()
+    if output is not None and not Path(output).is_dir():
+        _target(Path(output), "", overwrite=overwrite)
     with _machine(options, progress or _silent) as machine:
         path = None if output is None else _target(Path(output), machine.profile.name, overwrite=overwrite)
         machine.calibration.run()
