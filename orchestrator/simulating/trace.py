@@ -5,9 +5,9 @@ to them afterwards, so that a better model needs no new emulation. A block is wh
 branch, at the end of a page, or where the translator stops for reasons of its own, so one block of the program may be
 several here, and may overlap with others.
 
-The file is little-endian: for each phase the number `PHASE`, the number of blocks, of cache levels (0: caches were not simulated);
-for each block its address, its executions, its number of instructions, and the 32-bit words of these, filled up to an even
-number; then the memory accesses and the misses of each level. All numbers but the words have 64 bits.
+The file is little-endian: for each phase the number `PHASE`, the number of blocks, of cache levels (0: caches were not
+simulated); for each block its address, its executions, its number of instructions, and the 32-bit words of these, filled up to
+an even number; then the memory accesses and the misses of each level. All numbers but the words have 64 bits.
 """
 
 from collections.abc import Iterator
