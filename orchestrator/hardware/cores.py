@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.hardware.machine_files import CPUS, EFFICIENT, MachineFiles, cpu_list
+from orchestrator.hardware.machine_files import CPUINFO, CPUS, EFFICIENT, MachineFiles, cpu_list
 from orchestrator.values.profile import Cluster
 
 ARM_CORES = {
@@ -119,6 +119,8 @@ def _places(cpus: Sequence[int], files: MachineFiles) -> set[tuple[str, str]]:
 def _clock_hz(cpus: Sequence[int], files: MachineFiles) -> float | None:
     clocks = [files.read(f"{CPUS}/cpu{cpu}/cpufreq/cpuinfo_max_freq") for cpu in cpus]
     known = [int(clock) * 1e3 for clock in clocks if clock and clock.isdigit() and int(clock) > 0]
+    if not known:  # a virtual machine has no frequency files, but on x86 the present clock
+        known = [float(clock) * 1e6 for clock in re.findall(r"^cpu MHz\s*:\s*([\d.]+)", files.read(CPUINFO) or "", re.MULTILINE)]
     return max(known, default=None)
 
 

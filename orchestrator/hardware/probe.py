@@ -4,7 +4,6 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import psutil
@@ -124,9 +123,7 @@ def _threads(cores: tuple[Cluster, ...], quota: float | None) -> int:
 def _host_clusters(files: MachineFiles, features: frozenset[str]) -> tuple[Cluster, ...]:
     if sys.platform == "darwin":
         return (_plain_cluster(files, features, psutil.cpu_count(logical=False) or len(files.cpus)),)
-    found = clusters(files, "probed")
-    clock = _stated_clock()
-    return tuple(replace(c, clock_hz=clock) if c.clock_hz is None and len(found) == 1 else c for c in found)
+    return clusters(files, "probed")
 
 
 def _plain_cluster(files: MachineFiles, features: frozenset[str], cores: int) -> Cluster:

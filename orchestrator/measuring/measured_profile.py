@@ -92,6 +92,7 @@ def _with_runtime(profile: HardwareProfile, machine: Measured) -> HardwareProfil
         source="runtime",
     )
     sources = {name: text for name, text in profile.sources.items() if name != "mlas"}
+    sources["probed"] = f"{machine.how}: read from its operating system (/proc and /sys, sysctl on macOS)"
     sources["runtime"] = _runtime_words(machine)
     if profile.latency_models:
         sources[MEASURED] = (
