@@ -11,6 +11,7 @@ def command() -> None:
     """List, check, set up and remove the devices that candidates are timed on."""
 
 
+SIMULATED = "qemu-aarch64"
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 with_runtime = click.option("--runtime", default="onnxruntime", show_default=True, help="What must run on it.")
 
@@ -18,7 +19,7 @@ with_runtime = click.option("--runtime", default="onnxruntime", show_default=Tru
 @command.command(name="list")
 @as_json
 def list_devices(as_json: bool) -> None:
-    """This host, boards that were set up from here, what plugins bring, and profiles that name a device."""
+    """This host, boards that were set up from here, simulated CPUs, what plugins bring, and profiles that name a device."""
     import json
 
     from orchestrator.devices import known_boards
@@ -35,8 +36,9 @@ def list_devices(as_json: bool) -> None:
         versions = ", ".join(f"{name} {number}" for name, number in sorted(dict(facts.get("versions", {})).items()))
         rows.append({"device": reference, "what": f"board, set up {facts.get('set_up', '')}: {versions}", **facts})
     rows.append({"device": FORM, "what": "any board over ssh, after `orchestrate devices setup`"})
+    rows += _simulated_cpus()
     for scheme, device in all_devices(registry).items():
-        if scheme not in ("host", "ssh"):
+        if scheme not in ("host", "ssh", "qemu"):
             summary = (type(device).__doc__ or "").strip().splitlines()
             rows.append({"device": scheme, "what": summary[0] if summary else ""})
     files = registry.profile_files()
@@ -106,13 +108,17 @@ def check(reference: str, runtime: str, as_json: bool) -> None:
 def setup(reference: str, runtime: str, wanted: str | None, offline: bool) -> None:
     """Prepare the board REFERENCE (ssh://[user@]host[:port]): a folder with Python packages and one small file of ours.
 
-    Done again it is quick, and mends what is broken.
+    Or, with qemu-aarch64, simulated Arm CPUs on this machine: a folder in your cache, made of your distribution's packages and
+    of wheels; no root is needed. Done again it is quick, and mends what is broken.
     """
     from orchestrator.devices.provision import set_up
 
     def progress(line: str) -> None:
         click.echo(line, err=True)
 
+    if _is_simulated(reference):
+        _set_up_simulated(_runtime(runtime), wanted, offline=offline, progress=progress)
+        return
     done = set_up(_board(reference), _runtime(runtime), wanted=wanted, offline=offline, progress=progress)
     versions = ", ".join(f"{name} {number}" for name, number in sorted(done.versions.items()))
     click.echo(f"{reference} {'is set up' if done.changed else 'was set up already'}: {versions}")
@@ -121,11 +127,52 @@ def setup(reference: str, runtime: str, wanted: str | None, offline: bool) -> No
 @command.command(name="remove")
 @click.argument("reference")
 def remove(reference: str) -> None:
-    """Delete all that `setup` and searches have put on the board REFERENCE."""
+    """Delete all that `setup` and searches have put on the board REFERENCE (or into your cache for qemu-aarch64)."""
     from orchestrator.devices import provision
 
+    if _is_simulated(reference):
+        from orchestrator.simulating.provision import remove as remove_simulated
+
+        gone = remove_simulated()
+        click.echo(f"{SIMULATED}: deleted {gone}" if gone else f"{SIMULATED}: nothing was set up here")
+        return
     folder = provision.remove(_board(reference))
     click.echo(f"{reference}: deleted {folder}" if folder else f"{reference}: nothing was set up there")
+
+
+def _is_simulated(reference: str) -> bool:
+    return reference == SIMULATED or reference.partition(":")[0] == "qemu"
+
+
+def _simulated_cpus() -> list[dict[str, Any]]:
+    """What stands in the list for simulated CPUs."""
+    from orchestrator.errors import OrchestratorError
+    from orchestrator.simulating.cpus import CPUS
+    from orchestrator.simulating.toolchain import Toolchain
+
+    try:
+        toolchain = Toolchain.find()
+    except OrchestratorError as error:
+        return [{"device": "qemu:CPU", "what": f"simulated Arm CPU, not usable: {error}"}]
+    if toolchain is None:
+        return [{"device": "qemu:CPU", "what": f"simulated Arm CPU, after `orchestrate devices setup {SIMULATED}`"}]
+    versions = ", ".join(f"{name} {number}" for name, number in sorted(toolchain.packages.items()))
+    what = f"simulated CPU, set up with qemu {toolchain.qemu_version}: {versions}"
+    return [{"device": f"qemu:{name}", "what": what, "board": cpu.board} for name, cpu in CPUS.items()]
+
+
+def _set_up_simulated(runtime: Any, wanted: str | None, *, offline: bool, progress: Callable[[str], None]) -> None:
+    from orchestrator.errors import InputError
+    from orchestrator.simulating.cpus import CPUS
+    from orchestrator.simulating.provision import set_up
+
+    if offline:
+        raise InputError(f"--offline is for boards: {SIMULATED} is made of packages that are fetched")
+    package = runtime.imports[0] if runtime.imports else runtime.name
+    toolchain = set_up(runtime_wheels={package: wanted or runtime.version()}, progress=progress)
+    versions = ", ".join(f"{name} {number}" for name, number in sorted(toolchain.packages.items()))
+    click.echo(f"{SIMULATED} is set up with qemu {toolchain.qemu_version}: {versions}")
+    click.echo(f"use it with --device {' or '.join(f'qemu:{name}' for name in CPUS)}, or by a target's name")
 
 
 def _board(reference: str) -> str:

@@ -159,6 +159,7 @@ class QemuDevice(SimulatedDevice):
         return {
             **packages,
             "cpu": self._cpu.name,
+            "guest": toolchain.guest_version,
             "qemu": toolchain.qemu_version,
             "counter": toolchain.counter_version,
             "pipeline model": counts.VERSION,
