@@ -25,7 +25,7 @@ from orchestrator.simulating import trace
 from orchestrator.simulating.cpus import Cpu
 from orchestrator.simulating.guest_root import WORK, link, temporary
 from orchestrator.simulating.qemu import GUEST
-from orchestrator.simulating.toolchain import ENVIRONMENT, STACK_BYTES, Toolchain
+from orchestrator.simulating.toolchain import ENVIRONMENT, LIBRARIES, STACK_BYTES, Toolchain
 from orchestrator.simulating.trace import Trace
 
 POLL_S = 0.1
@@ -62,7 +62,11 @@ class Emulator:
     ) -> None:
         self._toolchain, self._cpu, self._waiting = toolchain, cpu, waiting
         self._packages = dict(toolchain.packages if packages is None else packages)
-        self._start = {"paths": toolchain.paths(self._packages), "imports": list(imports), "load": load}
+        self._lying = {
+            path: toolchain.package(name, version)
+            for (name, version), path in zip(sorted(self._packages.items()), toolchain.paths(self._packages), strict=True)
+        }
+        self._start = {"paths": list(self._lying), "imports": list(imports), "load": load}
         self._guest: _Guest | None = None
         self._open = contextlib.ExitStack()
 
@@ -110,13 +114,10 @@ class Emulator:
     def _warm(self) -> "_Guest":
         if self._guest is None:
             toolchain = self._toolchain
-            packages = {
-                path: toolchain.package(name, version)
-                for (name, version), path in zip(sorted(self._packages.items()), self._start["paths"], strict=True)
-            }
+            libraries = [f"{path}/{LIBRARIES}" for path, package in self._lying.items() if (package / LIBRARIES).exists()]
             with contextlib.ExitStack() as opened:
-                folder = opened.enter_context(temporary(toolchain.root(self._cpu), packages, toolchain.folder / "running"))
-                guest = _Guest(toolchain, self._cpu, folder, self._start)
+                folder = opened.enter_context(temporary(toolchain.root(self._cpu), self._lying, toolchain.folder / "running"))
+                guest = _Guest(toolchain, self._cpu, folder, self._start, libraries)
                 opened.callback(guest.kill)
                 guest.await_ready(self._waiting)
                 self._open = opened.pop_all()
@@ -138,7 +139,7 @@ class Emulator:
 class _Guest:
     """The guest's processes."""
 
-    def __init__(self, toolchain: Toolchain, cpu: Cpu, folder: Path, start: Mapping[str, Any]) -> None:
+    def __init__(self, toolchain: Toolchain, cpu: Cpu, folder: Path, start: Mapping[str, Any], libraries: Sequence[str]) -> None:
         self.trace = folder / "trace.bin"
         self._work = folder / "root" / WORK
         for name in GUEST:
@@ -146,7 +147,8 @@ class _Guest:
         (self._work / "start.json").write_text(json.dumps(start))
         python = f"usr/bin/python{toolchain.python}"
         # Named from the root folder, so that the path that the guest sees has the same length everywhere.
-        program = ["-0", f"/{python}", python, "-s", "-S", "-B", f"/{WORK}/{GUEST[0]}"]
+        search = ["-E", f"LD_LIBRARY_PATH={':'.join(libraries)}"] if libraries else []
+        program = [*search, "-0", f"/{python}", python, "-s", "-S", "-B", f"/{WORK}/{GUEST[0]}"]
         command = toolchain.command(cpu, root=folder / "root", trace=self.trace, program=program)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 closed when the guest is killed
         self._child = subprocess.Popen(

@@ -23,7 +23,7 @@ from orchestrator.simulating.cpus import CPUS, Cpu
 from orchestrator.simulating.debian import Apt, architecture, release
 from orchestrator.simulating.guest_root import PATHS, describe, link_tree
 from orchestrator.simulating.qemu import PLUGIN, PROGRAM, Qemu, compile_counter, source_version
-from orchestrator.simulating.toolchain import MANIFEST, Toolchain, folder
+from orchestrator.simulating.toolchain import LIBRARIES, MANIFEST, Toolchain, folder
 
 Progress = Callable[[str], None]
 
@@ -88,10 +88,11 @@ def add_package(toolchain: Toolchain, name: str, version: str, *, libraries: Seq
             apt = Apt(Path(part) / "apt", GUEST)
             apt.update()
             apt.unpack(libraries, Path(part) / "unpacked")
-            (Path(part) / f"{name}-{found}" / "lib").mkdir()
+            lib = Path(part) / f"{name}-{found}" / LIBRARIES
+            lib.mkdir()
             for library in (Path(part) / "unpacked").rglob("*.so*"):
                 if not library.is_dir():
-                    shutil.copy(library, Path(part) / f"{name}-{found}" / "lib" / library.name)
+                    shutil.copy(library, lib / library.name)
         (Path(part) / f"{name}-{found}").rename(target)
 
 

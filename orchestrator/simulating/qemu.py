@@ -45,9 +45,7 @@ class Qemu:
         if qemu.api == 0:
             raise SurroundingsError(f"{command[-1]} is version {qemu.version}; simulated execution needs 6.0 or later")
         if "-plugin" not in _say([*command, "--help"]):
-            raise SurroundingsError(
-                f"{command[-1]} {qemu.version} takes no plugins, like all that are statically linked: simulated execution needs others"
-            )
+            raise SurroundingsError(f"{command[-1]} {qemu.version} takes no plugins, as all that are statically linked")
         return qemu
 
     @classmethod

@@ -27,6 +27,7 @@ from orchestrator.simulating.qemu import GUEST, PLUGIN, Qemu, source_version
 LAYOUT = 1
 MANIFEST = "manifest.json"
 SETUP = "orchestrate devices setup qemu-aarch64"
+LIBRARIES = "lib"  # in a package: shared libraries of the distribution that it needs
 STACK_BYTES = 8 << 20
 
 # Everything that a guest's addresses and code may depend on, and nothing of the user's own. The telemetry threads of onnxruntime
