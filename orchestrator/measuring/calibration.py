@@ -76,6 +76,11 @@ class Calibration:
         self.left_out = 0
         self._scheme: Int8Scheme = SCHEMES[0]
 
+    @property
+    def threads(self) -> tuple[int, ...]:
+        """The numbers of threads that were to be measured."""
+        return self._threads
+
     def run(self) -> None:
         """Measure: first what determines a model at all, then what makes it better, as far as the budget reaches.
 
@@ -97,7 +102,7 @@ class Calibration:
                     settings.append(setting)
         for number_format in {setting.number_format: None for setting in settings}:
             self._climb(number_format, first.threads)
-        later = [s for s in (*micro, *real) if not s.urgent]
+        later = [s for s in (*real, *micro) if not s.urgent]
         for start in range(0, len(later), GROUP):
             for setting in settings:
                 self._time(setting, later[start : start + GROUP])
@@ -112,22 +117,28 @@ class Calibration:
     def _time(self, setting: Setting, samples: Sequence[Sample], *, needed: bool = False) -> bool:
         """Whether the networks were timed; where the budget does not reach they are left out."""
         samples = [s for s in samples if s.name != micro_networks()[0].name]  # it is the reference, in every group
-        if not needed and not self._affordable(len(samples)):
-            self.left_out += len(samples)
+        wanted = len(samples)
+        if not needed:  # what is urgent makes sense as a whole only
+            whole = any(s.urgent for s in samples)
+            samples = samples[: self._affordable(wanted)] if not whole or self._affordable(wanted) == wanted else []
+        self.left_out += wanted - len(samples)
+        if not samples:
             return False
         self._progress(f"{setting}: {len(samples)} networks")
         form = self._form(setting.number_format)
         laid = [self._lay(s, form) for s in samples]
         if setting.number_format == "int8":  # what the quantizer left as it was says nothing of int8
             laid = [one for one in laid if self._is_int8(form, one.name)]
-        self._watch(setting).time(laid)
-        return True
+        watch = self._watch(setting)
+        watch.time(laid)
+        return watch.sessions > 0
 
     def _try_formats(self, threads: int) -> None:
         """What float16 and the int8 schemes bring, on networks of the two commonest kinds."""
         samples = micro_networks()[:TRIED]
         forms: list[tuple[str, Int8Scheme | None]] = [("float16", None), *((f"int8-{scheme}", scheme) for scheme in SCHEMES)]
-        if not self._affordable(len(samples) * (len(forms) + 1)):
+        wanted = len(samples) * (len(forms) + 1)
+        if self._affordable(wanted) < wanted:
             self._progress("number formats: no time to try them")
             return
         self._progress("number formats: float16 and the int8 schemes against float32")
@@ -150,7 +161,7 @@ class Calibration:
     def _climb(self, number_format: NumberFormat, threads: int) -> None:
         """The multiple of channels that pays in this format."""
         samples = staircase_networks()
-        if not self._affordable(len(samples)):
+        if self._affordable(len(samples)) < len(samples):
             return
         self._progress(f"{number_format}: which multiple of channels pays")
         form = self._form(number_format)
@@ -161,16 +172,21 @@ class Calibration:
         if len(ratios) == len(STAIRCASE) and (multiple := channel_multiple(ratios)):
             self.multiples[number_format] = multiple
 
-    def _affordable(self, networks: int) -> bool:
+    def _affordable(self, networks: int) -> int:
+        """How many of so many networks the rest of the budget reaches for, by what those so far have taken."""
         watches = list(self.watches.values())
         sessions = sum(watch.sessions for watch in watches)
         each = sum(watch.spent_s for watch in watches) / sessions if sessions else FIRST_SESSION_S
-        return time.monotonic() + each * (networks + -(-networks // GROUP)) <= self._end
+        left = (self._end - time.monotonic()) / (each * (1 + 1 / GROUP))  # the reference runs in every group
+        return max(0, min(networks, int(left)))
 
     def _watch(self, setting: Setting) -> Stopwatch:
         if setting not in self.watches:
             reference = self._lay(micro_networks()[0], self._form(setting.number_format))
-            self.watches[setting] = self._new_watch(setting.threads, reference)
+            watch = self._new_watch(setting.threads, reference)
+            for first in list(self.watches.values())[:1]:
+                watch.tie(first)
+            self.watches[setting] = watch
         return self.watches[setting]
 
     def _new_watch(self, threads: int, reference: Laid) -> Stopwatch:

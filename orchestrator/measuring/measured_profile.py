@@ -129,11 +129,11 @@ def _runtime_words(machine: Measured) -> str:
 
 
 def _best_threads(calibration: Calibration, known: int) -> int:
-    """From the networks that were timed with every number of threads; else what is known."""
+    """From the networks that were timed with every number of threads; what is known where the budget did not reach for all."""
     networks = (*real_networks(), *micro_networks())
     by_threads = {s.threads: calibration.times(s, networks) for s in calibration.watches if s.number_format == "float32"}
-    if len(by_threads) < 2:
-        return known if known in by_threads or not by_threads else next(iter(by_threads))
+    if set(by_threads) != set(calibration.threads):
+        return known
     common = set.intersection(*(set(found) for found in by_threads.values()))
     real = [network.name for network in real_networks() if network.name in common]
     names = real or sorted(common)

@@ -1,7 +1,8 @@
 """Timing many small networks on one device within a budget: groups side by side, each beside the same reference network.
 
 A machine drifts while dozens of networks are timed. Each is compared with the reference that ran beside it in turn, and only
-these ratios enter; the reference's own time is the median over all groups.
+these ratios enter; the reference's own time is the median over all groups. Settings (number formats, numbers of threads) are
+tied to each other in the same way: their references are timed beside each other.
 """
 
 import math
@@ -66,6 +67,7 @@ class Stopwatch:
         self._options, self._memory_bytes, self._seed = options, memory_bytes, seed
         self._plan = Plan(precision_goal=0.02, max_seconds=seconds)
         self._references: list[float] = []
+        self._tie: tuple[Stopwatch, Difference] | None = None
         self.relative: dict[str, Relative] = {}
         self.failed: dict[str, str] = {}
         self.sessions = 0
@@ -73,7 +75,10 @@ class Stopwatch:
 
     @property
     def reference_ms(self) -> float:
-        """The reference's time for one inference: the median over all groups so far."""
+        """The reference's time for one inference: the median over all groups so far, of what it is tied to where it is."""
+        if self._tie is not None:
+            other, ratio = self._tie
+            return ratio.value * other.reference_ms
         return float(np.median(self._references))
 
     @property
@@ -84,11 +89,31 @@ class Stopwatch:
     def milliseconds(self) -> dict[str, Difference]:
         """Every network's time for one inference, with its 95 % interval; the reference among them."""
         unit = self.reference_ms
+        spread = float(np.median(self._references)) / unit  # a tie moves the unit, and the interval with it
+        low, high = min(self._references) / spread, max(self._references) / spread
         found = {
             name: Difference(value=r.ratio.value * unit, low=r.ratio.low * unit, high=r.ratio.high * unit)
             for name, r in self.relative.items()
         }
-        return {self._reference.name: Difference(value=unit, low=min(self._references), high=max(self._references)), **found}
+        return {self._reference.name: Difference(value=unit, low=low, high=high), **found}
+
+    def tie(self, other: "Stopwatch") -> None:
+        """Time the two references beside each other, and let this one's milliseconds follow from the other's.
+
+        Raises:
+            JobFailed: one of them cannot be run.
+            DeviceUnavailable: the device is lost.
+            Interrupted: the user asked to stop.
+        """
+        begin = time.monotonic()
+        single = self._threads == other._threads == 1
+        openers = [self._opener(self._reference), other._opener(other._reference)]
+        above, below = time_models(openers, plan=self._plan, seed=self._seed, single_thread=single, device=self._device.scheme)
+        self.spent_s += time.monotonic() - begin
+        self.sessions += 2
+        ratio = _ratio(above, _by_cpu([above, below]) if single else False)
+        if ratio is not None:
+            self._tie = other, ratio
 
     def time(self, networks: Sequence[Laid]) -> None:
         """Time networks, as many side by side as make a group; those that cannot be run are kept in `failed` with the reason.
@@ -133,11 +158,10 @@ class Stopwatch:
         )
         self.sessions += len(group) + 1
         self.spent_s += time.monotonic() - begin
-        by_cpu = self._threads == 1 and max(t.conditions.get("waited_share", 0.0) for t in timings) > DISTURBED
+        by_cpu = self._threads == 1 and _by_cpu(timings)
         self._references.append(_milliseconds(timings[-1], by_cpu))
         for network, timing in zip(group, timings[:-1], strict=True):
-            ratio = timing.cpu_ratio if by_cpu and timing.cpu_ratio is not None else timing.ratio
-            if ratio is not None and 0 < ratio.value < math.inf:
+            if (ratio := _ratio(timing, by_cpu)) is not None:
                 self.relative[network.name] = Relative(name=network.name, ratio=ratio)
 
     def _opener(self, network: Laid) -> Callable[[], Session]:
@@ -152,6 +176,15 @@ class Stopwatch:
             memory_bytes=self._memory_bytes,
         )
         return lambda: self._device.open(job)
+
+
+def _by_cpu(timings: Sequence[Timing]) -> bool:
+    return max(float(timing.conditions.get("waited_share", 0.0)) for timing in timings) > DISTURBED
+
+
+def _ratio(timing: Timing, by_cpu: bool) -> Difference | None:
+    ratio = timing.cpu_ratio if by_cpu and timing.cpu_ratio is not None else timing.ratio
+    return ratio if ratio is not None and 0 < ratio.value < math.inf else None
 
 
 def _milliseconds(timing: Timing, by_cpu: bool) -> float:
