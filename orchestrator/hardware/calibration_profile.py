@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import nnls
+from scipy.stats import t as student
 
 from orchestrator.hardware.fitting import Core
 from orchestrator.values.calibration import Check
@@ -20,6 +21,8 @@ HALF = ("asimdhp", "avx512_fp16")
 MULTIPLES = (2, 4, 8, 16)
 LEAST_SPREAD = 0.005  # standard deviation of a ratio that no measurement goes below: where code lies in memory changes that much
 NORMAL_95 = 1.96
+LEAST_CHECKS = 3  # networks that a band can be taken from
+BAND_QUANTILE = 0.95  # of a two-sided band of 90 %
 CLEARLY = 9.0  # of the sum of squared errors, in standard deviations: three of them
 FASTER = 0.95  # threads that bring less are not worth the cores
 STAIRCASE_FIRST = 33
@@ -81,17 +84,26 @@ def best_threads(times: Mapping[int, Sequence[float]]) -> int:
     return best
 
 
-def checked(model: LatencyModel, checks: Sequence[Check]) -> LatencyModel:
-    """The model with the error that networks outside the fit show, where that is larger than it says itself.
+def checked(model: LatencyModel, checks: Sequence[Check], *, least: float = 1.0) -> LatencyModel:
+    """The model with the error that networks outside the fit show.
 
-    With so few networks the band takes in the largest error seen. The mean error is theirs: they are networks, and what the fit
-    left out are single operators.
+    Where there are a few of them, the band is theirs: of the logarithms of their errors, by Student's distribution with as many
+    degrees of freedom, and no narrower than the largest error seen. What the fit left out are single operators, which miss by
+    more than networks do; their band stays where there are fewer networks, widened to the largest error. The mean error is that
+    of the networks.
+
+    Args:
+        least: The narrowest band that the model can have by what is known of it elsewhere.
     """
     if not checks:
         return model
-    worst = max(max(1 + check.error, 1 / (1 + check.error)) for check in checks)
+    logs = [math.log(1 + check.error) for check in checks]
+    worst = math.exp(max(abs(value) for value in logs))
+    spread = math.sqrt(sum(value**2 for value in logs) / len(logs))
+    theirs = math.exp(float(student.ppf(BAND_QUANTILE, len(logs))) * spread)
+    error = max(worst, theirs, least) if len(checks) >= LEAST_CHECKS else max(worst, model.error)
     mean = sum(abs(check.error) for check in checks) / len(checks)
-    return replace(model, error=round(max(model.error, worst), 2), mean_error=round(mean, 3))
+    return replace(model, error=math.ceil(100 * error) / 100, mean_error=round(mean, 3))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 
 from orchestrator.hardware.calibration_networks import micro_networks, real_networks
-from orchestrator.hardware.calibration_profile import MEASURED, best_threads, core_of, runtime_support, with_error
+from orchestrator.hardware.calibration_profile import LEAST_CHECKS, MEASURED, best_threads, core_of, runtime_support, with_error
 from orchestrator.hardware.estimate import estimate_latency
 from orchestrator.hardware.fitting import LEAST_OBSERVATIONS, Observation, fit_latency_model
 from orchestrator.hardware.graph import count
@@ -16,7 +16,6 @@ from orchestrator.values.profile import HardwareProfile, LatencyModel, Memory
 from orchestrator.values.results import Difference
 
 STEADY = 1.15  # a reference that took so much longer at one time than at another: the machine was not quiet
-LEAST_CHECKS = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -239,15 +240,21 @@ def test_threads_are_taken_only_when_they_are_worth_their_cores() -> None:
     assert best_threads({1: [10.0], 4: [9.9]}) == 1
 
 
-def test_error_grows_to_that_of_networks_outside_the_fit() -> None:
+def test_error_is_that_of_networks_outside_the_fit() -> None:
     model = LatencyModel(
         runtime="r", number_format="float32", threads=1, nanoseconds={"operator": 1.0}, error=1.2, fitted_on="x", source="y"
     )
-    check = Check(
-        network="n", number_format="float32", threads=1, measured=difference(1.0), estimated=Difference(value=1.5, low=1, high=2)
-    )
-    assert (checked(model, [check]).error, checked(model, [check]).mean_error) == (1.5, 0.5)
+
+    def check(estimate: float) -> Check:
+        return Check(network="n", number_format="float32", threads=1, measured=difference(1.0), estimated=difference(estimate))
+
+    alone = checked(model, [check(1.5)])
+    assert (alone.error, alone.mean_error) == (1.5, 0.5)
     assert checked(model, []) == model
+    assert checked(model, [check(1.0)]).error == model.error, "one network proves nothing"
+    several = checked(replace(model, error=3.0), [check(1.1), check(0.9), check(1.05), check(0.95)])
+    assert 1.1 < several.error < 1.25, "what networks show counts, not what single operators do"
+    assert checked(model, [check(1.0)] * 4, least=1.3).error == 1.3
 
 
 def test_names_and_cores_are_read_off_when_a_machine_describes_itself() -> None:
