@@ -13,7 +13,8 @@ import pytest
 
 from orchestrator import calibration
 from orchestrator.calibration import calibrate
-from orchestrator.errors import InputError
+from orchestrator.devices import interrupt
+from orchestrator.errors import InputError, Interrupted
 from orchestrator.hardware.calibration_graph import INPUT
 from orchestrator.hardware.calibration_int8 import quantize
 from orchestrator.hardware.calibration_networks import micro_networks, real_networks, staircase_networks
@@ -21,10 +22,12 @@ from orchestrator.hardware.calibration_profile import Formats, best_threads, cha
 from orchestrator.hardware.features import UNITS, features
 from orchestrator.hardware.graph import count
 from orchestrator.hardware.loading import check_profile, load_profile
+from orchestrator.hardware.machine_files import gathered
 from orchestrator.plugin.device import Device, DeviceState, Job, JobFailed, Session
 from orchestrator.values.calibration import Check
 from orchestrator.values.profile import Cluster, LatencyModel
 from orchestrator.values.results import Difference
+from tests.devices.sshd import running_board
 
 NANOSECONDS = {
     **dict.fromkeys(UNITS, 0.5),
@@ -214,6 +217,36 @@ def test_bad_input_is_one_line_before_anything_is_measured(
     assert (tmp_path / "there.toml").read_text() == "mine"
 
 
+@pytest.mark.usefixtures("made_up")
+def test_nothing_is_written_when_the_user_interrupts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = iter(range(10**9))
+
+    def check() -> None:
+        if next(calls) > 30:
+            raise Interrupted("interrupted")
+
+    monkeypatch.setattr(interrupt, "check", check)
+    with pytest.raises(Interrupted):
+        calibrate(device="made-up", seconds=60, output=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("made_up")
+def test_runtime_that_runs_nothing_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: MadeUpSession, job: Job) -> None:
+        raise JobFailed("error", "no such operator")
+
+    monkeypatch.setattr(MadeUpSession, "__init__", broken)
+    with pytest.raises(InputError, match="does not tell what it is"):
+        calibrate(device="made-up", seconds=1, output=tmp_path)
+    monkeypatch.setattr(
+        calibration, "machine_files", lambda device, folder: gathered(json.dumps({"machine": "", "files": {}}).encode())
+    )
+    with pytest.raises(InputError, match=r"onnxruntime cannot run .* so nothing can be compared: no such operator"):
+        calibrate(device="made-up", seconds=1, output=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_multiple_is_that_of_the_stairs_and_none_when_time_only_grows() -> None:
     def staircase(width: int, fixed: float = 20.0) -> dict[int, Difference]:
         blocks = {c: fixed + -(-c // width) * width for c in (32, 33, 36, 40, 48)}
@@ -271,3 +304,16 @@ def test_this_machine_is_measured_when_the_budget_is_small(tmp_path: Path) -> No
     assert found.profile.device == "host"
     assert found.checks
     assert all(check.measured.value > 0 for check in found.checks)
+
+
+@pytest.mark.slow
+def test_board_over_ssh_is_measured_and_becomes_a_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    with running_board(tmp_path / "board") as board:
+        monkeypatch.setenv("ORCHESTRATE_SSH", board.client)
+        board.prepare()
+        found = calibrate(device=board.reference, seconds=0.001, name="kitchen", output=tmp_path)
+    assert check_profile(tmp_path / "kitchen.toml") == []
+    assert found.profile.device == board.reference
+    assert found.profile.memory.bandwidth_bytes_per_second
+    assert found.profile.clusters[0].isa
