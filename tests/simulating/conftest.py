@@ -1,0 +1,45 @@
+"""The emulator of this machine. Where it is missing its tests are skipped, but never in continuous integration."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import SurroundingsError
+from orchestrator.simulating.provision import set_up
+from orchestrator.simulating.qemu import Qemu, compile_counter
+from orchestrator.simulating.toolchain import Toolchain
+
+CI = os.environ.get("CI") == "true"
+
+
+@pytest.fixture(scope="session")
+def qemu() -> Qemu:
+    try:
+        return Qemu.on_path()
+    except SurroundingsError as error:
+        if CI:
+            raise
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def counter(qemu: Qemu, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The compiled plugin."""
+    path = tmp_path_factory.mktemp("plugin") / "counter.so"
+    try:
+        compile_counter(qemu, path)
+    except SurroundingsError as error:
+        if CI or "no C compiler" not in str(error):
+            raise
+        pytest.skip(str(error))
+    return path
+
+
+@pytest.fixture(scope="session")
+def toolchain(qemu: Qemu) -> Toolchain:
+    """This user's set-up; continuous integration makes one."""
+    found = set_up(progress=print) if CI else Toolchain.find()
+    if found is None:
+        pytest.skip("simulated execution is not set up here: orchestrate devices setup qemu-aarch64")
+    return found
