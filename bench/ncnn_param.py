@@ -16,7 +16,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,8 +24,6 @@ MAGIC = "7767517"
 CONVOLUTIONS = ("Convolution", "ConvolutionDepthWise")
 # Layers that the published int8 files leave in floating point.
 FLOAT_IN_INT8 = {"resnet18": ("InnerProduct",)}
-# A blob with this many readers was read by PriorBox too in the published mobilenet_ssd, so it stayed in floating point.
-DETECTION_READERS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,21 +109,21 @@ def in_int8(layers: Sequence[Layer], network: str) -> list[Layer]:
             result.append(layer)
             continue
         flag = 1 if layer.kind == "ConvolutionDepthWise" and layer.param("7") == layer.param("0") else 2
-        kinds = readers[layer.outputs[0]]
-        if layer.kind in CONVOLUTIONS and 0 < kinds.total() < DETECTION_READERS and set(kinds) <= set(CONVOLUTIONS):
+        kinds = set(readers[layer.outputs[0]])
+        if layer.kind in CONVOLUTIONS and kinds and kinds <= set(CONVOLUTIONS):
             flag += 100
         result.append(replace(layer, params=(*layer.params, f"8={flag}")))
     return result
 
 
-def _readers(layers: Sequence[Layer]) -> dict[str, Counter[str]]:
+def _readers(layers: Sequence[Layer]) -> dict[str, set[str]]:
     """The kinds of layer that read each blob, looking through Split."""
-    found: dict[str, Counter[str]] = {blob: Counter() for layer in layers for blob in layer.outputs}
+    found: dict[str, set[str]] = {blob: set() for layer in layers for blob in layer.outputs}
     for layer in reversed(layers):
         for blob in layer.inputs:
             if layer.kind == "Split":
                 for branch in layer.outputs:
-                    found[blob] += found[branch]
+                    found[blob] |= found[branch]
             else:
-                found[blob][layer.kind] += 1
+                found[blob].add(layer.kind)
     return found

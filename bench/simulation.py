@@ -1,44 +1,40 @@
 """Simulated execution held against published boards: count networks, fit a board's constants, and say how far to trust them.
 
-    python bench/simulation.py count ncnn --shared ../shared          # hours with all networks; keeps what it has counted
+    python bench/simulation.py count ncnn --shared ../shared          # what it has counted it keeps
     python bench/simulation.py count onnxruntime --shared ../shared
     python bench/simulation.py score --shared ../shared
     python bench/simulation.py write --shared ../shared               # the [[simulations]] of hardware_profiles/
-    python bench/simulation.py channels
+    python bench/simulation.py channels                               # which multiples of channels pay
 
 Counts lie in bench/simulated/. The published rows (times, clocks) are those of ../shared/cases/boards.
 """
 
 import argparse
+import itertools
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import simulation_boards as boards
+import simulation_channels as channels
+import simulation_count as counting
 import simulation_fit as fitting
 from simulation_fit import Row
 
 from orchestrator.simulating.counts import Counts
+from orchestrator.simulating.cpus import CPUS
 from orchestrator.values.profile import NumberFormat
 
 HERE = Path(__file__).parent
-SIMULATED = HERE / "simulated"
 PROFILES = HERE.parent / "hardware_profiles"
 FORMATS: dict[str, NumberFormat] = {"fp32": "float32", "fp16": "float16", "int8": "int8"}
-
-
-def read_counts(runtime: str) -> dict[str, Any]:
-    """What was counted: for each CPU the runtime's version and, for each network and variant, its counts."""
-    path = SIMULATED / f"{runtime}.json"
-    return dict(json.loads(path.read_text())) if path.exists() else {}
 
 
 def read_rows(shared: Path) -> tuple[boards.Rows, boards.Times]:
     """The published rows of every board that is fitted: one thread with counts, and all numbers of threads."""
     published = json.loads((shared / "cases/boards/published.json").read_text())
-    counted = read_counts("ncnn")
+    counted = counting.read("ncnn")
     known = {s.board: s for b in boards.BOARDS for s in b.sources} | {s.board: s for g in boards.SAME_CORE for s in g}
     rows: boards.Rows = {name: [] for name in known}
     times: dict[str, dict[tuple[str, str], dict[int, float]]] = {name: {} for name in known}
@@ -98,16 +94,19 @@ def score(shared: Path) -> None:
         error = fitting.ratio_error(pairs)
         steps = np.array([0, 0.3, 0.5, 0.7, 0.85, 1.01])
         parts = []
-        for low, high in zip(steps, steps[1:], strict=False):
+        for low, high in itertools.pairwise(steps):
             inside = [p for p in pairs if low <= p.unlike < high]
             if inside:
                 held = np.mean([abs(p.logarithm) <= np.log(error) * p.unlike for p in inside]) * 100
                 off = np.quantile([abs(p.logarithm) for p in inside], 0.9)
-                parts.append(f"{low:.2f}-{min(high, 1):.2f}: {len(inside)} pairs, 90 % within {np.exp(off):.3f}, {held:.0f} % held")
+                parts.append(
+                    f"{low:.2f}-{min(high, 1):.2f}: {len(inside)} pairs, 90 % within {np.exp(off):.3f}, {held:.0f} % held"
+                )
         print(f"  {source.board}: ratio_error {error:.2f}; by unlikeness {'; '.join(parts)}")
     print("\nThreads:")
     for board in boards.BOARDS:
-        speedups, off = fitting.thread_speedup([t for s in board.sources for t in times[s.board]])
+        measured = [{n: ms for n, ms in t.items() if n <= board.threads} for s in board.sources for t in times[s.board]]
+        speedups, off = fitting.thread_speedup(measured)
         print(f"  {board.profile}: {', '.join(f'{s:.2f}' for s in speedups)}; error {off:.2f}")
 
 
@@ -115,7 +114,7 @@ def write(shared: Path) -> None:
     """Write the blocks of all profiles that are there."""
     rows, times = read_rows(shared)
     boards.remember_carry(rows)
-    versions = {cpu: found["version"] for cpu, found in read_counts("ncnn").items()}
+    versions = {cpu: found["versions"]["ncnn"] for cpu, found in counting.read("ncnn").items()}
     for board in boards.BOARDS:
         boards.write(PROFILES, board, boards.render(board, boards.fit(board, rows, times), versions))
         print(board.profile)
@@ -124,12 +123,21 @@ def write(shared: Path) -> None:
 def main() -> None:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("score", "write"))
+    parser.add_argument("what", choices=("count", "score", "write", "channels"))
+    parser.add_argument("runtime", nargs="?", choices=("ncnn", "onnxruntime"), default="ncnn", help="count: in which runtime")
     parser.add_argument("--shared", type=Path, default=HERE.parent.parent / "shared")
+    parser.add_argument("--cpu", action="append", choices=tuple(CPUS), help="count: only on this one; may be repeated")
+    parser.add_argument("--network", action="append", help="count: only this one; may be repeated")
     chosen = parser.parse_args()
-    if not (chosen.shared / "cases/boards/published.json").exists():
-        sys.exit(f"{chosen.shared}/cases/boards/published.json is not there: give --shared")
-    {"score": score, "write": write}[chosen.what](chosen.shared)
+    cases = chosen.shared / "cases/boards"
+    if not (cases / "published.json").exists():
+        sys.exit(f"{cases}/published.json is not there: give --shared")
+    if chosen.what == "channels":
+        channels.count()
+    elif chosen.what == "count":
+        counting.count(chosen.runtime, cases / "models", cpus=tuple(chosen.cpu or ()), only=tuple(chosen.network or ()))
+    else:
+        {"score": score, "write": write}[chosen.what](chosen.shared)
 
 
 if __name__ == "__main__":
