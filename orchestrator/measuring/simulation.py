@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from orchestrator.hardware.graph import count
-from orchestrator.plugin.device import Job, Simulated, SimulatedDevice
+from orchestrator.plugin.device import Job, Session, Simulated, SimulatedDevice
 from orchestrator.plugin.runtime import Runtime
 from orchestrator.values.evidence import Estimate, Evidence
 from orchestrator.values.profile import NumberFormat, SimulationModel
@@ -107,20 +107,18 @@ class Simulation:
             ratio=None if baseline is None else self.ratio(run, baseline),
             conditions={
                 "profile": self.target.profile.name,
-                "counts": dict(run.found.counts),
+                "counts": {name: value for name, value in run.found.counts.items() if not isinstance(value, Mapping)},
                 "versions": dict(run.found.versions),
             },
         )
 
-    def outputs(self, path: Path, inputs: Mapping[str, Path], folder: Path, *, batch: int, most_s: float) -> list[Path]:
-        """The outputs on examples by the simulated CPU's own kernels, as .npy files in `folder`.
+    def opened(self, path: Path, inputs: Mapping[str, Path], *, most_s: float) -> Session:
+        """The model, loaded by the simulated CPU, for its outputs on these examples by the target's own kernels.
 
         Raises:
-            JobFailed: the model cannot be run within the limits.
+            JobFailed: it cannot be loaded within the limits.
         """
-        folder.mkdir(parents=True, exist_ok=True)
-        with self.device.open(self._job(path, inputs, most_s)) as session:
-            return session.predict(folder, batch=batch)
+        return self.device.open(self._job(path, inputs, most_s))
 
     def _job(self, path: Path, inputs: Mapping[str, Path], most_s: float | None = None) -> Job:
         options = dict(self.target.support.options)

@@ -11,7 +11,7 @@ from orchestrator.values.results import CandidateResult
 RESERVE_S = 6.0
 LEAST_FOR_A_TRIAL_S = 5.0
 FRONT_AT_THE_END = 10  # candidates that are scored once more, on the test split
-TARGET_KERNELS_S = 60.0  # for all of the front
+TARGET_KERNELS_S = 40.0  # for all of the front
 TARGET_KERNELS_SHARE = 0.1  # of the whole budget of time
 
 

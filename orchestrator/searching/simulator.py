@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,19 @@ Hopeless = Callable[[CandidateResult], str | None]
 """Why a candidate cannot reach the front, so that it need not be simulated; None: it may."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Pace:
+    """How fast models run here for their outputs alone.
+
+    Attributes:
+        start_s: Seconds until one is loaded.
+        work_a_second: Simulated milliseconds that are executed in a second.
+    """
+
+    start_s: float
+    work_a_second: float
+
+
 class Simulator:
     """What stands in for a target that is not here; without a simulation it stands aside.
 
@@ -30,6 +43,7 @@ class Simulator:
         self._simulation = simulation
         self._original: Path | None = None
         self._original_run: Run | None = None
+        self._pace: _Pace | None = None
         self.notes: list[str] = []
 
     @property
@@ -88,12 +102,21 @@ class Simulator:
         Returns:
             The inputs that it ran, and its outputs, both as .npy files in `folder`.
         """
-        start = time.monotonic()
-        some = _first(inputs, FIRST_EXAMPLES, folder)
-        self._there.outputs(path, some, folder / "some", batch=min(batch, FIRST_EXAMPLES), most_s=most_s)
-        count = int(FIRST_EXAMPLES * seconds / (time.monotonic() - start))
-        part = _first(inputs, max(FIRST_EXAMPLES, count), folder)
-        return part, self._there.outputs(path, part, folder / "there", batch=batch, most_s=most_s)
+        run = self._there.run(path)
+        pace = self._pace
+        if pace is None:
+            some = _first(inputs, FIRST_EXAMPLES, folder)
+            begin = time.monotonic()
+            with self._there.opened(path, some, most_s=most_s) as session:
+                opened = time.monotonic()
+                session.predict(folder, batch=min(batch, FIRST_EXAMPLES))
+            took = time.monotonic() - opened
+            pace = self._pace = _Pace(start_s=opened - begin, work_a_second=FIRST_EXAMPLES * run.estimate.value / took)
+        count = int((seconds - pace.start_s) * pace.work_a_second / run.estimate.value)
+        part, there = _first(inputs, max(FIRST_EXAMPLES, count), folder), folder / "there"
+        there.mkdir()
+        with self._there.opened(path, part, most_s=most_s) as session:
+            return part, session.predict(there, batch=batch)
 
     def equality(self, path: Path, there: Sequence[Path], here: Sequence[Path]) -> Equality:
         """How far its outputs lie from this machine's."""
