@@ -25,7 +25,7 @@ EXAMPLES = 2
 GROUPS = 40  # that the budget is shared by: all networks in two formats with two numbers of threads
 LEAST_GROUP_S, MOST_GROUP_S = 0.2, 6.0
 FIRST_SESSION_S = 0.7  # what one network takes, until that has been seen
-TRIED = 2  # networks that formats are compared on: the first of the tiny ones
+TRIED = 2  # of the real networks that formats are compared on: single operators would hide what lies between them
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +134,8 @@ class Calibration:
         return watch.sessions > 0
 
     def _try_formats(self, threads: int) -> None:
-        """What float16 and the int8 schemes bring, on networks of the two commonest kinds."""
-        samples = micro_networks()[:TRIED]
+        """What float16 and the int8 schemes bring to whole networks."""
+        samples = real_networks()[:TRIED]
         forms: list[tuple[str, Int8Scheme | None]] = [("float16", None), *((f"int8-{scheme}", scheme) for scheme in SCHEMES)]
         wanted = len(samples) * (len(forms) + 1)
         if self._affordable(wanted) < wanted:

@@ -10,7 +10,7 @@ from orchestrator.hardware.estimate import estimate_latency
 from orchestrator.hardware.fitting import LEAST_OBSERVATIONS, Observation, fit_latency_model
 from orchestrator.hardware.graph import count
 from orchestrator.hardware.probe import SOURCES
-from orchestrator.measuring.calibration import Calibration, Setting
+from orchestrator.measuring.calibration import TRIED, Calibration, Setting
 from orchestrator.values.calibration import Check
 from orchestrator.values.profile import HardwareProfile, LatencyModel, Memory
 from orchestrator.values.results import Difference
@@ -113,8 +113,9 @@ def _runtime_words(machine: Measured) -> str:
     calibration = machine.calibration
     parts = [machine.how]
     if calibration.formats is not None:
+        names = " and ".join(network.name for network in real_networks()[:TRIED])
         ratios = calibration.formats.words() or "none of the others ran"
-        parts.append(f"formats and int8 schemes by their time against float32's on two convolutional networks ({ratios})")
+        parts.append(f"formats and int8 schemes by their time against float32's on {names} ({ratios})")
     else:
         parts.append("formats and int8 schemes were not measured, but are those known of such machines")
     flat = [number_format for number_format in calibration.tried_multiples if number_format not in calibration.multiples]
