@@ -20,6 +20,7 @@ import os
 import select
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -52,6 +53,7 @@ def serve(load: Callable[..., Any]) -> None:
 
     The first inference plans memory; the second is what every later one is like.
     """
+    CLOCK.value = steady.EPOCH_NS
     with open("/work/request.json") as file:  # noqa: PTH123
         request = json.load(file)
     try:
@@ -115,10 +117,17 @@ def main() -> None:
                 watch(load)
             os._exit(0)
         os.waitpid(child, 0)
+        del child  # or its number would lie elsewhere in every other turn, and with it all that comes after
 
 
 REPLIES = os.dup(1)
 os.dup2(2, 1)  # what libraries print is no answer
-KEPT = steady.overwrite()
-main()
-os._exit(0)  # the overwritten functions must not outlive their memory
+CODE, CLOCK = steady.overwrite()
+failed = 1
+try:
+    main()
+    failed = 0
+except Exception:
+    traceback.print_exc()
+finally:
+    os._exit(failed)  # Python would free the memory of the overwritten functions, and then call them

@@ -116,7 +116,7 @@ def _build(at: Path, progress: Progress) -> Toolchain:
     distribution = " ".join(release())
     part = Path(tempfile.mkdtemp(dir=at, prefix="building-"))
     try:
-        qemu = _qemu(part, at, progress)
+        qemu = _qemu(part, progress)
         compile_counter(qemu, part / "counter.so")
         progress(f"qemu {qemu.version}; the counting plugin is compiled")
 
@@ -128,18 +128,7 @@ def _build(at: Path, progress: Progress) -> Toolchain:
         shutil.rmtree(part / "apt")
         if not (part / "guest" / "lib").exists():
             (part / "guest" / "lib").symlink_to("usr/lib")  # the package that brings this link holds nothing else of use
-        for cpu in CPUS.values():
-            link_tree(part / "guest", part / "roots" / cpu.name)
-            describe(cpu, part / "roots" / cpu.name)
-        shutil.rmtree(part / "guest")
-
-        for cpu in CPUS.values():
-            (part / "roots" / cpu.name / PATHS).symlink_to(at / "packages")
-        (at / "packages").mkdir(exist_ok=True)
-        (at / MANIFEST).unlink(missing_ok=True)
-        for name in ("roots", "qemu", "counter.so"):
-            _replace(part / name, at / name)
-        return Toolchain(
+        toolchain = Toolchain(
             folder=at,
             qemu=qemu.command,
             qemu_version=qemu.version,
@@ -149,6 +138,19 @@ def _build(at: Path, progress: Progress) -> Toolchain:
             python=python,
             packages={},
         )
+        shared = part / "guest"
+        _compile(toolchain, shared, shared / "usr" / "lib" / f"python{python}", under=shared, seen_as="/")
+        for cpu in CPUS.values():
+            link_tree(shared, part / "roots" / cpu.name)
+            describe(cpu, part / "roots" / cpu.name)
+            (part / "roots" / cpu.name / PATHS).symlink_to(at / "packages")
+        shutil.rmtree(shared)
+
+        (at / "packages").mkdir(exist_ok=True)
+        (at / MANIFEST).unlink(missing_ok=True)
+        for name in ("roots", "qemu", "counter.so"):
+            _replace(part / name, at / name)
+        return replace(toolchain, qemu=tuple(word.replace(str(part), str(at)) for word in qemu.command))
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
@@ -161,8 +163,8 @@ def _replace(new: Path, old: Path) -> None:
         new.rename(old)
 
 
-def _qemu(part: Path, at: Path, progress: Progress) -> Qemu:
-    """The system's, or else one in the folder."""
+def _qemu(part: Path, progress: Progress) -> Qemu:
+    """The system's, or else one that is put into the folder."""
     try:
         return Qemu.on_path()
     except SurroundingsError as error:
@@ -179,9 +181,7 @@ def _qemu(part: Path, at: Path, progress: Progress) -> Qemu:
     libraries = sorted({str(path.parent) for path in (part / "qemu").rglob("*.so.*") if path.is_file()})
     if not loaders:
         return Qemu.of([str(program)])
-    found = Qemu.of([str(loaders[0]), "--library-path", ":".join(libraries), str(program)])
-    moved = tuple(word.replace(str(part), str(at)) for word in found.command)
-    return Qemu(command=moved, version=found.version)
+    return Qemu.of([str(loaders[0]), "--library-path", ":".join(libraries), str(program)])
 
 
 def _guest_packages(apt: Apt) -> tuple[str, list[str]]:
@@ -210,7 +210,8 @@ def _with_wheels(there: Toolchain, asked: Mapping[str, str | None], progress: Pr
             continue
         progress(f"fetching {name} {version or ''}".rstrip())
         packages[name] = _fetch(there, name, version)
-        _compile(there, there.package(name, packages[name]))
+        packaged = there.package(name, packages[name])
+        _compile(there, there.root(next(iter(CPUS.values()))), packaged, under=packaged.parent, seen_as=f"/{PATHS}")
     toolchain = replace(there, packages=packages)
     if Toolchain.read(there.folder) == toolchain:
         return toolchain
@@ -231,10 +232,16 @@ def _fetch(there: Toolchain, name: str, version: str | None) -> str:
         return wheels.fetch(name, None, python=there.python, glibc=glibc, into=into)  # it only carries arrays
 
 
-def _compile(there: Toolchain, package: Path) -> None:
-    """Compile a package's Python files, so that guests need not do that at each start. Their paths are those in the guest."""
-    script = ["-m", "compileall", "-q", "-s", str(package.parent), "-p", f"/{PATHS}", "--invalidation-mode", "unchecked-hash"]
-    command = [*there.command(next(iter(CPUS.values()))), "-s", "-S", *script, str(package)]
+def _compile(there: Toolchain, root: Path, files: Path, *, under: Path, seen_as: str) -> None:
+    """Compile Python files, so that guests need not do that at each start.
+
+    Args:
+        root: The guest's `/`.
+        files: The folder.
+        under: One that it lies in; the guest sees that as `seen_as`.
+    """
+    script = ["-m", "compileall", "-q", "-s", str(under), "-p", seen_as, "--invalidation-mode", "unchecked-hash"]
+    command = [*there.command(next(iter(CPUS.values())), root=root), "-s", "-S", *script, str(files)]
     subprocess.run(command, env=there.environment(), stdin=subprocess.DEVNULL, capture_output=True, timeout=CHECK_S, check=False)
 
 

@@ -88,11 +88,13 @@ def compile_counter(qemu: Qemu, path: Path) -> None:
         raise SurroundingsError(
             "the counting plugin is compiled here, but there is no C compiler (Debian, Ubuntu: the package gcc)"
         )
-    command = [compiler, *FLAGS, f"-DAPI={qemu.api}", "-o", str(path), str(SOURCES / "counter.c")]
+    part = path.with_suffix(".part")
+    command = [compiler, *FLAGS, f"-DAPI={qemu.api}", "-o", str(part), str(SOURCES / "counter.c")]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode != 0:
         lines = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines() or ["no message"]
         raise SurroundingsError(f"{compiler} cannot compile the counting plugin: {lines[0].strip()[:300]}")
+    part.replace(path)  # an emulator may have the one before it in use
 
 
 def source_version(*names: str) -> str:

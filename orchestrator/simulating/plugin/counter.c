@@ -4,7 +4,8 @@
  * are not simulated, which is faster).
  *
  * The guest marks its phases by a system call that no kernel knows (it fails with EINVAL): prctl(MARKER, command).
- *   BEGIN  forgets what was counted, and empties the caches: what follows does not depend on what ran before.
+ *   BEGIN  forgets what was counted, and empties the caches: what follows does not depend on what ran before. Until the
+ *          first one nothing is looked up in the caches.
  *   END    appends what was counted since to FILE, and clears the counts; the caches keep their lines.
  * The file's layout is told in trace.py. It is opened for each phase, so that a process that was forked after the start
  * writes as well as its parent, and the file may be taken away between two phases.
@@ -39,6 +40,7 @@ static struct block **blocks; /* in the order of their first translation */
 static size_t known, room;
 static struct caches caches;
 static char *out;
+static int begun; /* until then caches would be simulated in vain */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 static void fail(const char *what)
@@ -58,7 +60,8 @@ static void *make(size_t count, size_t bytes)
 static void on_access(unsigned vcpu, uint32_t info, uint64_t address, void *data)
 {
     (void)vcpu, (void)info, (void)data;
-    caches_access(&caches, address);
+    if (begun)
+        caches_access(&caches, address);
 }
 
 /* Group "loads and stores" of the A64 encoding: bits 28 to 25 are x1x0. */
@@ -156,6 +159,7 @@ static void forget(void)
         counter_take(&blocks[k]->executions);
     caches_clear_counts(&caches);
     caches_empty(&caches);
+    begun = 1;
 }
 
 static void on_syscall(qemu_plugin_id_t id, unsigned vcpu, int64_t number, uint64_t first, uint64_t second, uint64_t third,
