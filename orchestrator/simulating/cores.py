@@ -1,7 +1,9 @@
 """The pipelines of Cortex-A53, A72 and A76 as tables: what an instruction occupies, for how long, and when its result is there.
 
 The tables were written from the sources below before anything was compared with a measured time, and nothing in them was
-fitted; what they miss is left to the three constants of a board (`simulating.cost`).
+fitted; what they miss is left to the three constants of a board (`simulating.cost`). One thing was chosen on measured times, for
+no source says it: whether a pipeline can pass by an instruction that waits (`fills_gaps`). The small queues of the A72, one
+before each pipeline, are nearer to "no", those of the A76 to "yes"; docs/simulation.md has the figures of both.
 
 - Cortex-A72: Arm Cortex-A72 Software Optimization Guide (UAN 0016A), sections 2.1 (pipelines), 3.1 (dispatch), 3.13 to 3.17
   (ASIMD and FP latencies; in brackets there: latency to the accumulator of a later multiply-accumulate of the same kind).
@@ -56,12 +58,14 @@ class OutOfOrderCore:
         width: Instructions that enter the window in one cycle, in order.
         window: Instructions that may be under way at once.
         pipes: Pipelines of each kind.
+        fills_gaps: Whether a pipeline starts a younger instruction while an older one waits for its operands.
         demand: What an instruction asks of them.
     """
 
     width: int
     window: int
     pipes: Mapping[Port, int]
+    fills_gaps: bool
     demand: Callable[[Instruction], Demand]
 
 
@@ -217,6 +221,7 @@ CORES: Mapping[str, OutOfOrderCore | InOrderCore] = {
             Port.MULTIPLY: 1,
             Port.BRANCH: 1,
         },
+        fills_gaps=False,
         demand=_cortex_a72,
     ),
     "cortex-a76": OutOfOrderCore(
@@ -232,6 +237,7 @@ CORES: Mapping[str, OutOfOrderCore | InOrderCore] = {
             Port.MULTIPLY: 1,
             Port.BRANCH: 1,
         },
+        fills_gaps=True,
         demand=_cortex_a76,
     ),
 }

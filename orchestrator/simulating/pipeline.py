@@ -6,14 +6,15 @@ instructions fetched without fail. Measured times differ from this by what a boa
 """
 
 import functools
+import math
 from collections.abc import Sequence
 
 from orchestrator.errors import InputError, unknown
-from orchestrator.simulating.cores import CORES, Demand, InOrderCore, OutOfOrderCore, Port
+from orchestrator.simulating.cores import CORES, InOrderCore, OutOfOrderCore, Port
 from orchestrator.simulating.instructions import MEMORY_KINDS, VECTOR_KINDS, Instruction, Kind, decode
 
-# Passes through a loop: the first ones fill the pipeline and are not counted.
-_OUT_OF_ORDER_PASSES, _OUT_OF_ORDER_FILLING = 6, 2
+# Passes through a loop: the first ones fill the pipeline (and the window of an out-of-order core) and are not counted.
+_FILLING, _COUNTED = 2, 4
 _IN_ORDER_PASSES, _IN_ORDER_FILLING = 4, 1
 # A base register that a load or store moves on is ready after one cycle. Plain loads are left out: their base and their
 # result are both integer registers, which the decoder does not tell apart.
@@ -53,21 +54,23 @@ def throughput(core: OutOfOrderCore, instructions: Sequence[Instruction]) -> flo
 def out_of_order(core: OutOfOrderCore, instructions: Sequence[Instruction]) -> float:
     """Cycles of one pass through a loop in its steady state.
 
-    Instructions enter in order, start when their operands and a pipeline are free (the oldest first), and leave in order; no
-    more than the window holds are under way.
+    Instructions enter in order, start when their operands are there and a pipeline takes them (older ones choose first), and
+    leave in order; no more than the window holds are under way.
     """
     demands = [core.demand(instruction) for instruction in instructions]
-    pipes = {port: [0.0] * count for port, count in core.pipes.items()}
+    kind = _SharedPipes if core.fills_gaps else _QueuedPipes
+    pipes = {port: kind(count) for port, count in core.pipes.items()}
     results = _Results()
     left: list[float] = []  # when each instruction so far has left the window
     entered = last = 0.0
     ends = []
-    for _ in range(_OUT_OF_ORDER_PASSES):
+    passes = _FILLING + _COUNTED + math.ceil(core.window / len(instructions))
+    for _ in range(passes):
         for instruction, demand in zip(instructions, demands, strict=True):
             oldest = left[-core.window] if len(left) >= core.window else 0.0
             entered = max(entered + 1.0 / core.width, oldest)
             ready = results.ready(instruction, entered, forwarded=demand.forwarding is not None)
-            started = _occupy(pipes, demand, ready)
+            started = max([ready, *(pipes[port].take(ready, busy) for port, busy in demand.ports)])
             for register in instruction.writes:
                 moved_base = instruction.kind in _MOVES_BASE and register.startswith("x")
                 results.put(register, started + (1 if moved_base else max(demand.latency, 1)))
@@ -76,21 +79,55 @@ def out_of_order(core: OutOfOrderCore, instructions: Sequence[Instruction]) -> f
             last = max(last, started + 1)
             left.append(last)
         ends.append(last)
-    steady = (ends[-1] - ends[_OUT_OF_ORDER_FILLING - 1]) / (_OUT_OF_ORDER_PASSES - _OUT_OF_ORDER_FILLING)
-    return max(steady, len(instructions) / core.width)
+    steady = (ends[-1] - ends[-1 - _COUNTED]) / _COUNTED
+    # The passes that are counted begin and end in the middle of others' work, which can make them look a little too short.
+    return max(steady, throughput(core, instructions))
 
 
-def _occupy(pipes: dict[Port, list[float]], demand: Demand, ready: float) -> float:
-    """Take the pipelines that come free first; returns when the last slot starts."""
-    started = ready
-    for port, busy in demand.ports:
-        free = pipes[port]
+class _QueuedPipes:
+    """Equal pipelines that take their instructions in the order of the program: each goes to the one that comes free first."""
+
+    def __init__(self, count: int) -> None:
+        self._free = [0.0] * count
+
+    def take(self, ready: float, busy: int) -> float:
+        """Take `busy` slots from a time on; returns when the last one starts."""
+        started = ready
         for _ in range(busy):
-            first = min(range(len(free)), key=free.__getitem__)
-            start = max(ready, free[first])
-            free[first] = start + 1
+            first = min(range(len(self._free)), key=self._free.__getitem__)
+            start = max(ready, self._free[first])
+            self._free[first] = start + 1
             started = max(started, start)
-    return started
+        return started
+
+
+class _SharedPipes:
+    """Equal pipelines with one queue: what is ready starts in the first cycle that has room, before older ones that wait."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._taken: dict[int, int] = {}
+        self._next: dict[int, int] = {}
+
+    def take(self, ready: float, busy: int) -> float:
+        """Take the first `busy` free slots from a time on; returns the cycle of the last one."""
+        cycle = math.ceil(ready)
+        for _ in range(busy):
+            cycle = self._free(cycle)
+            taken = self._taken[cycle] = self._taken.get(cycle, 0) + 1
+            if taken == self._count:
+                self._next[cycle] = cycle + 1
+        return cycle
+
+    def _free(self, cycle: int) -> int:
+        """The first cycle from this one on that has room; the way there is made shorter for the next who asks."""
+        way = []
+        while cycle in self._next:
+            way.append(cycle)
+            cycle = self._next[cycle]
+        for full in way:
+            self._next[full] = cycle
+        return cycle
 
 
 class _Results:
