@@ -34,8 +34,9 @@ START_S = 900.0
 GRACE_S = 5.0
 STEADY = 2  # phases: loading, the first inference, the second
 
-# Guests inherit limits, and what they allocate depends on that of the stack. A guest that crashes leaves no core file.
-LIMITS = f'ulimit -c 0; ulimit -S -s {STACK_BYTES // 1024} 2>/dev/null; exec "$@"'
+# Guests inherit limits, and what they allocate depends on that of the stack. A crash leaves no core file. The shell's
+# own variables, with the folder's path among them, stay with it.
+LIMITED = f'ulimit -c 0; ulimit -S -s {STACK_BYTES // 1024} 2>/dev/null; exec env -i "$@"'
 
 
 class Emulator:
@@ -152,11 +153,10 @@ class _Guest:
         command = toolchain.command(cpu, root=folder / "root", trace=self.trace, program=program)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 closed when the guest is killed
         self._child = subprocess.Popen(
-            ["/bin/sh", "-c", LIMITS, "sh", *command],
+            ["/bin/sh", "-c", LIMITED, "sh", *(f"{key}={value}" for key, value in ENVIRONMENT.items()), *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env=ENVIRONMENT,
             cwd=folder / "root",
             start_new_session=True,
         )
