@@ -2,14 +2,14 @@
 
 The tables were written from the sources below before anything was compared with a measured time, and nothing in them was
 fitted; what they miss is left to the three constants of a board (`simulating.cost`). One thing was chosen on measured times, for
-no source says it: whether a pipeline can pass by an instruction that waits (`fills_gaps`). The small queues of the A72, one
-before each pipeline, are nearer to "no", those of the A76 to "yes"; docs/simulation.md has the figures of both.
+no source says it: whether a pipeline can pass by an instruction that waits (`fills_gaps`). The A72 comes out nearer to "no", the
+A76 to "yes"; docs/simulation.md has the figures of both.
 
-- Cortex-A72: Arm Cortex-A72 Software Optimization Guide (UAN 0016A), sections 2.1 (pipelines), 3.1 (dispatch), 3.13 to 3.17
-  (ASIMD and FP latencies; in brackets there: latency to the accumulator of a later multiply-accumulate of the same kind).
-- Cortex-A76: Arm Cortex-A76 Software Optimization Guide (PJDOC-466751330-7215), the same sections. Its two store pipelines
-  carry one 16-byte store a cycle with its data through a vector pipeline.
-- Both out-of-order windows are 128 instructions: the A76's as its maker presented it (2018); of the A72 Arm says 128 entries.
+- Cortex-A72: Arm Cortex-A72 Software Optimization Guide (UAN 0016A), chapters 2 (pipelines) and 3 (latencies; in brackets there:
+  latency to the accumulator of a later multiply-accumulate of the same kind).
+- Cortex-A76: Arm Cortex-A76 Software Optimization Guide, the same chapters; LLVM's AArch64SchedNeoverseN1.td describes the same
+  pipelines. Coarser here: shifts and narrowing count as any integer work, 128-bit integer multiplications as one slot.
+- Windows of 128 instructions: LLVM's AArch64SchedA57.td (the A72's predecessor) and AArch64SchedNeoverseN1.td (of the A76).
 - Cortex-A53: Arm publishes no guide. Dual issue in order, one load/store, 64 bits loaded a cycle, two 64-bit vector pipes and
   the latencies are those of the schedulers to which Arm contributed (GCC config/aarch64 and config/arm cortex-a53.md, LLVM
   AArch64SchedA53.td) and of ncnn's measurements (docs/developer-guide/arm-a53-a55-dual-issue.md).
