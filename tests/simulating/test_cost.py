@@ -2,12 +2,15 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from orchestrator.errors import InputError, ProfileError
+from orchestrator.hardware.loading import load_profile
 from orchestrator.simulating import cost
 from orchestrator.simulating.counts import Counts
+from orchestrator.simulating.cpus import CPUS
 from orchestrator.values.profile import SimulationModel
 
 COUNTS = Counts(
@@ -32,6 +35,7 @@ MODEL = SimulationModel(
     fitted_on="nothing",
     source="test",
 )
+PROFILES = {p.stem: p for p in (Path(__file__).parents[2] / "hardware_profiles").glob("*.toml")}
 CYCLES = 0.8e6 + 10 * 20e3 + 20 * 5e3
 
 
@@ -103,3 +107,24 @@ def test_clock_and_threads_must_be_positive() -> None:
         cost.latency(COUNTS, MODEL, clock_hz=0.0, threads=1, number_format="float32")
     with pytest.raises(InputError, match="must be positive"):
         cost.latency(COUNTS, MODEL, clock_hz=1e9, threads=0, number_format="float32")
+
+
+@pytest.mark.parametrize("cpu", CPUS.values(), ids=lambda cpu: cpu.name)
+def test_each_simulated_cpu_has_a_board_with_constants(cpu) -> None:
+    profile = load_profile(cpu.board, PROFILES)
+    assert profile.simulation("onnxruntime", cpu.name) is not None
+
+
+@pytest.mark.parametrize("name", sorted(PROFILES))
+def test_constants_of_built_in_profiles_give_milliseconds(name: str) -> None:
+    profile = load_profile(name, PROFILES)
+    clocks = {cluster.name: cluster.clock_hz for cluster in profile.clusters}
+    for constants in profile.simulations:
+        assert constants.cpu in CPUS
+        assert profile.runtime(constants.runtime) is not None
+        clock_hz = clocks[constants.cluster]
+        assert clock_hz is not None
+        for number_format in constants.error:
+            found = cost.latency(COUNTS, constants, clock_hz=clock_hz, threads=4, number_format=number_format)
+            assert 0 < found.low < found.value < found.high
+            assert found.unknown == ()
