@@ -13,6 +13,7 @@ import argparse
 import itertools
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ import simulation_boards as boards
 import simulation_channels as channels
 import simulation_count as counting
 import simulation_fit as fitting
+from simulation_boards import Board
 from simulation_fit import Row
 
 from orchestrator.simulating.counts import Counts
@@ -59,14 +61,28 @@ def read_rows(shared: Path) -> tuple[boards.Rows, boards.Times]:
 
 
 def score(shared: Path) -> None:
-    """Print the leave-one-network-out figures of every board with rows of its own."""
+    """Print the figures of every board with rows of its own, as tables."""
     rows, times = read_rows(shared)
-    boards.remember_carry(rows)
+    own = [board for board in boards.BOARDS if not board.carried]
+    _print_errors(own, rows)
+    _print_ratios(own, rows)
+    print("\nCarried to a board that was left out (root mean square of the logarithms):")
+    for group in boards.SAME_CORE:
+        several = [(s, rows[s.board]) for s in group]
+        for one in (True, False):
+            spread = ", ".join(f"{e:.2f}" for e in boards.carried_logarithms(several, one=one))
+            print(f"  {group[0].cpu}, from {'one other' if one else 'all others'}: {spread}")
+    print("\nThreads:")
+    for board in boards.BOARDS:
+        speedups, off = fitting.thread_speedup(boards.measured_threads(board, times))
+        print(f"  {board.profile}: {', '.join(f'{s:.2f}' for s in speedups)}; error {off:.2f}")
+
+
+def _print_errors(own: Sequence[Board], rows: boards.Rows) -> None:
+    """Leave-one-network-out figures."""
     print("| board | rows | mean error | within 10 % | within 20 % | Kendall's tau | in the band | half-width | a, b, c |")
     print("|---|---|---|---|---|---|---|---|---|")
-    for board in boards.BOARDS:
-        if board.carried:
-            continue
+    for board in own:
         (source,) = board.sources
         found = rows[source.board]
         cycles = ", ".join(f"{c:.3g}" for c in fitting.fit(found, source.clock_hz).values())
@@ -77,46 +93,35 @@ def score(shared: Path) -> None:
                 f"| {source.board}, {said} | {s.rows} | {s.mean_error:.1f} | {s.within_10:.0f} | {s.within_20:.0f} | {s.tau:.2f} "
                 f"| {s.covered:.0f} | {s.half_width:.2f} | {'' if int8 else cycles} |"
             )
-    print("\nCarried to a board that was left out (root mean square of the logarithms):")
-    for group in boards.SAME_CORE:
-        own = [(s, rows[s.board]) for s in group]
-        for one in (True, False):
-            spread = ", ".join(f"{e:.2f}" for e in boards.carried_logarithms(own, one=one))
-            print(f"  {group[0].cpu}, from {'one other' if one else 'all others'}: {spread}")
-    print("\nRatios of two networks, both left out:")
-    for board in boards.BOARDS:
-        if board.carried:
-            continue
+
+
+def _print_ratios(own: Sequence[Board], rows: boards.Rows) -> None:
+    """Errors of ratios by the share of work that two networks do not have in common."""
+    edges = (0, 0.3, 0.5, 0.7, 0.85, 1.01)
+    heads = [f"{low:.2f} to {min(high, 1):.2f}" for low, high in itertools.pairwise(edges)]
+    print(f"\n| board | ratio_error | {' | '.join(heads)} |\n|---|---|{'---|' * len(heads)}")
+    for board in own:
         (source,) = board.sources
-        pairs = fitting.pairs(
+        found = fitting.pairs(
             rows[source.board], source.clock_hz, lambda c, b=board, s=source: boards.simulation_model(b, "ncnn", s.cpu, c)
         )
-        error = fitting.ratio_error(pairs)
-        steps = np.array([0, 0.3, 0.5, 0.7, 0.85, 1.01])
+        error = fitting.ratio_error(found)
         parts = []
-        for low, high in itertools.pairwise(steps):
-            inside = [p for p in pairs if low <= p.unlike < high]
-            if inside:
-                held = np.mean([abs(p.logarithm) <= np.log(error) * p.unlike for p in inside]) * 100
-                off = np.quantile([abs(p.logarithm) for p in inside], 0.9)
-                parts.append(
-                    f"{low:.2f}-{min(high, 1):.2f}: {len(inside)} pairs, 90 % within {np.exp(off):.3f}, {held:.0f} % held"
-                )
-        print(f"  {source.board}: ratio_error {error:.2f}; by unlikeness {'; '.join(parts)}")
-    print("\nThreads:")
-    for board in boards.BOARDS:
-        measured = [{n: ms for n, ms in t.items() if n <= board.threads} for s in board.sources for t in times[s.board]]
-        speedups, off = fitting.thread_speedup(measured)
-        print(f"  {board.profile}: {', '.join(f'{s:.2f}' for s in speedups)}; error {off:.2f}")
+        for low, high in itertools.pairwise(edges):
+            inside = [p for p in found if low <= p.unlike < high]
+            held = np.mean([abs(p.logarithm) <= np.log(error) * p.unlike for p in inside]) * 100
+            off = np.exp(np.quantile([abs(p.logarithm) for p in inside], fitting.SHARE))
+            parts.append(f"{off:.2f}, {held:.0f} % of {len(inside)}")
+        print(f"| {source.board} | {error:.2f} | {' | '.join(parts)} |")
 
 
 def write(shared: Path) -> None:
     """Write the blocks of all profiles that are there."""
     rows, times = read_rows(shared)
-    boards.remember_carry(rows)
+    carry = boards.carry_from_one(rows)
     versions = {cpu: found["versions"]["ncnn"] for cpu, found in counting.read("ncnn").items()}
     for board in boards.BOARDS:
-        boards.write(PROFILES, board, boards.render(board, boards.fit(board, rows, times), versions))
+        boards.write(PROFILES, board, boards.render(board, boards.fit(board, rows, times, carry), versions))
         print(board.profile)
 
 

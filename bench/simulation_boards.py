@@ -110,8 +110,8 @@ Rows = dict[str, list[Row]]
 Times = dict[str, list[dict[int, float]]]
 
 
-def fit(board: Board, rows: Rows, times: Times) -> Fitted:
-    """Constants, and the errors of what was left out of their fit."""
+def fit(board: Board, rows: Rows, times: Times, carry: Sequence[float]) -> Fitted:
+    """Constants, and the errors of what was left out of their fit; `carry`: what a step from one board to another costs."""
     own = [(source, rows[source.board]) for source in board.sources]
     cycles = _pooled(own)
     source, first = own[0]
@@ -122,10 +122,9 @@ def fit(board: Board, rows: Rows, times: Times) -> Fitted:
     if not board.carried:
         error = fitting.bands(first, source.clock_hz)
     else:
-        error = {f: _carried_error(own) for f in dict.fromkeys(r.number_format for r in first)}
+        error = {f: _carried_error(own, carry) for f in dict.fromkeys(r.number_format for r in first)}
     pairs = [p for s, found in own for p in fitting.pairs(found, s.clock_hz, describe)]
-    measured = [{n: ms for n, ms in t.items() if n <= board.threads} for s in board.sources for t in times[s.board]]
-    speedup, thread_error = fitting.thread_speedup(measured)
+    speedup, thread_error = fitting.thread_speedup(measured_threads(board, times))
     return Fitted(
         cycles=cycles,
         error=error,
@@ -134,6 +133,11 @@ def fit(board: Board, rows: Rows, times: Times) -> Fitted:
         thread_error=thread_error,
         rows=sum(len(found) for _, found in own),
     )
+
+
+def measured_threads(board: Board, times: Times) -> list[dict[int, float]]:
+    """Times by number of threads, of each network and format of a board's sources."""
+    return [{n: ms for n, ms in t.items() if n <= board.threads} for s in board.sources for t in times[s.board]]
 
 
 def _pooled(own: Sequence[tuple[Source, Sequence[Row]]]) -> Cycles:
@@ -166,19 +170,19 @@ def carried_logarithms(group: Sequence[tuple[Source, Sequence[Row]]], *, one: bo
     return found
 
 
-_carry_from_one: list[float] = []
-
-
-def remember_carry(rows: Rows) -> None:
+def carry_from_one(rows: Rows) -> list[float]:
     """How far constants of one board carry to another one with its core, from all such boards."""
-    _carry_from_one[:] = [e for group in SAME_CORE for e in carried_logarithms([(s, rows[s.board]) for s in group], one=True)]
+    groups = [[(s, rows[s.board]) for s in group] for group in SAME_CORE]
+    return [e for group in groups for e in carried_logarithms(group, one=True)]
 
 
-def _carried_error(own: Sequence[tuple[Source, Sequence[Row]]]) -> float:
-    """Half-width for a board that has no rows: the spread between boards, which are few."""
-    spreads = carried_logarithms(own, one=False) if len(own) > 1 else _carry_from_one
+def _carried_error(own: Sequence[tuple[Source, Sequence[Row]]], carry: Sequence[float]) -> float:
+    """Half-width for a board that has no rows: the spread between boards, of which there are few."""
+    several = len(own) > 1
+    spreads = carried_logarithms(own, one=False) if several else carry
+    boards = len(own) if several else len(SAME_CORE[0])
     spread = math.sqrt(sum(s * s for s in spreads) / len(spreads))
-    return math.exp(spread * float(student.ppf((1 + fitting.SHARE) / 2, len(own) if len(own) > 1 else len(SAME_CORE[0]))))
+    return math.exp(spread * float(student.ppf((1 + fitting.SHARE) / 2, boards)))
 
 
 def simulation_model(board: Board, runtime: str, cpu: str, cycles: Cycles, fitted: Fitted | None = None) -> SimulationModel:
