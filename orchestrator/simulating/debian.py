@@ -128,15 +128,19 @@ class Apt:
             if path.suffix not in (".list", ".sources"):
                 continue
             with contextlib.suppress(OSError):
-                lines += _one_line_sources(path.read_text(), deb822=path.suffix == ".sources")
-        archive = re.compile(r"//(?:[\w-]+\.)*(?:archive|security)\.([\w.-]+)/ubuntu\b")
-        ports = [archive.sub(r"//ports.\1/ubuntu-ports", line) for line in lines]
+                lines += one_line_sources(path.read_text(), deb822=path.suffix == ".sources")
         sources = self._folder / "sources.list"
-        sources.write_text("".join(f"{line}\n" for line in ports if "ubuntu-ports" in line))
+        sources.write_text("".join(f"{line}\n" for line in on_ports(lines)))
         return sources
 
 
-def _one_line_sources(text: str, *, deb822: bool) -> list[str]:
+def on_ports(lines: Iterable[str]) -> list[str]:
+    """Sources of Ubuntu's main hosts, as they are on its host for other architectures; others are left out."""
+    archive = re.compile(r"//(?:[\w-]+\.)*?(?:archive|security)\.([\w.-]+)/ubuntu\b")
+    return [archive.sub(r"//ports.\1/ubuntu-ports", line) for line in lines if archive.search(line)]
+
+
+def one_line_sources(text: str, *, deb822: bool) -> list[str]:
     """The sources of a file of apt as `deb [options] address suite components`."""
     if not deb822:
         return [line for line in text.splitlines() if line.startswith("deb ")]
