@@ -166,9 +166,9 @@ def resolve_target(
     if threads is not None and threads < 1:
         raise InputError(f"--threads must be 1 or more, but got {threads}")
     is_device = scheme != HostDevice.scheme or profile.device == HostDevice.scheme
-    if searched and not is_device and simulator is None and profile.cost_model(runtime.name) is None:
+    if searched and not is_device and simulator is None and not profile.has_latency_model(runtime.name):
         raise InputError(
-            f"target '{profile.name}' has no cost model for {runtime.name}, so its latency cannot be estimated here; "
+            f"target '{profile.name}' has no latency model for {runtime.name}, so its latency cannot be estimated here; "
             f"attach the device with --device"
         )
     target = Target(

@@ -66,8 +66,8 @@ def estimate_count(
 ) -> LatencyEstimate:
     """The same from a count that is already there.
 
-    An operator that the model does not know, or that asks for a feature without a constant, costs its memory traffic at least, and may cost as much as the dearest one that
-    it knows: the band's upper end allows for that.
+    An operator that the model does not know, or that asks for a feature without a constant, costs its memory traffic at
+    least, and may cost as much as the dearest one that it knows: the band's upper end allows for that.
 
     Raises:
         InputError: the profile has no constants for this runtime or a number format of the graph, or the model knows none of
@@ -83,7 +83,7 @@ def estimate_count(
         if wanted not in tables:
             tables[wanted] = _table(profile, runtime, threads, wanted, operator, asked=number_format is not None)
         place = operator.fused_into or operator.name
-        amounts = features(operator, wanted)
+        amounts = features(operator, wanted, runtime)
         prices = tables[wanted].nanoseconds
         costs[place] = costs.get(place, 0.0) + sum(n * prices.get(feature, 0.0) for feature, n in amounts.items()) / 1e6
         if operator.fused_into is None:

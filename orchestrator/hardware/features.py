@@ -31,6 +31,8 @@ UNITS = {
     "pool": "element that a pooling window covers",
     "exponential": "result of an exponential or an error function (Sigmoid, Softmax, Erf, ...)",
     "normalization": "result of a normalization over channels or neighbours",
+    "unpacked": "element of a tensor whose channels do not fill whole vectors (half of one where they fill half vectors)",
+    "spilled": "element beyond the first 250,000 that one operator reads and writes: they no longer fit the caches",
     "operator": "operator, whatever its size",
 }
 """Every feature, with the thing of which it counts one."""
@@ -51,16 +53,21 @@ _NORMALIZATIONS = words(
     "RMSNormalization SimplifiedLayerNormalization SkipLayerNormalization SkipSimplifiedLayerNormalization",
     "EmbedLayerNormalization",
 )
+WINOGRAD_RUNTIMES = frozenset({"ncnn"})
+"""Runtimes that compute 3x3 convolutions of stride 1 by Winograd's method; elsewhere they are plain convolutions."""
+
 _FEW_ROWS = 4
 _IMAGE_CHANNELS = 4
 _WINOGRAD_LEAST, _WINOGRAD_LARGE_TILE = 8, 128
+_CACHED_ELEMENTS = 250_000  # a megabyte of float32, about the L2 cache of these cores
 
 
-def features(operator: Operator, number_format: NumberFormat) -> dict[str, float]:
+def features(operator: Operator, number_format: NumberFormat, runtime: str) -> dict[str, float]:
     """What one operator asks for: the amount of each feature that is not zero.
 
     Args:
         number_format: What its arithmetic is done in.
+        runtime: What runs it: it decides which kernels are taken.
     """
     if operator.free:
         return {}
@@ -69,11 +76,15 @@ def features(operator: Operator, number_format: NumberFormat) -> dict[str, float
     found = dict.fromkeys(UNITS, 0.0)
     found["operator"] = 1.0
     if operator.product is not None:
-        _count_product(found, operator, operator.product, LANES[number_format])
+        _count_product(found, operator, operator.product, number_format, runtime in WINOGRAD_RUNTIMES)
     elif operator.macs:
         found["matmul"], found["dense"] = float(operator.macs), float(operator.weights)
     else:
         _count_traffic(found, operator)
+    # The transformed tiles are written once and read once.
+    traffic = operator.elements_read + operator.elements_written + 2 * found["winograd_transform"]
+    found["spilled"] = float(max(0, traffic - _CACHED_ELEMENTS))
+    found["unpacked"] = sum(elements * _unpacked(channels, LANES[number_format]) for channels, elements in operator.channels)
     return {name: amount for name, amount in found.items() if amount}
 
 
@@ -85,7 +96,10 @@ def _fused(operator: Operator) -> dict[str, float]:
     return {"fused": float(second)} if second > 0 else {}
 
 
-def _count_product(found: dict[str, float], operator: Operator, product: Product, lanes: int) -> None:
+def _count_product(
+    found: dict[str, float], operator: Operator, product: Product, number_format: NumberFormat, winograd: bool
+) -> None:
+    lanes = LANES[number_format]
     rows = prod(product.out_size)
     one_pixel = rows == 1 and product.in_size == product.out_size
     if (not product.kernel or one_pixel) and product.groups == 1 and rows <= _FEW_ROWS and product.stored:
@@ -108,8 +122,10 @@ def _count_product(found: dict[str, float], operator: Operator, product: Product
     found["weight"] = float(operator.weights)
     if window == 1 and not product.transposed:
         found["pointwise"] = float(rows * product.groups * _up(inside, lanes) * _up(outside, lanes))
-    elif _takes_winograd(product, inside, outside):
-        tile = 6 if inside <= _WINOGRAD_LARGE_TILE and outside <= _WINOGRAD_LARGE_TILE else 4
+    elif winograd and _takes_winograd(product, inside, outside):
+        # The larger tile's transforms leave the range of 16-bit integers.
+        large = number_format != "int8" and max(inside, outside) <= _WINOGRAD_LARGE_TILE
+        tile = 6 if large else 4
         places = prod(ceil(size / tile) for size in product.out_size) * (tile + 2) ** 2
         found["winograd"] = float(product.groups * places * inside * outside)
         found["winograd_transform"] = float(product.groups * places * (inside + outside))
@@ -139,6 +155,12 @@ def _count_traffic(found: dict[str, float], operator: Operator) -> None:
         found["normalization"] = float(operator.elements_written)
     elif operator.window > 1:
         found["pool"] = float(operator.elements_written * operator.window)
+
+
+def _unpacked(channels: int, lanes: int) -> float:
+    if channels % lanes == 0:
+        return 0.0
+    return 0.5 if channels % 4 == 0 else 1.0
 
 
 def _up(value: int, multiple: int) -> int:

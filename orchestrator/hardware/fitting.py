@@ -24,6 +24,7 @@ from orchestrator.values.profile import LatencyModel, NumberFormat
 LEAST_OBSERVATIONS = 5
 _SPEED = 1.5  # Standard deviation of the logarithm of a machine's speed as a whole: unknown within a factor of twenty.
 _NOISE = 0.05  # Standard deviation of the logarithm of one time that the model could explain: what is left of a careful timing.
+_OTHER_RUNTIME = log(2)
 _HUBER = 3.0
 _NORMAL_90 = 1.645  # 90 % of a normal distribution lies within this many standard deviations.
 
@@ -35,7 +36,8 @@ class Core:
     Attributes:
         clock_hz: Its clock; None: not known.
         in_order: Whether it issues instructions in the order of the program (Cortex-A7, A53, A55).
-        half: Whether it computes in float16 itself (Armv8.2 asimdhp).
+        half: Whether it computes in float16 itself (Armv8.2 asimdhp); it marks the wider cores since 2017 as well, an x86
+            core with AVX2 among them.
         dot: Whether it has instructions for products of 8-bit integers (asimddp, AVX-VNNI).
     """
 
@@ -83,9 +85,9 @@ def fit_latency_model(
     for observation in observations:
         if not 0 < observation.milliseconds < float("inf"):
             raise InputError(f"the time of '{observation.name}' must be positive, but got {observation.milliseconds} ms")
-    amounts = np.array([amounts_of(o.graph, number_format) for o in observations])
+    amounts = np.array([amounts_of(o.graph, number_format, runtime) for o in observations])
     times = np.log([o.milliseconds * 1e6 for o in observations])
-    mean, deviation = prior(number_format, threads, core)
+    mean, deviation = prior(runtime, number_format, threads, core)
     constants = _posterior(amounts, times, mean, deviation)
     left_out = np.array(
         [
@@ -107,11 +109,11 @@ def fit_latency_model(
     )
 
 
-def amounts_of(graph: GraphCount, number_format: NumberFormat) -> list[float]:
+def amounts_of(graph: GraphCount, number_format: NumberFormat, runtime: str) -> list[float]:
     """The amount of every feature in a graph, in the order of UNITS, as if all its arithmetic were in that format."""
     totals = dict.fromkeys(UNITS, 0.0)
     for operator in graph.operators:
-        for name, amount in features(operator, number_format).items():
+        for name, amount in features(operator, number_format, runtime).items():
             totals[name] += amount
     return list(totals.values())
 
@@ -128,23 +130,26 @@ def covariates(number_format: NumberFormat, threads: int, core: Core) -> dict[st
         "one": 1.0,
         "log2_threads": log2(threads),
         "in_order": float(core.in_order),
-        "half": float(number_format in ("float16", "bfloat16")),
         "recent": float(core.half),
+        "half": float(number_format in ("float16", "bfloat16")),
         "int8": float(int8),
         "int8_dot": float(int8 and core.dot),
-        "int8_log2_threads": log2(threads) * int8,
     }
 
 
-def prior(number_format: NumberFormat, threads: int, core: Core) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of the logarithm of each constant (nanoseconds a unit), in the order of UNITS."""
+def prior(runtime: str, number_format: NumberFormat, threads: int, core: Core) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of the logarithm of each constant (nanoseconds a unit), in the order of UNITS.
+
+    The published times are of one runtime; the kernels of another may differ twofold from it in any single feature.
+    """
     file = _prior_file()
     known = covariates(number_format, threads, core)
     mean = np.zeros(len(UNITS))
     for covariate, slopes in file["mean"].items():
         mean += known[covariate] * np.array([slopes.get(name, 0.0) for name in UNITS])
     mean -= log((core.clock_hz or file["clock_hz"]) / 1e9)
-    return mean, np.array([file["deviation"][name] for name in UNITS])
+    deviation = np.array([file["deviation"][name] for name in UNITS])
+    return mean, deviation if runtime == file["runtime"] else np.maximum(deviation, _OTHER_RUNTIME)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The constants that a profile holds for one runtime, number format and number of threads, or what follows from its neighbours."""
+"""A profile's constants for one runtime, number format and number of threads, or what follows from the nearest it has."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -93,34 +93,6 @@ class RuntimeSupport:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CostModel:
-    """Constants of the roofline latency model (Williams et al. 2009) for one runtime on this machine.
-
-    Attributes:
-        macs_per_second: For each number format, multiply-accumulates a second of ONE thread in a large dense convolution
-            (a GPU has one thread: itself).
-        depthwise_share: The share of that rate which depthwise convolutions reach.
-        bytes_per_second: Memory traffic of one inference; all threads share it.
-        seconds_per_operator: Fixed cost of one (fused) operator.
-        thread_speedup: Speed-up of the arithmetic for 2, 3, ... threads over one: index 0 stands for two threads.
-        error: Half-width of the 95 % band of the milliseconds, as a factor: low = value / error, high = value * error.
-        fitted_on: What the constants come from, and of which runtime.
-    """
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA_RULES
-
-    runtime: str
-    macs_per_second: Annotated[Mapping[NumberFormat, Positive], MinLen(1)]
-    depthwise_share: Positive
-    bytes_per_second: Positive
-    seconds_per_operator: Annotated[float, Ge(0)]
-    thread_speedup: tuple[Positive, ...]
-    error: Annotated[float, Ge(1)]
-    fitted_on: Text
-    source: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class LatencyModel:
     """Constants of the latency model for one runtime, arithmetic and number of threads on this machine.
 
@@ -197,7 +169,6 @@ class HardwareProfile:
     memory: Memory
     runtimes: Annotated[tuple[RuntimeSupport, ...], MinLen(1)]
     aliases: tuple[str, ...] = ()
-    cost_models: tuple[CostModel, ...] = ()
     latency_models: tuple[LatencyModel, ...] = ()
     simulations: tuple[SimulationModel, ...] = ()
     limits: DefaultLimits | None = None
@@ -208,9 +179,9 @@ class HardwareProfile:
         """What this machine says about that runtime."""
         return next((r for r in self.runtimes if r.name == name), None)
 
-    def cost_model(self, runtime: str) -> CostModel | None:
-        """The latency model's constants for that runtime."""
-        return next((c for c in self.cost_models if c.runtime == runtime), None)
+    def has_latency_model(self, runtime: str) -> bool:
+        """Whether a latency can be estimated for that runtime."""
+        return any(model.runtime == runtime for model in self.latency_models)
 
     def simulation(self, runtime: str, cpu: str | None = None) -> SimulationModel | None:
         """The constants of simulated execution for that runtime, on that simulated CPU or the first one."""
