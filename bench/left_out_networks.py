@@ -8,7 +8,7 @@ import numpy as np
 from latency_pool import Pool, Spread
 from published_latencies import CLOCK_HZ, Key, Published
 
-GRID = tuple(Spread(one=one, int8=int8, noise=noise) for one, int8, noise in product((0.1, 0.2), (0.3, 0.5), (0.1, 0.2)))
+GRID = tuple(Spread(one=one, int8=int8, noise=noise) for one, int8, noise in product((0.06, 0.12, 0.2), (0.15, 0.3), (0.07, 0.1, 0.15)))
 """What is chosen among, inside each fold, by leaving the other networks out in turn."""
 
 _OWN_WEIGHT = 10  # A group's own quantile weighs as much as the pooled one when it has so many networks.

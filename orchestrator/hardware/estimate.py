@@ -1,6 +1,7 @@
 """The latency estimate: every operator's features times the constants of the profile, added up. Nothing is run."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.errors import InputError
@@ -12,6 +13,9 @@ from orchestrator.values.figures import LatencyEstimate, OperatorEstimate
 from orchestrator.values.profile import HardwareProfile, NumberFormat
 
 VERSION = "graph features 1"
+
+HALVES_FLOATS = frozenset({"ncnn"})
+"""Runtimes that compute float32 models in float16 by default where the cores can (ncnn's option use_fp16_arithmetic)."""
 
 
 def estimate_latency(
@@ -120,6 +124,11 @@ def _table(
     profile: HardwareProfile, runtime: str, threads: int, wanted: NumberFormat, operator: Operator, *, asked: bool
 ) -> Constants:
     found = constants(profile, runtime, wanted, threads)
+    if found is None and wanted == "float32" and not asked and runtime in HALVES_FLOATS:
+        found = constants(profile, runtime, "float16", threads)
+        if found is not None:
+            halved = f"{runtime} computes float32 models in float16 on this machine"
+            return replace(found, note=f"{halved}; {found.note}" if found.note else halved)
     if found is None:
         needs = "was asked for" if asked else f"{operator.op_type} '{operator.name}' needs"
         models = [m for m in profile.latency_models if m.runtime == runtime]

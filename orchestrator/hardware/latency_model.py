@@ -44,6 +44,8 @@ def constants(profile: HardwareProfile, runtime: str, number_format: NumberForma
             f"it has: {described(profile.latency_models)}"
         )
     known = sorted((m for m in tables if m.number_format == number_format), key=lambda m: m.threads)
+    if profile.kind == "gpu":  # it counts as one thread
+        threads = 1
     exact = next((m for m in known if m.threads == threads), None)
     if exact is not None:
         return Constants(nanoseconds=exact.nanoseconds, error=exact.error, fitted_on=exact.fitted_on)

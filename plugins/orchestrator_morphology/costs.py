@@ -1,5 +1,6 @@
 """What a network costs on a target, estimated: it orders morphs and judges nothing else. Loads torch: imported lazily."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -11,21 +12,31 @@ if TYPE_CHECKING:
 
 
 def cost(model: nn.Module, context: "BuildContext") -> float:
-    """Seconds of one inference where the target's profile has a cost model for its runtime, else multiply-accumulates.
+    """Milliseconds of one inference where the target's profile can estimate them for its runtime, else multiply-accumulates.
 
-    The seconds are those of the arithmetic (one thread, float32; depthwise convolutions at their share of the rate) and a fixed
-    one for each convolution and linear layer; memory traffic is left out. Recurrent layers and attention's products between
-    activations are not counted.
+    The milliseconds are those of the arithmetic (the profile's fewest threads, float32 or what it has instead; depthwise
+    convolutions at their own rate) and a fixed one for each convolution and linear layer; memory traffic is left out. Recurrent
+    layers and attention's products between activations are not counted.
     """
-    rates = context.target.profile.cost_model(context.target.runtime)
     counts = macs(model, context.forward, context.example)
-    if rates is None or "float32" not in rates.macs_per_second:
+    prices = _prices(context)
+    if prices is None:
         return float(sum(counts.values()))
-    seconds = 0.0
-    for name, count in counts.items():
-        share = rates.depthwise_share if _is_depthwise(model.get_submodule(name)) else 1.0
-        seconds += count / (rates.macs_per_second["float32"] * share) + rates.seconds_per_operator
-    return seconds
+    return (
+        sum(
+            count * prices["depthwise" if _is_depthwise(model.get_submodule(name)) else "pointwise"] + prices["operator"]
+            for name, count in counts.items()
+        )
+        / 1e6
+    )
+
+
+def _prices(context: "BuildContext") -> Mapping[str, float] | None:
+    """Nanoseconds of the features that a layer's multiply-accumulates are priced by, or None where the profile has none."""
+    target = context.target
+    tables = [m for m in target.profile.latency_models if m.runtime == target.runtime and m.number_format != "int8"]
+    tables.sort(key=lambda m: (m.number_format != "float32", m.threads))
+    return next((m.nanoseconds for m in tables if {"depthwise", "pointwise", "operator"} <= m.nanoseconds.keys()), None)
 
 
 def counted_share(model: nn.Module) -> float:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from orchestrator.plugin import MethodError, Refused
 from orchestrator.plugin.networks import macs
-from orchestrator.values.profile import CostModel
+from orchestrator.values.profile import LatencyModel
 from orchestrator_morphology.block_removal import BlockRemoval
 from orchestrator_morphology.blocks import Passage
 from orchestrator_morphology.costs import cost, counted_share
@@ -94,23 +94,23 @@ def test_evolution_needs_a_budget_and_countable_layers(make_case: Any, tmp_path:
         method.offer(case.model, method.parameters, case.context(tmp_path))
 
 
-def test_cost_is_in_seconds_where_the_profile_has_a_model(make_case: Any, target: Any, tmp_path: Path) -> None:
+def test_cost_is_in_milliseconds_where_the_profile_has_a_model(make_case: Any, target: Any, tmp_path: Path) -> None:
     case, plain = make_case("residual-cnn"), target()
-    rates = CostModel(
+    prices = LatencyModel(
         runtime="onnxruntime",
-        macs_per_second={"float32": 1e6},
-        depthwise_share=0.5,
-        bytes_per_second=1e9,
-        seconds_per_operator=1.0,
-        thread_speedup=(),
+        number_format="float32",
+        threads=1,
+        nanoseconds={"pointwise": 1.0, "depthwise": 2.0, "operator": 1e6},
         error=2.0,
         fitted_on="test",
         source="test",
     )
-    context = case.context(tmp_path, target=replace(plain, profile=replace(plain.profile, cost_models=(rates,))))
+    profile = replace(plain.profile, latency_models=(prices,))
+    context = case.context(tmp_path, target=replace(plain, profile=profile))
+    unpriced = case.context(tmp_path, target=replace(plain, profile=replace(plain.profile, latency_models=())))
     counts = macs(case.model, context.forward, context.example)
     depthwise = sum(count for name, count in counts.items() if "depthwise" in name)
-    assert cost(case.model, case.context(tmp_path)) == sum(counts.values())
+    assert cost(case.model, unpriced) == sum(counts.values())
     assert cost(case.model, context) == pytest.approx(len(counts) + (sum(counts.values()) + depthwise) / 1e6)
 
 
