@@ -155,8 +155,13 @@ def pairs(rows: Sequence[Row], clock_hz: float, describe: Callable[[Cycles], Sim
 
 
 def ratio_error(found: Sequence[Pair]) -> float:
-    """The factor that, to the power of a pair's unlikeness, holds SHARE of the pairs."""
-    return math.exp(float(np.quantile([abs(p.logarithm) / p.unlike for p in found], SHARE)))
+    """The factor that, to the power of a pair's unlikeness, holds SHARE of the pairs, and of the more alike half of them.
+
+    What is compared are mostly candidates that are much alike; unlike networks must not make their intervals too narrow.
+    """
+    ordered = sorted(found, key=lambda p: p.unlike)
+    halves = (ordered, ordered[: len(ordered) // 2])
+    return math.exp(max(float(np.quantile([abs(p.logarithm) / p.unlike for p in half], SHARE)) for half in halves))
 
 
 def thread_speedup(times: Sequence[dict[int, float]]) -> tuple[tuple[float, ...], float]:
