@@ -14,17 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from orchestrator.api import build, evaluate, load_run, resume, search
+    from orchestrator.calibration import calibrate
+    from orchestrator.estimates import estimate
     from orchestrator.measurements import compare, measure
 
-__all__ = ["build", "compare", "evaluate", "load_run", "measure", "resume", "search"]
+__all__ = ["build", "calibrate", "compare", "estimate", "evaluate", "load_run", "measure", "resume", "search"]
 
-_MEASUREMENTS = ("compare", "measure")
+_MODULES = {"calibrate": "calibration", "compare": "measurements", "estimate": "estimates", "measure": "measurements"}
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        module = "orchestrator.measurements" if name in _MEASUREMENTS else "orchestrator.api"
-        return getattr(import_module(module), name)
+        return getattr(import_module(f"orchestrator.{_MODULES.get(name, 'api')}"), name)
     raise AttributeError(f"module 'orchestrator' has no attribute {name!r}")
 
 

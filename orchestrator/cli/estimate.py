@@ -1,0 +1,55 @@
+"""`orchestrate estimate`."""
+
+from pathlib import Path
+
+import click
+
+from orchestrator.cli import options as shared
+
+SHOWN = 12
+
+
+@click.command(name="estimate")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--target", required=True, metavar="NAME|FILE.toml", help="Hardware profile (orchestrate profiles list).")
+@click.option("--runtime", metavar="NAME", help="What would run it [default: the first that the profile has constants for].")
+@click.option("--threads", type=int, metavar="N", help="Threads of one inference [default: the profile's].")
+@click.option(
+    "--precision", metavar="fp32|fp16|int8", help="As if all arithmetic were done in it [default: as the graph has it]."
+)
+@click.option("--input-shape", "input_shape", multiple=True, metavar="NAME=1,3,32,32", help="Sizes of dynamic axes (repeatable).")
+@click.option("--without-plugin", "without_plugins", multiple=True, metavar="NAME", help="Do not load this plugin (repeatable).")
+@click.option("--json", "as_json", is_flag=True, help="The figures on stdout as one JSON object.")
+def command(
+    model: Path,
+    target: str,
+    runtime: str | None,
+    threads: int | None,
+    precision: str | None,
+    input_shape: tuple[str, ...],
+    without_plugins: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """A MODEL's latency on a target that is not here, computed from its ONNX graph, with the band of its error.
+
+    At once, and without running anything:
+
+        orchestrate estimate model.onnx --target raspberry-pi-4
+    """
+    from orchestrator.estimates import estimate
+    from orchestrator.report.estimated import estimated_lines
+    from orchestrator.report.measured import print_json
+
+    found = estimate(
+        model,
+        target=target,
+        runtime=runtime,
+        threads=threads,
+        precision=precision,
+        input_shapes=shared.input_shapes(input_shape),
+        without_plugins=without_plugins,
+    )
+    if as_json:
+        click.echo(print_json({"model": str(model), **found.plain()}))
+    else:
+        click.echo("\n".join(estimated_lines(model, found, SHOWN)))
