@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import ProfileError
+from orchestrator.hardware.features import UNITS
 from orchestrator.hardware.laws import broken_laws, unused_sources
 from orchestrator.hardware.loading import check_profile, load_profile, resolve_profile
 from orchestrator.hardware.probe import probe_host
@@ -32,10 +33,9 @@ def test_built_in_profile_keeps_the_schema_when_loaded(name: str) -> None:
     profile = load_profile(name, BUILT_IN)
     assert profile.name == name
     assert profile.limits is not None
-    for cost in profile.cost_models:
-        support = profile.runtime(cost.runtime)
-        assert support is not None
-        assert set(support.formats) <= set(cost.macs_per_second)
+    for model in profile.latency_models:
+        assert profile.runtime(model.runtime) is not None
+        assert model.nanoseconds.keys() == UNITS.keys()
 
 
 def test_built_in_profiles_cover_edge_mobile_and_gpu_when_listed() -> None:
@@ -87,7 +87,7 @@ def test_valid_profile_loads_when_nothing_is_broken(tmp_path: Path, profile_text
     [
         ("clock_hz =", "clock_herz =", ":13: clusters[0].clock_herz: unknown key 'clock_herz'; did you mean clock_hz"),
         ("kind =", "knd =", ":4: knd: unknown key 'knd'; did you mean kind?"),
-        ("depthwise_share =", "depthwise =", "cost_models[0].depthwise: unknown key 'depthwise'; did you mean depthwise_share"),
+        ("nanoseconds =", "nanosecond =", "latency_models[0].nanosecond: unknown key 'nanosecond'; did you mean nanoseconds"),
         ('source = "sheet"', 'source = "shet"', ":15: clusters[0].source: unknown source 'shet'; did you mean sheet?"),
         ("clock_hz = 1.5e9", "clock_hz = -1.5e9", ":13: clusters[0].clock_hz: must be greater than 0, but got -1500000000.0"),
         ("clock_hz = 1.5e9", "clock_hz = inf", "clusters[0].clock_hz: must be a finite number"),
@@ -95,11 +95,11 @@ def test_valid_profile_loads_when_nothing_is_broken(tmp_path: Path, profile_text
         ("cores = 4", 'cores = "4"', "clusters[0].cores: must be a valid integer, but got '4'"),
         ("1_000_000", "1e6", "memory.size_bytes: must be a valid integer, but got 1000000.0; write 1000000"),
         ("cores = 4\n", "", ":10: clusters[0].cores: the key 'cores' is missing; add it"),
-        ("error = 1.5", "error = 0.5", "cost_models[0].error: must be greater than or equal to 1, but got 0.5"),
-        ("[1.8, 2.5", "[0, 2.5", "cost_models[0].thread_speedup[0]: must be greater than 0, but got 0"),
-        ("float32 = 1e9", "float23 = 1e9", "did you mean 'float32'?"),
+        ("error = 1.5", "error = 0.5", "latency_models[0].error: must be greater than or equal to 1, but got 0.5"),
+        ("pointwise = 1.0", "pointwise = -1.0", "nanoseconds.pointwise: must be greater than or equal to 0, but got -1"),
+        ("float32 = 4", "float23 = 4", "did you mean 'float32'?"),
         ('"u8s8"', '"u8u9"', "did you mean 'u8u8'?"),
-        ('runtime = "onnxruntime"', 'runtime = "onnxrt"', "cost_models[0].runtime: unknown runtime 'onnxrt'; did you mean onnx"),
+        ('runtime = "onnxruntime"', 'runtime = "onnxrt"', "latency_models[0].runtime: unknown runtime 'onnxrt'; did you mean"),
         ("threads = 4", "threads = 5", "runtimes[0].threads: threads <= 4, the cores of all clusters, must hold, but got 5"),
         ('int8_schemes = ["u8s8"]\n', "", "int8_schemes must be given exactly when formats list 'int8'"),
         ('["plank"]', '["plank", "plank"]', "aliases: a name must stand once"),
@@ -169,7 +169,7 @@ def test_figures_in_another_unit_and_without_source_are_told_when_loaded(
 
 def test_every_problem_is_listed_in_order_when_a_file_has_several(tmp_path: Path, profile_text: str) -> None:
     text = profile_text.replace("clock_hz = 1.5e9", "clock = 1.5e9").replace("cores = 4", "cores = -4")
-    text = text.replace('sheet = "data sheet"', 'sheet = "data sheet"\nold = "left over"').replace("threads = 4", "thread = 4")
+    text = text.replace('sheet = "data sheet"', 'sheet = "data sheet"\nold = "left over"').replace("threads = 4", "thread = 4", 1)
     path = tmp_path / "board.toml"
     path.write_text(text)
     found = check_profile(path)
