@@ -201,7 +201,7 @@ def _simulated_profile(
     if profile.device == HostDevice.scheme:
         if searched:
             raise InputError(
-                f"target '{profile.name}' is this machine, and {device.cpu()} another: name its profile, --target {device.board()}"
+                f"target '{profile.name}' is this machine, and {device.cpu()} another: name a profile, --target {device.board()}"
             )
         profile = profile_named(device.board(), registry)
     if profile.simulation(runtime, device.cpu()) is None:

@@ -40,7 +40,7 @@ def render_card(run: RunResult, candidate: CandidateResult) -> str:
     parts += [f"- {safe(text)}" for text in _conditions(candidate)]
     parts.append(
         "Square brackets hold 95 % intervals. Differences are paired: the same examples, candidate minus baseline. "
-        "Figures with ~ were computed, not measured."
+        "Figures with ~ were computed, not measured: theirs are 90 % bands of their error."
     )
     parts += ["## Run it", _code(candidate, run.target.threads), "## Compared with", _comparison(run)]
     return "\n\n".join(parts) + "\n"
@@ -82,7 +82,7 @@ def _figures(run: RunResult, candidate: CandidateResult) -> str:
     rows += [[name, show(value), "", show(old), ""] for name, show, value, old in amounts if value is not None]
     if candidate.energy_mj is not None:
         rows.append(["energy of one inference", words.energy(candidate.energy_mj), "", words.energy(base.energy_mj), ""])
-    heads = ["figure", "this model", "95 % interval", "baseline", "against the baseline"]
+    heads = ["figure", "this model", "interval", "baseline", "against the baseline"]
     return table(heads, [[safe(cell) for cell in row] for row in rows], left=1) if rows else "Nothing was measured."
 
 

@@ -42,7 +42,7 @@ class Estimate:
     """A quantity that was computed, with its error band; never to be taken for a Measurement.
 
     Attributes:
-        low, high: The band that holds the true value in about 95 % of cases by the source's own account, in `unit`.
+        low, high: The band that holds the true value in about 90 % of cases by the source's own account, in `unit`.
         model: What computed it, with its version.
         unknown: Parts of the computed thing that the model has no figures for; the band is wider for them.
     """

@@ -69,7 +69,8 @@ class LatencyResult:
 
     Attributes:
         disturbed: Why the figure is to be read with care (a busy machine, ...).
-        ratio: This candidate's time over the baseline's, timed side by side, with its 95 % interval (null for the baseline).
+        ratio: This candidate's time over the baseline's: timed side by side, with its 95 % interval; or simulated, with the 90 %
+            band of what their errors do not share (null for the baseline).
         cpu_median_ms: CPU time of the calling thread, where one thread does all the work: it holds under load.
         conditions: What the machine was doing meanwhile (other work, clock, temperature), and how the measurement went.
     """
