@@ -13,8 +13,8 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from latency_tables import write_prior, write_profiles
-from left_out_networks import bands, choose, coverage, left_out, read, save
+from latency_tables import write_profiles
+from left_out_networks import coverage, left_out, read, save
 from published_latencies import Published
 
 HERE = Path(__file__).parent
@@ -48,7 +48,9 @@ def report(data: Published, predicted: np.ndarray) -> None:
     for key in data.groups:
         board, threads, precision = key
         row = ours[key]
-        print(f"{board[:48]:48s} {threads:3d} {precision:5s} {row['n']:3.0f} {row['mape']:5.1f} {row['tau']:5.2f} {theirs[key]['mape']:6.1f}")
+        print(
+            f"{board[:48]:48s} {threads:3d} {precision:5s} {row['n']:3.0f} {row['mape']:5.1f} {row['tau']:5.2f} {theirs[key]['mape']:6.1f}"
+        )
     for name, int8 in (("floating point", False), ("int8", True)):
         keys = [key for key in data.groups if (key[2] == "int8") == int8]
         mean, reference = (np.mean([table[key]["mape"] for key in keys]) for table in (ours, theirs))

@@ -148,9 +148,7 @@ def expected_slopes() -> dict[str, np.ndarray]:
 class Pool:
     """The fit. `constants` holds the logarithms of nanoseconds, one row a configuration, also of those without rows."""
 
-    def __init__(
-        self, rows: Rows, chosen: np.ndarray, spread: Spread, clock_hz: float, start: np.ndarray | None = None
-    ) -> None:
+    def __init__(self, rows: Rows, chosen: np.ndarray, spread: Spread, clock_hz: float, start: np.ndarray | None = None) -> None:
         """Fit to the chosen rows.
 
         Args:

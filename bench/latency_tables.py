@@ -1,17 +1,16 @@
 """The tables that bench/fit_profiles.py writes: latency models of the built-in profiles, and the prior for other machines."""
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
 from math import exp
 from pathlib import Path
 
 import numpy as np
-from latency_pool import Configuration, Pool
+from latency_block import replace_block
+from latency_pool import Configuration
 from left_out_networks import bands, choose, read
-from published_latencies import Published
+from published_latencies import CLOCK_HZ, Published
 
 from orchestrator.hardware import fitting
 from orchestrator.hardware.features import UNITS
@@ -19,12 +18,6 @@ from orchestrator.hardware.fitting import Core, Observation, combined, fit_laten
 from orchestrator.hardware.loading import load_profile
 from orchestrator.values.profile import LatencyModel, NumberFormat
 
-BEGIN, END = "# --- latency models: written by bench/fit_profiles.py ---", "# --- end of latency models ---"
-ROWS = "Tencent/ncnn benchmark/README.md @a4d2ea1d4422"
-SOURCE = (
-    f"bench/fit_profiles.py (docs/estimates.md): ncnn's published latencies of 26 boards ({ROWS}); for onnxruntime our counts of "
-    "what its aarch64 build executes in qemu. Bands: networks left out of the fit."
-)
 # What no left-out network shows, as factors of a 90 % band: the simulation against published times of ncnn; that its constants
 # were fitted to ncnn and are used for onnxruntime, for which next to nothing is published; the speed-up of threads, which
 # is ncnn's; and counts of a neighbouring core. The second and the last are our judgement.
@@ -40,6 +33,7 @@ class Board:
         formats: What ncnn computes in here.
         cpu: The simulated CPU whose counts of onnxruntime stand in for the cores.
         core_name, core: For a board without rows.
+        alike: A published board with the same chip at another clock; half of what it has of its own is taken over.
     """
 
     rows: tuple[str, ...] = ()
@@ -48,6 +42,7 @@ class Board:
     cpu: str
     core_name: str = ""
     core: Core | None = None
+    alike: str | None = None
 
 
 _OLD: tuple[NumberFormat, NumberFormat] = ("float32", "int8")
@@ -59,11 +54,19 @@ BOARDS = {
     "snapdragon-855-plus": Board(rows=("Snapdragon 855+ phone",), formats=_NEW, cpu="cortex-a76"),
     "snapdragon-8-gen-2": Board(rows=("Snapdragon 8 Gen 2 phone",), formats=_NEW, cpu="cortex-a76"),
     "rk3588": Board(rows=("Radxa ROCK 5B", "OrangePi 5 [Cortex-A76]"), formats=_NEW, cpu="cortex-a76"),
-    "raspberry-pi-3b-plus": Board(
-        formats=_OLD, cpu="cortex-a53", core_name="Cortex-A53", core=Core(clock_hz=1.4e9, in_order=True)
+    "raspberry-pi-3b-plus": Board(  # BCM2837B0; the Zero 2 W's RP3A0 holds the same four cores (BCM2710A1)
+        formats=_OLD,
+        cpu="cortex-a53",
+        core_name="Cortex-A53",
+        core=Core(clock_hz=1.4e9, in_order=True),
+        alike="Raspberry Pi Zero 2 W",
     ),
     "jetson-orin-nano": Board(
-        formats=_NEW, cpu="cortex-a76", threads=(1, 2, 4), core_name="Cortex-A78AE", core=Core(clock_hz=1.5e9, half=True, dot=True)
+        formats=_NEW,
+        cpu="cortex-a76",
+        threads=(1, 2, 4),
+        core_name="Cortex-A78AE",
+        core=Core(clock_hz=1.5e9, half=True, dot=True),
     ),
 }
 SIMULATED = {"cortex-a72": "raspberry-pi-4", "cortex-a76": "raspberry-pi-5", "cortex-a53": "raspberry-pi-zero-2-w"}
@@ -110,11 +113,17 @@ class Tables:
             for i, c in enumerate(data.rows.configurations)
             if (c.board, c.number_format, c.threads) == (name, number_format, threads)
         )
+        constants = self.pool.constants[wanted]
+        if board.alike is not None:
+            other = data.groups.index((board.alike, threads, precision))
+            clocks = [data.rows.configurations[i].core.clock_hz or CLOCK_HZ for i in (wanted, other)]
+            constants = (constants + self.pool.constants[other] + np.log(clocks[1] / clocks[0])) / 2
         error = combined(self._board_error(number_format == "int8"), max(b for k, b in self.bands.items() if k[1] == threads))
         said = f"no times of this board: published times of ncnn on other boards with the {board.core_name}, scaled by the clock"
-        return _table("ncnn", number_format, threads, self.pool.constants[wanted], error, None, said)
+        if board.alike is not None:
+            said += f", and as much those of {board.alike} (the same chip)"
+        return _table("ncnn", number_format, threads, constants, error, None, said)
 
-    @cache
     def _board_error(self, int8: bool) -> float:
         """The 90 % quantile over boards that are left out whole, where another board with the same core is left."""
         data = self.data
@@ -151,7 +160,13 @@ class Tables:
             ]
             if len(rows) >= fitting.LEAST_OBSERVATIONS:
                 models[number_format] = fit_latency_model(
-                    rows, runtime="onnxruntime", number_format=number_format, threads=1, core=core, fitted_on=said, source="estimates"
+                    rows,
+                    runtime="onnxruntime",
+                    number_format=number_format,
+                    threads=1,
+                    core=core,
+                    fitted_on=said,
+                    source="estimates",
                 )
             else:
                 plain = models["float32"]
@@ -178,7 +193,6 @@ class Tables:
     def _core(self, board: str) -> Core:
         return next(c.core for c in self.data.rows.configurations if c.board == board)
 
-    @cache
     def _counts(self, cpu: str) -> Mapping[str, Mapping[str, tuple[float, float, float]]]:
         """Of each network and number format: pipeline cycles, misses of L1 and of L2."""
         kept = Path(__file__).parent / "simulated" / "onnxruntime.json"
@@ -258,8 +272,8 @@ def write_profiles(shared: Path, profiles: Path, kept: Path) -> None:
     for name, board in BOARDS.items():
         path = profiles / f"{name}.toml"
         models = [tables.ncnn(name, f, t) for f in board.formats for t in board.threads]
-        _replace_block(path, [*tables.onnxruntime(name), *models])
-    _replace_block(profiles / "nvidia-t4.toml", list(graphics_card()))
+        replace_block(path, [*tables.onnxruntime(name), *models])
+    replace_block(profiles / "nvidia-t4.toml", list(graphics_card()))
     print(f"written: {len(BOARDS) + 1} profiles; spread chosen on all rows: {tables.spread}")
 
 
@@ -279,36 +293,3 @@ def write_prior(tables: Tables, path: Path) -> None:
     deviations = zip(UNITS, tables.pool.deviations(), strict=True)
     lines += ["", "[deviation]", *(f"{name} = {value:.3f}" for name, value in deviations)]
     path.write_text("\n".join(lines) + "\n")
-
-
-def _replace_block(path: Path, models: list[LatencyModel]) -> None:
-    text = path.read_text()
-    block = "\n\n".join(_toml(model) for model in models)
-    block = f"{BEGIN}\n{block}\n{END}"
-    if BEGIN in text:
-        text = text[: text.index(BEGIN)] + block + text[text.index(END) + len(END) :]
-    elif "\n[limits]" in text:
-        text = text.replace("\n[limits]", f"\n{block}\n\n[limits]", 1)
-    else:
-        text = f"{text.rstrip()}\n\n{block}\n"
-    if any(model.source == "estimates" for model in models):
-        text = re.sub(r'^estimates = ".*"\n', "", text, flags=re.MULTILINE)
-        text = text.replace("[sources]\n", f'[sources]\nestimates = "{SOURCE}"\n', 1)
-    path.write_text(text)
-    load_profile(str(path), {})
-
-
-def _toml(model: LatencyModel) -> str:
-    costs = ", ".join(f"{name} = {value:.4g}" for name, value in model.nanoseconds.items())
-    lines = [
-        "[[latency_models]]",
-        f'runtime = "{model.runtime}"',
-        f'number_format = "{model.number_format}"',
-        f"threads = {model.threads}",
-        f"nanoseconds = {{ {costs} }}",
-        f"error = {model.error}",
-        *([] if model.mean_error is None else [f"mean_error = {model.mean_error}"]),
-        f'fitted_on = "{model.fitted_on}"',
-        f'source = "{model.source}"',
-    ]
-    return "\n".join(lines)

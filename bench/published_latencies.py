@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from latency_pool import Configuration, Rows
 
-from orchestrator.hardware.features import UNITS
 from orchestrator.hardware.fitting import Core, amounts_of
 from orchestrator.hardware.graph import GraphCount, count
 from orchestrator.values.profile import NumberFormat
@@ -43,7 +42,7 @@ class Published:
         self.networks = sorted({row["network"] for row in self.table})
         self.graphs: dict[str, GraphCount] = {n: count(folder / "models" / f"{n}.onnx") for n in self.networks}
         self.keys: list[Key] = [(row["board"], row["threads"], row["precision"]) for row in self.table]
-        first = {key: row for key, row in zip(reversed(self.keys), reversed(self.table), strict=True)}
+        first = dict(zip(reversed(self.keys), reversed(self.table), strict=True))
         self.groups = sorted(first)
         amounts = {
             (n, precision): np.array(amounts_of(self.graphs[n], number_format, "ncnn"))
@@ -57,11 +56,6 @@ class Published:
             amounts=np.array([amounts[row["network"], row["precision"]] for row in self.table]),
             times=np.log([row["min_ms"] * 1e6 for row in self.table]),
         )
-        assert self.rows.amounts.shape[1] == len(UNITS)
-
-    def constants_of(self, logarithms: np.ndarray, configuration: int) -> dict[str, float]:
-        """Nanoseconds by feature of one configuration."""
-        return dict(zip(UNITS, np.exp(logarithms[configuration]).tolist(), strict=True))
 
     def group_errors(self, errors: np.ndarray, chosen: np.ndarray) -> dict[Key, float]:
         """Mean relative error of each group, from logarithms of measured over predicted."""

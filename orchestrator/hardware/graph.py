@@ -85,7 +85,6 @@ class Operator:
     window: int = 1
     product: Product | None = None
     number_format: NumberFormat = "float32"
-    depthwise: bool = False
     fused_into: str | None = None
     free: bool = False
     known: bool = True
@@ -146,7 +145,6 @@ def _operator(node: Any, graph: ShapedGraph, fusion: Fusion, path: Path) -> Oper
         bytes_read=bytes_written if kind in SELECTIONS else sum(t.size_bytes for t in read if t),
         bytes_written=bytes_written,
         number_format="int8" if int8 else _format(node, graph.tensors),
-        depthwise=_is_depthwise(node, graph.tensors),
         known=kind in KNOWN_OPERATORS and None not in read and None not in written,
         window=prod(_attributes(node, "kernel_shape", ())) if "Pool" in kind else 1,
         product=_product(node, graph.tensors, fusion) if kind in MAC_OPERATORS else None,
@@ -221,13 +219,6 @@ def _attribute(node: Any, name: str, default: int) -> int:
 
 def _attributes(node: Any, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
     return next((tuple(a.ints) for a in node.attribute if a.name == name), default)
-
-
-def _is_depthwise(node: Any, tensors: Mapping[str, TensorType]) -> bool:
-    """One filter a channel: as many groups as input channels."""
-    group = _attribute(node, "group", 1)
-    data = tensors.get(node.input[0]) if node.input else None
-    return group > 1 and data is not None and len(data.shape) > 1 and data.shape[1] == group
 
 
 def _macs(node: Any, tensors: Mapping[str, TensorType], path: Path) -> int:

@@ -75,6 +75,6 @@ MEMORY_OPERATORS = words(
     "QLinearGlobalAveragePool QLinearLeakyRelu QLinearMul QLinearReduceMean QLinearSigmoid QLinearSoftmax QLinearWhere",
     "QuickGelu SimplifiedLayerNormalization SkipLayerNormalization SkipSimplifiedLayerNormalization",
 )
-"""Operators whose time is their memory traffic, as far as a roofline can tell."""
+"""Operators that multiply no matrices: their time is memory traffic, and for some a function of each element."""
 
 KNOWN_OPERATORS = MAC_OPERATORS | MEMORY_OPERATORS | FREE_OPERATORS

@@ -72,13 +72,15 @@ def test_swish_and_residual_are_fused_when_they_follow_a_convolution(save_graph)
     assert counted.operators[0].bytes_read == 4 * (2 * 4 * 64 + 16)
 
 
-def test_depthwise_is_marked_when_every_channel_has_its_own_filter(save_graph) -> None:
+def test_groups_and_sizes_of_a_convolution_are_told_when_counted(save_graph) -> None:
     nodes = [
         helper.make_node("Conv", ["x", "d"], ["c"], name="depthwise", group=8),
         helper.make_node("Conv", ["c", "g"], ["y"], name="grouped", group=2),
     ]
     counted = count(save_graph(nodes, {"x": [1, 8, 9, 9]}, ["y"], {"d": (8, 1, 3, 3), "g": (8, 4, 1, 1)}))
-    assert [o.depthwise for o in counted.operators] == [True, False]
+    depthwise, grouped = (o.product for o in counted.operators)
+    assert (depthwise.groups, depthwise.in_channels, depthwise.kernel, depthwise.out_size) == (8, 8, (3, 3), (7, 7))
+    assert (grouped.groups, grouped.in_channels, grouped.out_channels, grouped.kernel) == (2, 8, 8, (1, 1))
     assert counted.macs == 8 * 9 * 49 + 8 * 4 * 49
 
 
