@@ -9,7 +9,7 @@ import numpy as np
 from scipy.optimize import nnls
 from scipy.stats import t as student
 
-from orchestrator.hardware.fitting import Core
+from orchestrator.hardware.fitting import Core, least_error
 from orchestrator.values.calibration import Check
 from orchestrator.values.profile import Cluster, HardwareProfile, Int8Scheme, LatencyModel, NumberFormat, RuntimeSupport
 from orchestrator.values.results import Difference
@@ -190,7 +190,11 @@ def slug(title: str) -> str:
 def with_error(profile: HardwareProfile, checks: Sequence[Check]) -> HardwareProfile:
     """The profile whose models carry the errors that the checks show."""
     models = tuple(
-        checked(model, [c for c in checks if (c.number_format, c.threads) == (model.number_format, model.threads)])
+        checked(
+            model,
+            [c for c in checks if (c.number_format, c.threads) == (model.number_format, model.threads)],
+            least=least_error(),
+        )
         for model in profile.latency_models
     )
     return replace(profile, latency_models=models)

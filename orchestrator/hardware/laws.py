@@ -15,11 +15,10 @@ Problem = tuple[Location, str]
 Table = Mapping[str, Any]
 
 HOST = "host"
-LISTS = ("clusters", "runtimes", "cost_models", "latency_models", "simulations")
+LISTS = ("clusters", "runtimes", "latency_models", "simulations")
 SINGLES = ("memory", "limits")
 
 _MODEL_KEYS = {
-    "cost_models": ("runtime",),
     "latency_models": ("runtime", "number_format", "threads"),
     "simulations": ("runtime", "cpu"),
 }
@@ -87,12 +86,7 @@ def _models(data: Table) -> Iterator[Problem]:
     """What was fitted must be of a runtime of this machine, and once."""
     runtimes = [str(r.get("name")) for _, r in _listed(data, "runtimes")]
     clusters = [str(c.get("name")) for _, c in _listed(data, "clusters")]
-    keys = {
-        "cost_models": ("runtime",),
-        "latency_models": ("runtime", "number_format", "threads"),
-        "simulations": ("runtime", "cpu"),
-    }
-    for kind, parts in keys.items():
+    for kind, parts in _MODEL_KEYS.items():
         seen: set[tuple[Any, ...]] = set()
         for here, model in _listed(data, kind):
             if "runtime" in model and model["runtime"] not in runtimes:

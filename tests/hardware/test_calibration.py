@@ -56,7 +56,7 @@ def seconds(model: Path, threads: int) -> float:
     graph = count(model)
     total = 0.0
     for operator in graph.operators:
-        amounts = features(operator, "float32")
+        amounts = features(operator, "float32", "onnxruntime")
         if operator.product is not None and operator.product.kernel == (1, 1):
             inside, outside = operator.product.in_channels, operator.product.out_channels
             padded = -(-inside // WIDTH) * WIDTH * -(-outside // WIDTH) * WIDTH
@@ -131,12 +131,12 @@ def test_network_is_legal_and_fully_counted_when_built(sample: Any, tmp_path: Pa
     assert model.ByteSize() < 20e6
 
 
-def test_tiny_networks_exercise_every_feature_even_the_urgent_ones_most(tmp_path: Path) -> None:
+def test_tiny_networks_exercise_every_feature_and_the_urgent_ones_most(tmp_path: Path) -> None:
     seen: dict[bool, set[str]] = {True: set(), False: set()}
     for sample in micro_networks():
         onnx.save(sample.build("float32"), tmp_path / "model.onnx")
         for operator in count(tmp_path / "model.onnx").operators:
-            seen[sample.urgent] |= set(features(operator, "float32"))
+            seen[sample.urgent] |= set(features(operator, "float32", "onnxruntime"))
     assert seen[True] | seen[False] == set(UNITS)
     assert seen[True] >= {"pointwise", "winograd", "convolution", "image", "depthwise", "dense", "matmul", "operator", "pool"}
 
