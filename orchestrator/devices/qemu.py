@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import platformdirs
 
+from orchestrator.devices import interrupt
 from orchestrator.devices.process import GuardedProcess
 from orchestrator.devices.session import AGENT, AgentSession
 from orchestrator.errors import InputError, unknown
@@ -147,7 +148,9 @@ class QemuDevice(SimulatedDevice):
         from orchestrator.simulating.emulator import Emulator
 
         if runtime.name not in self._emulators:
-            self._emulators[runtime.name] = Emulator(self._toolchain, self._cpu, load=job.load, imports=job.imports)
+            self._emulators[runtime.name] = Emulator(
+                self._toolchain, self._cpu, load=job.load, imports=job.imports, waiting=interrupt.check
+            )
         return self._emulators[runtime.name]
 
     def _versions(self, runtime: Runtime) -> dict[str, str]:
