@@ -136,7 +136,8 @@ def test_tiny_networks_exercise_every_feature_and_the_urgent_ones_most(tmp_path:
     for sample in micro_networks():
         onnx.save(sample.build("float32"), tmp_path / "model.onnx")
         for operator in count(tmp_path / "model.onnx").operators:
-            seen[sample.urgent] |= set(features(operator, "float32", "onnxruntime"))
+            for runtime in ("onnxruntime", "ncnn"):
+                seen[sample.urgent] |= set(features(operator, "float32", runtime))
     assert seen[True] | seen[False] == set(UNITS)
     assert seen[True] >= {"pointwise", "winograd", "convolution", "image", "depthwise", "dense", "matmul", "operator", "pool"}
 
