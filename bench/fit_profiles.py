@@ -48,13 +48,13 @@ def report(data: Published, predicted: np.ndarray) -> None:
     for key in data.groups:
         board, threads, precision = key
         row = ours[key]
-        print(
-            f"{board[:48]:48s} {threads:3d} {precision:5s} {row['n']:3.0f} {row['mape']:5.1f} {row['tau']:5.2f} {theirs[key]['mape']:6.1f}"
-        )
+        reference = theirs[key]["mape"]
+        figures = f"{row['n']:3.0f} {row['mape']:5.1f} {row['tau']:5.2f} {reference:6.1f}"
+        print(f"{board[:48]:48s} {threads:3d} {precision:5s} {figures}")
     for name, int8 in (("floating point", False), ("int8", True)):
         keys = [key for key in data.groups if (key[2] == "int8") == int8]
-        mean, reference = (np.mean([table[key]["mape"] for key in keys]) for table in (ours, theirs))
-        print(f"mean over {len(keys)} groups, {name}: {mean:.1f} %, reference {reference:.1f} %")
+        mean, other = (np.mean([table[key]["mape"] for key in keys]) for table in (ours, theirs))
+        print(f"mean over {len(keys)} groups, {name}: {mean:.1f} %, reference {other:.1f} %")
     for name, (share, width) in coverage(data, data.rows.times - predicted).items():
         print(f"band, {name}: holds {share:.0%} of the networks left out; high/low {width:.2f} (geometric mean)")
 

@@ -14,7 +14,8 @@ from published_latencies import CLOCK_HZ, Published
 
 from orchestrator.hardware import fitting
 from orchestrator.hardware.features import UNITS
-from orchestrator.hardware.fitting import Core, Observation, combined, fit_latency_model, rounded
+from orchestrator.hardware.fitting import Core, Observation, fit_latency_model, rounded
+from orchestrator.hardware.latency_model import combined
 from orchestrator.hardware.loading import load_profile
 from orchestrator.values.profile import LatencyModel, NumberFormat
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from math import exp, log, log2, sqrt
+from math import exp, log, log2
 from typing import Any
 
 import numpy as np
@@ -184,8 +184,3 @@ def _posterior(amounts: np.ndarray, times: np.ndarray, mean: np.ndarray, deviati
         if step > 3 and float(np.abs(change).max()) < 1e-3:
             break
     return constants
-
-
-def combined(*factors: float) -> float:
-    """Independent factors of error as one: their logarithms in quadrature."""
-    return exp(sqrt(sum(log(factor) ** 2 for factor in factors)))

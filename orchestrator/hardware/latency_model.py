@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import exp, log, sqrt
 
 from orchestrator.errors import InputError
 from orchestrator.values.profile import HardwareProfile, LatencyModel, NumberFormat
@@ -52,6 +53,11 @@ def constants(profile: HardwareProfile, runtime: str, number_format: NumberForma
     return _of_neighbours(known, threads) if known else None
 
 
+def combined(*factors: float) -> float:
+    """Independent factors of error as one: their logarithms in quadrature."""
+    return exp(sqrt(sum(log(factor) ** 2 for factor in factors)))
+
+
 def described(models: Sequence[LatencyModel]) -> str:
     """What a profile has latency models for, in words."""
     by_runtime: dict[str, list[NumberFormat]] = {}
@@ -80,7 +86,7 @@ def _of_neighbours(known: Sequence[LatencyModel], threads: int) -> Constants:
             name: _amdahl(first.threads, cost, second.threads, second.nanoseconds.get(name, cost), threads)
             for name, cost in first.nanoseconds.items()
         },
-        error=max(first.error, second.error) * wider,
+        error=combined(max(first.error, second.error), wider),
         fitted_on=first.fitted_on,
         note=f"the profile has no constants for {threads} threads: they follow from those for {said}; the band is wider for it",
     )

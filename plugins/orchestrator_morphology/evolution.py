@@ -51,7 +51,7 @@ class Evolution(TorchMethod):
     towards the original for a while, the epochs spread over the way. One lineage is followed, not a population as in Real et
     al. 2017: ranking the morphs of one parent needs no training, keeping more parents would multiply it.
 
-    Cost is estimated in milliseconds by the latency model of the target's profile where it has one, else it is multiply-accumulates (see
+    Cost is estimated in milliseconds by the constants of the target's profile, else it is multiply-accumulates (see
     `costs`); it only orders morphs and ends the evolution, the candidate itself is measured by the search.
     """
 
