@@ -1,6 +1,6 @@
 """A warm guest: the real aarch64 runtime under qemu, which counts what a model's inference executes.
 
-The runtime is imported once, which takes ten seconds. For each model the guest forks a child (see `guest.py`), so that models
+The runtime is imported once, which takes ten seconds. For each model the guest forks a child (see `serving.py`), so that models
 share the start, and the counts of one do not depend on those before it. They depend on the model, its input, the options, the
 runtime, the guest's libraries and the CPU, and on nothing else; `tests/simulating/test_emulator.py` holds that.
 """
@@ -17,13 +17,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import psutil
 
 from orchestrator.errors import SurroundingsError
 from orchestrator.plugin.device import JobFailed
 from orchestrator.simulating import trace
 from orchestrator.simulating.cpus import Cpu
-from orchestrator.simulating.guest_root import WORK, link, temporary
+from orchestrator.simulating.guest_root import WORK, link, modules, temporary
 from orchestrator.simulating.qemu import GUEST
 from orchestrator.simulating.toolchain import ENVIRONMENT, LIBRARIES, STACK_BYTES, Toolchain
 from orchestrator.simulating.trace import Trace
@@ -67,7 +68,7 @@ class Emulator:
             path: toolchain.package(name, version)
             for (name, version), path in zip(sorted(self._packages.items()), toolchain.paths(self._packages), strict=True)
         }
-        self._start = {"paths": list(self._lying), "imports": list(imports), "load": load}
+        self._start = {"imports": list(imports), "load": load}
         self._guest: _Guest | None = None
         self._open = contextlib.ExitStack()
 
@@ -115,10 +116,9 @@ class Emulator:
     def _warm(self) -> "_Guest":
         if self._guest is None:
             toolchain = self._toolchain
-            libraries = [f"{path}/{LIBRARIES}" for path, package in self._lying.items() if (package / LIBRARIES).exists()]
             with contextlib.ExitStack() as opened:
                 folder = opened.enter_context(temporary(toolchain.root(self._cpu), self._lying, toolchain.folder / "running"))
-                guest = _Guest(toolchain, self._cpu, folder, self._start, libraries)
+                guest = _Guest(toolchain, self._cpu, folder, self._start, self._lying)
                 opened.callback(guest.kill)
                 guest.await_ready(self._waiting)
                 self._open = opened.pop_all()
@@ -140,14 +140,20 @@ class Emulator:
 class _Guest:
     """The guest's processes."""
 
-    def __init__(self, toolchain: Toolchain, cpu: Cpu, folder: Path, start: Mapping[str, Any], libraries: Sequence[str]) -> None:
+    def __init__(
+        self, toolchain: Toolchain, cpu: Cpu, folder: Path, start: Mapping[str, Any], packages: Mapping[str, Path]
+    ) -> None:
         self.trace = folder / "trace.bin"
         self._work = folder / "root" / WORK
         for name in GUEST:
             (self._work / name).write_bytes(Path(__file__).with_name(name).read_bytes())
-        (self._work / "start.json").write_text(json.dumps(start))
         python = f"usr/bin/python{toolchain.python}"
+        library = f"/usr/lib/python{toolchain.python}"
+        paths = [f"/{WORK}", *packages, library, f"{library}/lib-dynload"]
+        listed = modules(folder / "root", paths, python=toolchain.python)
+        (self._work / "start.txt").write_text(repr({"paths": paths, "modules": listed, **start}))
         # Named from the root folder, so that the path that the guest sees has the same length everywhere.
+        libraries = [f"{path}/{LIBRARIES}" for path, package in packages.items() if (package / LIBRARIES).exists()]
         search = ["-E", f"LD_LIBRARY_PATH={':'.join(libraries)}"] if libraries else []
         program = [*search, "-0", f"/{python}", python, "-s", "-S", "-B", f"/{WORK}/{GUEST[0]}"]
         command = toolchain.command(cpu, root=folder / "root", trace=self.trace, program=program)
@@ -187,8 +193,8 @@ class _Guest:
     @contextlib.contextmanager
     def given(self, model: Path, inputs: Mapping[str, Path], options: Mapping[str, Any], beside: Sequence[Path]) -> Any:
         """Lay out a request; its files are gone afterwards."""
-        files = {f"model{model.suffix}": model, **{f"input{k}.npy": path for k, path in enumerate(inputs.values())}}
-        files.update({path.name: path for path in beside})
+        files = {f"model{model.suffix}": model, **{path.name: path for path in beside}}
+        examples = {f"input{k}.npy": path for k, path in enumerate(inputs.values())}
         request = {
             "model": f"/{WORK}/model{model.suffix}",
             "inputs": {name: f"/{WORK}/input{k}.npy" for k, name in enumerate(inputs)},
@@ -197,6 +203,9 @@ class _Guest:
         try:
             for name, path in files.items():
                 link(path.resolve(), self._work / name)
+            for name, path in examples.items():
+                first = np.load(path, mmap_mode="r", allow_pickle=False)[:1]
+                np.save(self._work / name, np.ascontiguousarray(first), allow_pickle=False)
             (self._work / "request.json").write_text(json.dumps(request))
             yield
         except FileNotFoundError as error:
@@ -204,7 +213,7 @@ class _Guest:
         except OSError as error:
             raise SurroundingsError(f"cannot hand the model to the guest: {error}") from None
         finally:
-            for name in (*files, "request.json"):
+            for name in (*files, *examples, "request.json"):
                 (self._work / name).unlink(missing_ok=True)
 
     def ask(self, *, timeout_s: float, memory_bytes: int | None, waiting: Callable[[], None]) -> None:

@@ -1,133 +1,113 @@
-"""The guest's side of the emulator: imports the runtime once, then forks a child for each request.
+"""What the guest's Python runs first: from here on nothing depends on the disk that the guest lies on.
 
-It runs under qemu as the simulated CPU, with the emulator's root folder as `/`, and needs only Python, NumPy and the runtime. It
-finds `/work/start.json` ({"paths", "imports", "load"}: where the runtime lies, what to import, the source text of its `load`).
-Each byte on standard input asks for what `/work/request.json` says. A child reads that, writes to `/work`, and answers with a
-line of JSON; another line tells how the child ended.
+Which object lies where in memory decides what the caches see, and it follows from all that was allocated before. Python lists
+folders to find modules, in the order of the disk, and asks for the owners of files; both leave their traces. So modules are found
+by a list that the emulator wrote (`/work/start.txt`), and what Python's allocator was left with so far is used up.
 
-The process that forks looks at nothing and keeps nothing, so that each child begins in the same state, whichever request it is:
-what the caches see depends on addresses, and these on everything that was allocated before. A process of its own between the
-two watches standard input meanwhile, for the child must not outlive the orchestrator.
+Only modules that are part of the interpreter are imported here (`__future__` is none, so annotations are quoted). What counts is
+imported afterwards: `serving.py`.
 """
 
-from __future__ import annotations
-
-import contextlib
-import ctypes
 import gc
-import json
-import os
-import select
-import signal
+import marshal
+import posix
 import sys
-import traceback
-from collections.abc import Callable
-from typing import Any
+from _frozen_importlib import BuiltinImporter, FrozenImporter, ModuleSpec
+from _frozen_importlib_external import ExtensionFileLoader
 
-import steady  # type: ignore[import-not-found]  # lies beside this file in the guest
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType
+    from typing import Any
 
-MARKER = 0x4F524348  # prctl's option that the counting plugin listens to
-BEGIN, END = 0, 1
-PR_SET_PDEATHSIG = 1
-WATCH_MS = 200
-
-prctl = ctypes.CDLL(None).prctl
-prctl.argtypes = (ctypes.c_int, ctypes.c_ulong)
-prctl.restype = ctypes.c_int
-
-
-def say(message: dict[str, Any]) -> None:
-    """A line of JSON to the emulator."""
-    data = json.dumps(message).encode() + b"\n"
-    while data:
-        data = data[os.write(REPLIES, data) :]
+CHUNK_BYTES = 1 << 16
+SIZE_CLASSES = range(48, 513, 16)  # of Python's allocator (pymalloc); those of 16 and 32 bytes are filled by other objects
+BYTES_OBJECT = 33  # what an empty one takes
+FILLERS = 100_000
+ROOM_BYTES = 4 << 20  # more than what an interpreter that has just started has free
+SPARE = 16
 
 
-def example(np: Any, inputs: dict[str, str], k: int) -> dict[str, Any]:
-    """Example k of each input, as a batch of one."""
-    return {name: np.array(np.load(path, mmap_mode="r", allow_pickle=False)[k : k + 1]) for name, path in inputs.items()}
+def read(path: str) -> bytes:
+    """A file's content, without asking for its size or its disk's habits."""
+    descriptor = posix.open(path, posix.O_RDONLY)
+    pieces = []
+    while piece := posix.read(descriptor, CHUNK_BYTES):
+        pieces.append(piece)
+    posix.close(descriptor)
+    return b"".join(pieces)
 
 
-def serve(load: Callable[..., Any]) -> None:
-    """Answer the request that lies there: count a model's inference.
+class ListedModules:
+    """Finds and loads modules by a list: {name: (file, compiled file, folder of a package)}, each "" where there is none."""
 
-    The first inference plans memory; the second is what every later one is like.
+    def __init__(self, listed: dict[str, tuple[str, str, str]]) -> None:
+        self._listed = listed
+
+    def find_spec(self, name: str, path: "Any" = None, target: "Any" = None) -> "ModuleSpec | None":
+        """Where a module is; None where it is not in the list."""
+        if name not in self._listed:
+            return None
+        file, _, folder = self._listed[name]
+        loader = ExtensionFileLoader(name, file) if file.endswith(".so") else self if file else None
+        spec = ModuleSpec(name, loader, origin=file or None, is_package=bool(folder))  # type: ignore[arg-type]
+        spec.has_location = bool(file)
+        if folder:
+            spec.submodule_search_locations = [folder]
+        return spec
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """An ordinary one."""
+
+    def exec_module(self, module: "ModuleType") -> None:
+        """Run the module's code."""
+        file, compiled, _ = self._listed[module.__name__]
+        content = read(compiled or file)
+        # What follows a compiled file's header is what Python wrote.
+        code = marshal.loads(content[16:]) if compiled else compile(content, file, "exec", dont_inherit=True)  # noqa: S302
+        exec(code, module.__dict__)  # noqa: S102 this is what importing is
+
+
+def use_up() -> "list[Any]":
+    """Fill what is free of the memory that Python's allocator holds, so that what comes next lies in fresh memory, in order.
+
+    Returns:
+        What fills it: to be kept.
     """
-    CLOCK.value = steady.EPOCH_NS
-    with open("/work/request.json") as file:  # noqa: PTH123
-        request = json.load(file)
-    try:
-        import numpy as np
-
-        prctl(MARKER, BEGIN)
-        run = load(request["model"], 1, request["options"])
-        prctl(MARKER, END)
-        inputs = example(np, request["inputs"], 0)
-        run(inputs)
-        prctl(MARKER, END)
-        run(inputs)
-        prctl(MARKER, END)
-        say({"result": {}})
-    except MemoryError as error:
-        say({"error": {"kind": "out-of-memory", "message": f"MemoryError: {error}"}})
-    except Exception as error:  # whatever a runtime raises is an answer
-        say({"error": {"kind": "error", "message": f"{type(error).__name__}: {error}"}})
-
-
-def watch(load: Callable[..., Any]) -> None:
-    """Have a child serve, end it when nobody listens any more, and tell how it ended."""
-    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    child = os.fork()
-    if child == 0:
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        serve(load)
-        os._exit(0)
-    listener = select.poll()
-    listener.register(0, 0)  # a closed pipe is told without asking for it
-    ended, status = 0, 0
-    while not ended:
-        if listener.poll(WATCH_MS):
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            return
-        ended, status = os.waitpid(child, os.WNOHANG)
-    say({"ended": status})
+    gc.collect()  # empties the lists of freed tuples, floats and others
+    numbers = list(range(FILLERS))
+    fillers: list[Any] = [None] * FILLERS
+    kept: list[Any] = [numbers, fillers, bytes(ROOM_BYTES)]
+    fresh = id(kept[2]) + ROOM_BYTES
+    for size in reversed(SIZE_CLASSES):
+        kept.append(fillers := [None] * FILLERS)
+        for k in numbers:
+            fillers[k] = bytes(size - BYTES_OBJECT)
+            if id(fillers[k]) >= fresh:
+                break
+    for make in (lambda: complex(1.0, 1.0), object):
+        kept.append(fillers := [None] * FILLERS)
+        for k in numbers:
+            fillers[k] = make()
+            if id(fillers[k]) >= fresh:
+                break
+    # The loops' own passing numbers lie in one order or the other; these take their places.
+    kept.append([[bytes(size - BYTES_OBJECT) for _ in range(SPARE)] for size in SIZE_CLASSES])
+    kept.append([complex(1.0, 1.0) for _ in range(SPARE)])
+    kept.append([object() for _ in range(SPARE)])
+    return kept
 
 
 def main() -> None:
-    """Import, tell that all is ready, and fork for each request until the input ends."""
-    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    os.chdir("/")
-    with open("/work/start.json") as file:  # noqa: PTH123
-        start = json.load(file)
-    sys.path[:0] = start["paths"]
-    for name in ("numpy", *start["imports"]):
-        __import__(name)
-    namespace: dict[str, Any] = {}
-    exec(compile(start["load"], "<runtime>", "exec"), namespace)  # noqa: S102 the runtime plugin's own code
-    load = namespace["load"]
-    gc.collect()
-    gc.freeze()
-    gc.disable()  # when garbage is collected must not depend on what came before
-    say({"ready": True})
-    while os.read(0, 1):
-        child = os.fork()
-        if child == 0:
-            with contextlib.suppress(BrokenPipeError):
-                watch(load)
-            os._exit(0)
-        os.waitpid(child, 0)
-        del child  # or its number would lie elsewhere in every other turn, and with it all that comes after
+    """Go over to `serving.py`."""
+    start = eval(read("/work/start.txt"))  # noqa: S307 the emulator's own; nothing is there yet that reads JSON
+    sys.path[:] = start["paths"]
+    sys.meta_path[:] = [BuiltinImporter, FrozenImporter, ListedModules(start["modules"])]
+    sys.path_importer_cache.clear()
+    sys.kept = use_up()  # type: ignore[attr-defined]
+    import serving  # type: ignore[import-not-found]
+
+    serving.main(start)
 
 
-REPLIES = os.dup(1)
-os.dup2(2, 1)  # what libraries print is no answer
-CODE, CLOCK = steady.overwrite()
-failed = 1
-try:
-    main()
-    failed = 0
-except Exception:
-    traceback.print_exc()
-finally:
-    os._exit(failed)  # Python would free the memory of the overwritten functions, and then call them
+main()

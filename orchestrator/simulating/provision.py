@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -31,6 +32,7 @@ GUEST = "arm64"
 NEEDED = ("libc6", "libgcc-s1", "libstdc++6", "zlib1g")
 # What Python's own extension modules need; names change from release to release, and some modules may do without.
 WANTED = ("libexpat1", "libffi8", "libffi7", "libssl3", "libssl3t64", "libbz2-1.0", "liblzma5", "libgomp1")
+STARTUP = ("__init__", "aliases", "ascii", "latin_1", "utf_8")  # of the package `encodings`
 LOCK_S = 1.0
 CHECK_S = 900.0
 RUNTIMES = ("onnxruntime",)
@@ -139,7 +141,9 @@ def _build(at: Path, progress: Progress) -> Toolchain:
             packages={},
         )
         shared = part / "guest"
-        _compile(toolchain, shared, shared / "usr" / "lib" / f"python{python}", under=shared, seen_as="/")
+        library = shared / "usr" / "lib" / f"python{python}"
+        _compile(toolchain, shared, library, under=shared, seen_as="/")
+        _archive_startup(library)
         for cpu in CPUS.values():
             link_tree(shared, part / "roots" / cpu.name)
             describe(cpu, part / "roots" / cpu.name)
@@ -243,6 +247,17 @@ def _compile(there: Toolchain, root: Path, files: Path, *, under: Path, seen_as:
     script = ["-m", "compileall", "-q", "-s", str(under), "-p", seen_as, "--invalidation-mode", "unchecked-hash"]
     command = [*there.command(next(iter(CPUS.values())), root=root), "-s", "-S", *script, str(files)]
     subprocess.run(command, env=there.environment(), stdin=subprocess.DEVNULL, capture_output=True, timeout=CHECK_S, check=False)
+
+
+def _archive_startup(library: Path) -> None:
+    """Put what the interpreter imports before our first line into the archive that it looks into first (`python311.zip`).
+
+    From folders it would list their files in the order of the disk, which nothing later can quite undo.
+    """
+    with zipfile.ZipFile(library.with_name(f"{library.name.replace('.', '')}.zip"), "w") as archive:
+        for name in STARTUP:
+            for compiled in (library / "encodings" / "__pycache__").glob(f"{name}.*.pyc"):
+                archive.writestr(zipfile.ZipInfo(f"encodings/{name}.pyc"), compiled.read_bytes())
 
 
 def _check(toolchain: Toolchain, cpu: Cpu) -> None:

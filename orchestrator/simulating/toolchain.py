@@ -24,7 +24,7 @@ from orchestrator.simulating.cpus import Cpu
 from orchestrator.simulating.guest_root import PATHS
 from orchestrator.simulating.qemu import GUEST, PLUGIN, Qemu, source_version
 
-LAYOUT = 1
+LAYOUT = 3
 MANIFEST = "manifest.json"
 SETUP = "orchestrate devices setup qemu-aarch64"
 LIBRARIES = "lib"  # in a package: shared libraries of the distribution that it needs
@@ -33,13 +33,14 @@ STACK_BYTES = 8 << 20
 # Everything that a guest's addresses and code may depend on, and nothing of the user's own. The telemetry threads of onnxruntime
 # (1.29 and later) would count into the figures, besides what they tell others.
 ENVIRONMENT = {
-    "LC_ALL": "C.UTF-8",
+    "LC_ALL": "C",  # any other would be read from this machine's files
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "ORT_DISABLE_TELEMETRY": "1",
     "PYTHONDONTWRITEBYTECODE": "1",
     "PYTHONHASHSEED": "0",
     "PYTHONNOUSERSITE": "1",
+    "PYTHONUTF8": "1",
 }
 
 
