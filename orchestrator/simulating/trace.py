@@ -43,7 +43,8 @@ class Trace:
 
     Attributes:
         blocks: Each that was executed at least once, by address.
-        accesses: Loads and stores; 0 where caches were not simulated.
+        accesses: Loads and stores as qemu does them (before version 8 it halves those of 128 bits); 0 where caches were not
+            simulated.
         misses: Of the data caches, first level first; empty where they were not simulated. A level is asked for a line that
             the one before it missed.
     """
