@@ -174,7 +174,7 @@ def micro_networks() -> tuple[Sample, ...]:
         _chain(3, (3, 16), 64),
         _chain(3, (64, 64, 64), 28, groups=4),
         _chain(1, (240, 240, 240), 28, groups=3),
-        _sample("dense-4096-1024", (1, 4096), _dense(4096, 1024)),
+        _sample("dense-2048-1000", (1, 2048), _dense(2048, 1000)),
         _sample("dense-256-four", (1, 256), _dense(256, 256, 256, 256, 256)),
         _sample("attention-4-heads", (1, 4, 64, 32), _attention),
         _sample("normalization-256", (1, 64, 256), _normalized),
