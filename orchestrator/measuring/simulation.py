@@ -103,14 +103,19 @@ class Simulation:
             median_ms=run.estimate.value,
             low_ms=run.estimate.low,
             high_ms=run.estimate.high,
-            note=run.estimate.model,
+            note="; ".join([run.estimate.model, *self._doubts(run), f"constants: {self.constants.fitted_on}"]),
             ratio=None if baseline is None else self.ratio(run, baseline),
             conditions={
                 "profile": self.target.profile.name,
                 "counts": {name: value for name, value in run.found.counts.items() if not isinstance(value, Mapping)},
+                "cycles": dict(self.constants.cycles),
                 "versions": dict(run.found.versions),
             },
         )
+
+    @staticmethod
+    def _doubts(run: Run) -> list[str]:
+        return [f"the band is wider for {', '.join(run.estimate.unknown)}"] if run.estimate.unknown else []
 
     def opened(self, path: Path, inputs: Mapping[str, Path], *, most_s: float) -> Session:
         """The model, loaded by the simulated CPU, for its outputs on these examples by the target's own kernels.

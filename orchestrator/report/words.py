@@ -175,9 +175,11 @@ def energy(millijoules: float | None) -> str:
 
 
 def condition_words(conditions: Mapping[str, Any] | None) -> list[str]:
-    """What the machine was doing while a latency was measured; nothing of what it does not tell."""
+    """What the machine was doing while a latency was measured, or what was executed; nothing of what it does not tell."""
     found = conditions or {}
     parts = []
+    if executed := found.get("counts", {}).get("instructions"):
+        parts.append(f"{count(executed)} instructions executed")
     if cores := found.get("on_cores"):
         parts.append(f"on core{'' if len(cores) == 1 else 's'} {', '.join(str(core) for core in cores)}")
     if (other := found.get("other_work_cores")) is not None:
