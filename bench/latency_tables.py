@@ -22,7 +22,9 @@ from orchestrator.values.profile import LatencyModel, NumberFormat
 # What no left-out network shows, as factors of a 90 % band: the simulation against published times of ncnn; that its constants
 # were fitted to ncnn and are used for onnxruntime, for which next to nothing is published; the speed-up of threads, which
 # is ncnn's; and counts of a neighbouring core. The second and the last are our judgement.
-SIMULATION, OTHER_RUNTIME, OTHER_THREADS, OTHER_CORE = 1.2, 1.5, 1.25, 1.3
+SIMULATION, OTHER_RUNTIME, OTHER_THREADS, OTHER_CORE = 1.2, 1.5, 1.35, 1.3
+
+_ENOUGH_BOARDS = 4  # with one core, to tell from them alone how far a further one may be off
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,20 +121,24 @@ class Tables:
             other = data.groups.index((board.alike, threads, precision))
             clocks = [data.rows.configurations[i].core.clock_hz or CLOCK_HZ for i in (wanted, other)]
             constants = (constants + self.pool.constants[other] + np.log(clocks[1] / clocks[0])) / 2
-        error = combined(self._board_error(number_format == "int8"), max(b for k, b in self.bands.items() if k[1] == threads))
+        error = combined(
+            self._board_error(board.core_name, number_format == "int8"), max(b for k, b in self.bands.items() if k[1] == threads)
+        )
         said = f"no times of this board: published times of ncnn on other boards with the {board.core_name}, scaled by the clock"
         if board.alike is not None:
             said += f", and as much those of {board.alike} (the same chip)"
         return _table("ncnn", number_format, threads, constants, error, None, said)
 
-    def _board_error(self, int8: bool) -> float:
-        """The 90 % quantile over boards that are left out whole, where another board with the same core is left."""
+    def _board_error(self, core_name: str, int8: bool) -> float:
+        """The 90 % quantile over boards that are left out whole: those with that core, or with any that several boards have."""
         data = self.data
         boards = np.array([data.rows.configurations[c].board for c in data.rows.configuration])
         cores = np.array([data.rows.configurations[c].core_name for c in data.rows.configuration])
         errors = self.pool.left_out(boards)
-        shared = {core for core in cores if len(set(boards[cores == core])) > 1}
-        which = [core in shared and (key[2] == "int8") == int8 for core, key in zip(cores, data.keys, strict=True)]
+        common = {core for core in cores if len(set(boards[cores == core])) > 1}
+        if len(set(boards[cores == core_name])) >= _ENOUGH_BOARDS:
+            common = {core_name}
+        which = [core in common and (key[2] == "int8") == int8 for core, key in zip(cores, data.keys, strict=True)]
         return exp(float(np.quantile(np.abs(errors[which]), 0.9)))
 
     def onnxruntime(self, name: str) -> Iterator[LatencyModel]:
