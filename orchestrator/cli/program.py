@@ -15,7 +15,7 @@ COMMANDS = {
     "estimate": "A model's latency on a target that is not here, from its graph.",
     "devices": "List, check, set up and remove the devices that candidates are timed on.",
     "plugins": "See which plugins are installed.",
-    "profiles": "List, show and check hardware profiles.",
+    "profiles": "List, show, check and measure hardware profiles.",
     "report": "Write a run's report again, in another format.",
     "resume": "Go on with a run that was stopped.",
     "search": "Find the Pareto-optimal models for a target.",
