@@ -110,6 +110,7 @@ class Workshop:
         environment = {
             # OpenMP's threads spin while they wait: beside any other busy process that made training 20 times slower.
             "OMP_WAIT_POLICY": "PASSIVE",
+            "ORT_DISABLE_TELEMETRY": "1",  # onnxruntime 1.29 and later reports to its maker unless it is told not to
             **os.environ,
             "PYTHONHASHSEED": "0",
             "PYTHONUNBUFFERED": "1",

@@ -265,6 +265,8 @@ class Agent:
     ) -> dict[str, Any]:
         """Load the model; the memory that is there before it does not count."""
         self.cores = keep_on(threads)
+        # onnxruntime 1.29 and later reports what it does to its maker, from threads of its own that disturb what is timed here.
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         import numpy as np
 
         for name in imports:
