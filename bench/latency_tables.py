@@ -121,9 +121,9 @@ class Tables:
             other = data.groups.index((board.alike, threads, precision))
             clocks = [data.rows.configurations[i].core.clock_hz or CLOCK_HZ for i in (wanted, other)]
             constants = (constants + self.pool.constants[other] + np.log(clocks[1] / clocks[0])) / 2
-        error = combined(
-            self._board_error(board.core_name, number_format == "int8"), max(b for k, b in self.bands.items() if k[1] == threads)
-        )
+        int8 = number_format == "int8"
+        network = float(np.median([band for key, band in self.bands.items() if (key[2] == "int8") == int8]))
+        error = combined(self._board_error(board.core_name, int8), network)
         said = f"no times of this board: published times of ncnn on other boards with the {board.core_name}, scaled by the clock"
         if board.alike is not None:
             said += f", and as much those of {board.alike} (the same chip)"
@@ -158,6 +158,8 @@ class Tables:
             network: _milliseconds(here, self.data, network) / _milliseconds(there, self.data, network) for network in observed
         }
         wider = [SIMULATION, OTHER_RUNTIME, *([OTHER_CORE] if cpu != board.cpu or name != own else [])]
+        if board.core is not None:
+            wider.append(self._board_error(board.core_name, int8=False))
         models: dict[NumberFormat, LatencyModel] = {}
         for number_format in _OLD:
             rows = [
@@ -237,11 +239,12 @@ class Tables:
 def _table(
     runtime: str, number_format: NumberFormat, threads: int, constants: np.ndarray, error: float, mean: float | None, said: str
 ) -> LatencyModel:
+    prices = np.exp(constants).tolist()
     return LatencyModel(
         runtime=runtime,
         number_format=number_format,
         threads=threads,
-        nanoseconds={name: rounded(value) for name, value in zip(UNITS, np.exp(constants).tolist(), strict=True)},
+        nanoseconds={name: rounded(value) for name, value in zip(UNITS, prices, strict=True)},
         error=round(error, 2),
         mean_error=None if mean is None else round(mean, 3),
         fitted_on=said,
