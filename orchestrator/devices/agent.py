@@ -421,7 +421,7 @@ def home(*parts: str) -> str:
 
 def clean_environment() -> dict[str, str]:
     """Environment variables for a runtime, so that what it caches lies in the folder too and is removed with it."""
-    return {**os.environ, "XDG_CACHE_HOME": home("cache")}
+    return {"ORT_DISABLE_TELEMETRY": "1", **os.environ, "XDG_CACHE_HOME": home("cache")}
 
 
 def free_bytes() -> int:
