@@ -100,8 +100,8 @@ def _count_product(
     found: dict[str, float], operator: Operator, product: Product, number_format: NumberFormat, winograd: bool
 ) -> None:
     lanes = LANES[number_format]
-    rows = prod(product.out_size)
-    one_pixel = rows == 1 and product.in_size == product.out_size
+    rows = prod(product.out_size) * product.batch
+    one_pixel = prod(product.out_size) == 1 and product.in_size == product.out_size
     if (not product.kernel or one_pixel) and product.groups == 1 and rows <= _FEW_ROWS and product.stored:
         found["dense"] = float(product.in_channels * product.out_channels)
         return
@@ -126,7 +126,7 @@ def _count_product(
         # The larger tile's transforms leave the range of 16-bit integers.
         large = number_format != "int8" and max(inside, outside) <= _WINOGRAD_LARGE_TILE
         tile = 6 if large else 4
-        places = prod(ceil(size / tile) for size in product.out_size) * (tile + 2) ** 2
+        places = product.batch * prod(ceil(size / tile) for size in product.out_size) * (tile + 2) ** 2
         found["winograd"] = float(product.groups * places * inside * outside)
         found["winograd_transform"] = float(product.groups * places * (inside + outside))
         found["winograd_weight"] = float(product.groups * (tile + 2) ** 2 * inside * outside)

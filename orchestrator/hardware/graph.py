@@ -39,6 +39,7 @@ class Product:
         kernel, strides, dilations: Along each spatial axis; a matrix product has none.
         in_size, out_size: Pixels along each spatial axis; the rows of a matrix product.
         stored: Whether the second operand is a constant of the file (weights) and not an activation.
+        batch: Examples at once; a matrix product has them among its rows.
     """
 
     in_channels: int
@@ -51,6 +52,7 @@ class Product:
     out_size: tuple[int, ...] = ()
     transposed: bool = False
     stored: bool = True
+    batch: int = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -201,6 +203,7 @@ def _product(node: Any, tensors: Mapping[str, TensorType], fusion: Fusion) -> Pr
             out_size=tuple(result[2:]),
             transposed=kind == "ConvTranspose",
             stored=stored,
+            batch=result[0],
         )
     depth = data[0 if _attribute(node, "transA", 0) else -1] if data else 1
     columns = result[-1] if result else 1

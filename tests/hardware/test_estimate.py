@@ -18,6 +18,9 @@ from orchestrator.hardware.loading import load_profile
 from orchestrator.values.profile import HardwareProfile
 
 
+SHARED = {"weight", "winograd_weight", "operator"}  # however many examples there are
+
+
 class Noise(CalibrationDataReader):
     """Two random examples."""
 
@@ -175,6 +178,14 @@ def test_feature_without_a_constant_makes_its_operator_unknown(save_graph, board
     model = board.latency_models[0]
     less = replace(model, nanoseconds={k: v for k, v in model.nanoseconds.items() if k != "exponential"})
     assert estimate(path, replace(board, latency_models=(less,)), "onnxruntime", 1).unknown == ("Softmax",)
+
+
+def test_two_examples_ask_for_twice_the_products_but_the_same_weights(network) -> None:
+    one, two = (count(network, {"x": [batch, 3, 24, 24]}).operators[2] for batch in (1, 2))
+    for runtime in ("onnxruntime", "ncnn"):
+        single, double = features(one, "float32", runtime), features(two, "float32", runtime)
+        double.pop("spilled", None)  # two examples no longer fit the cache
+        assert {k: v * (1 if k in SHARED else 2) for k, v in single.items()} == double
 
 
 def test_winograd_is_counted_only_where_the_runtime_uses_it(network, board) -> None:
