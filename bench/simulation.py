@@ -131,14 +131,14 @@ def main() -> None:
     parser.add_argument("what", choices=("count", "score", "write", "channels"))
     parser.add_argument("runtime", nargs="?", choices=("ncnn", "onnxruntime"), default="ncnn", help="count: in which runtime")
     parser.add_argument("--shared", type=Path, default=HERE.parent.parent / "shared")
-    parser.add_argument("--cpu", action="append", choices=tuple(CPUS), help="count: only on this one; may be repeated")
+    parser.add_argument("--cpu", action="append", choices=tuple(CPUS), help="count, channels: only on this one; may be repeated")
     parser.add_argument("--network", action="append", help="count: only this one; may be repeated")
     chosen = parser.parse_args()
     cases = chosen.shared / "cases/boards"
     if not (cases / "published.json").exists():
         sys.exit(f"{cases}/published.json is not there: give --shared")
     if chosen.what == "channels":
-        channels.count()
+        channels.count(chosen.cpu or ())
     elif chosen.what == "count":
         counting.count(chosen.runtime, cases / "models", cpus=tuple(chosen.cpu or ()), only=tuple(chosen.network or ()))
     else:

@@ -5,11 +5,12 @@ the largest m for which filling up to the next multiple of m costs at most a qua
 if time were proportional to channels, on average over all numbers that are no multiple. 1: none is.
 """
 
+import itertools
 import json
 import math
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,11 @@ import simulation_count as counting
 from onnx import TensorProto, helper, numpy_helper
 
 from orchestrator.simulating import counts
-from orchestrator.simulating.cpus import CPUS
+from orchestrator.simulating.cpus import CPUS, Cpu
+from orchestrator.simulating.emulator import Emulator
 from orchestrator.simulating.toolchain import SETUP, Toolchain
 
 KERNELS = {"3x3": 3, "1x1": 1}
-FORMATS = ("float32", "u8s8", "s8s8")
 SIDES = ("outputs", "inputs")
 CHANNELS = range(8, 41)
 OTHER = 32  # channels on the side that does not change
@@ -78,37 +79,45 @@ def convolution(kernel: int, inputs: int, outputs: int, number_format: str) -> o
     return model
 
 
-def count() -> None:
-    """Count all of them, and write what follows."""
+def count(cpus: Sequence[str]) -> None:
+    """Count all of them that these versions have not counted, and write what follows."""
     toolchain = Toolchain.find()
     if toolchain is None:
         sys.exit(f"simulated execution is not set up here: {SETUP}")
     kept: dict[str, Any] = json.loads(OUTPUT.read_text()) if OUTPUT.exists() else {}
-    for cpu in CPUS.values():
+    for cpu in (CPUS[name] for name in cpus or CPUS):
         emulator, versions = counting.emulator("onnxruntime", toolchain, cpu)
-        if kept.get(cpu.name, {}).get("versions") == versions:
-            continue
-        found: dict[str, Any] = {}
-        with emulator, tempfile.TemporaryDirectory() as folder:
-            path, example = Path(folder) / "convolution.onnx", Path(folder) / "x.npy"
-            for number_format in FORMATS:
-                for name, kernel in KERNELS.items():
-                    for side in SIDES:
-                        cycles = {}
-                        for channels in CHANNELS:
-                            inputs, outputs = (channels, OTHER) if side == "inputs" else (OTHER, channels)
-                            model = convolution(kernel, inputs, outputs, number_format)
-                            onnx.save(model, path)
-                            element = helper.tensor_dtype_to_np_dtype(model.graph.input[0].type.tensor_type.elem_type)
-                            np.save(example, np.ones((1, inputs, PIXELS, PIXELS), element))
-                            trace = emulator.count(path, {"x": example}, {}, timeout_s=600)
-                            cycles[channels] = counts.count(trace, cpu).pipeline_cycles
-                        multiple, cost = useful(cycles)
-                        key = f"{number_format} {name} {side}"
-                        found[key] = {"multiple": multiple, "cost_of_filling_up": cost, "pipeline_cycles": list(cycles.values())}
-                        print(cpu.name, key, multiple, cost, flush=True)
-        kept[cpu.name] = {"versions": versions, "channels": [CHANNELS[0], CHANNELS[-1]], "convolutions": found}
-        write(kept)
+        if kept.get(cpu.name, {}).get("versions") != versions:
+            kept[cpu.name] = {"versions": versions, "channels": [CHANNELS[0], CHANNELS[-1]], "convolutions": {}}
+        found = kept[cpu.name]["convolutions"]
+        with emulator:
+            for number_format, (name, kernel), side in itertools.product(
+                ("float32", counting.INT8_SCHEME[cpu.name]), KERNELS.items(), SIDES
+            ):
+                key = f"{number_format} {name} {side}"
+                if key in found:
+                    continue
+                cycles = stairs(emulator, cpu, kernel, side, number_format)
+                multiple, cost = useful(cycles)
+                found[key] = {"multiple": multiple, "cost_of_filling_up": cost, "pipeline_cycles": list(cycles.values())}
+                print(cpu.name, key, multiple, cost, flush=True)
+                write(kept)
+
+
+def stairs(emulator: Emulator, cpu: Cpu, kernel: int, side: str, number_format: str) -> dict[int, int]:
+    """Pipeline cycles for each number of channels on one side."""
+    cycles = {}
+    with tempfile.TemporaryDirectory() as folder:
+        path, example = Path(folder) / "convolution.onnx", Path(folder) / "x.npy"
+        for channels in CHANNELS:
+            inputs, outputs = (channels, OTHER) if side == "inputs" else (OTHER, channels)
+            model = convolution(kernel, inputs, outputs, number_format)
+            onnx.save(model, path)
+            element = helper.tensor_dtype_to_np_dtype(model.graph.input[0].type.tensor_type.elem_type)
+            np.save(example, np.ones((1, inputs, PIXELS, PIXELS), element))
+            trace = emulator.count(path, {"x": example}, {}, timeout_s=600)
+            cycles[channels] = counts.count(trace, cpu).pipeline_cycles
+    return cycles
 
 
 def filling_up(cycles: Mapping[int, int], multiple: int) -> float:
