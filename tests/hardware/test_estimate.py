@@ -17,7 +17,6 @@ from orchestrator.hardware.graph import count
 from orchestrator.hardware.loading import load_profile
 from orchestrator.values.profile import HardwareProfile
 
-
 SHARED = {"weight", "winograd_weight", "operator"}  # however many examples there are
 
 
