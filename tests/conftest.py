@@ -6,6 +6,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # Several tests run at once: threads that wait for each other's core would make all of them slow. Read when torch is loaded.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# A search uses simulated execution by itself where that is set up: here it is, or is not, whatever this machine has.
+os.environ["ORCHESTRATE_QEMU"] = "/nonexistent"
+
 import shutil
 import signal
 import subprocess

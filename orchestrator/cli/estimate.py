@@ -30,9 +30,9 @@ def command(
     without_plugins: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """A MODEL's latency on a target that is not here, computed from its ONNX graph, with the band of its error.
+    """Compute a MODEL's latency on a target that is not here.
 
-    At once, and without running anything:
+    From its ONNX graph and the target's profile, with the band of its error; at once, and without running anything:
 
         orchestrate estimate model.onnx --target raspberry-pi-4
     """

@@ -12,7 +12,7 @@ COMMANDS = {
     "build": "Make one candidate again from its recipe.toml.",
     "compare": "Is B faster than A on this target?",
     "measure": "Time one exported MODEL on a target.",
-    "estimate": "A model's latency on a target that is not here, from its graph.",
+    "estimate": "Compute a MODEL's latency on a target that is not here.",
     "devices": "List, check, set up and remove the devices that candidates are timed on.",
     "plugins": "See which plugins are installed.",
     "profiles": "List, show, check and measure hardware profiles.",

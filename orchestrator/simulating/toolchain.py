@@ -13,6 +13,7 @@ It lies in one folder of the user's cache:
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -26,6 +27,7 @@ from orchestrator.simulating.qemu import GUEST, PLUGIN, Qemu, source_version
 
 LAYOUT = 3
 MANIFEST = "manifest.json"
+PLACE = "ORCHESTRATE_QEMU"
 SETUP = "orchestrate devices setup qemu-aarch64"
 LIBRARIES = "lib"  # in a package: shared libraries of the distribution that it needs
 STACK_BYTES = 8 << 20
@@ -45,8 +47,9 @@ ENVIRONMENT = {
 
 
 def folder() -> Path:
-    """Where the set-up of this user lies."""
-    return platformdirs.user_cache_path("orchestrator", appauthor=False) / "qemu-aarch64"
+    """Where the set-up of this user lies: in the cache, or where the variable ORCHESTRATE_QEMU says."""
+    said = os.environ.get(PLACE)
+    return Path(said) if said else platformdirs.user_cache_path("orchestrator", appauthor=False) / "qemu-aarch64"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

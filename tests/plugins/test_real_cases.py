@@ -128,6 +128,7 @@ def test_minilm_loses_feed_forward_channels_and_layers(minilm: Any, tmp_path: Pa
 
 @needs_cases
 @needs_minilm
+@pytest.mark.slow
 def test_minilm_in_dynamic_int8_is_a_quarter_of_the_size_and_answers_alike(
     minilm: Any, export: Any, run: Any, tmp_path: Path
 ) -> None:

@@ -181,6 +181,7 @@ def test_study_opens_when_a_killed_process_left_half_a_line(cli: Cli, project: P
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a file system of its own can be mounted by root alone")
+@pytest.mark.slow
 def test_run_ends_with_4_and_goes_on_when_the_disk_was_full(cli: Cli, project: Project) -> None:
     disk = cli.folder / "disk"
     disk.mkdir()

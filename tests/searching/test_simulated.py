@@ -189,6 +189,7 @@ def test_search_goes_on_with_estimates_where_the_simulator_is_not_set_up(toy: Cl
     assert not (toy.folder / "run").exists()
 
 
+@pytest.mark.slow
 def test_candidate_that_cannot_be_simulated_fails_and_the_search_goes_on(toy: Cli, options: Callable[..., list[str]]) -> None:
     assert toy(*options(trials=1)).returncode == 0
     (identifier,) = [c["id"] for c in results(toy.folder / "run")["candidates"]]

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import platformdirs
 import pytest
 
 from orchestrator.errors import SurroundingsError
@@ -36,10 +37,14 @@ def counter(qemu: Qemu, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+# What the other tests do not see (tests/conftest.py): a search uses by itself what is set up.
+FOLDER = platformdirs.user_cache_path("orchestrator", appauthor=False) / "qemu-aarch64"
+
+
 @pytest.fixture(scope="session")
 def toolchain(qemu: Qemu) -> Toolchain:
     """This user's set-up; continuous integration makes one."""
-    found = set_up(progress=print) if CI else Toolchain.find()
+    found = set_up(at=FOLDER, progress=print) if CI else Toolchain.find(FOLDER)
     if found is None:
         pytest.skip("simulated execution is not set up here: orchestrate devices setup qemu-aarch64")
     return found

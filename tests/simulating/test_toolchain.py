@@ -212,7 +212,7 @@ def test_removing_leaves_nothing(made: Toolchain) -> None:
 def test_what_is_set_up_is_found_quickly(toolchain: Toolchain) -> None:
     """The user's own set-up: nothing is fetched again."""
     said: list[str] = []
-    assert provision.set_up(runtime_wheels=toolchain.packages, progress=said.append) == toolchain
+    assert provision.set_up(runtime_wheels=toolchain.packages, at=toolchain.folder, progress=said.append) == toolchain
     assert said == []
 
 
