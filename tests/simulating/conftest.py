@@ -5,6 +5,7 @@ from pathlib import Path
 
 import platformdirs
 import pytest
+from filelock import FileLock
 
 from orchestrator.errors import SurroundingsError
 from orchestrator.simulating.provision import set_up
@@ -43,8 +44,11 @@ FOLDER = platformdirs.user_cache_path("orchestrator", appauthor=False) / "qemu-a
 
 @pytest.fixture(scope="session")
 def toolchain(qemu: Qemu) -> Toolchain:
-    """This user's set-up; continuous integration makes one."""
-    found = set_up(at=FOLDER, progress=print) if CI else Toolchain.find(FOLDER)
+    """This user's set-up; continuous integration makes one, once for all the processes that tests run in."""
+    if CI:
+        with FileLock(FOLDER.with_name("tests.lock")):
+            return set_up(at=FOLDER, progress=print)
+    found = Toolchain.find(FOLDER)
     if found is None:
         pytest.skip("simulated execution is not set up here: orchestrate devices setup qemu-aarch64")
     return found
