@@ -46,6 +46,7 @@ FOLDER = platformdirs.user_cache_path("orchestrator", appauthor=False) / "qemu-a
 def toolchain(qemu: Qemu) -> Toolchain:
     """This user's set-up; continuous integration makes one, once for all the processes that tests run in."""
     if CI:
+        FOLDER.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(FOLDER.with_name("tests.lock")):
             return set_up(at=FOLDER, progress=print)
     found = Toolchain.find(FOLDER)
