@@ -48,6 +48,8 @@ def estimate(
     support = profile.runtime(runtime)
     if threads is not None and threads < 1:
         raise InputError(f"--threads must be 1 or more, but got {threads}")
+    if threads is not None and profile.kind != "gpu" and threads > profile.cores:
+        raise InputError(f"--threads {threads}: '{profile.name}' has {profile.cores} cores")
     return of_graph(
         path,
         profile,

@@ -165,6 +165,8 @@ def resolve_target(
     support = profile.runtime(runtime.name)
     if threads is not None and threads < 1:
         raise InputError(f"--threads must be 1 or more, but got {threads}")
+    if threads is not None and simulator is not None and threads > profile.cores:
+        raise InputError(f"--threads {threads}: '{profile.name}' has {profile.cores} cores")
     is_device = scheme != HostDevice.scheme or profile.device == HostDevice.scheme
     if searched and not is_device and simulator is None and not profile.has_latency_model(runtime.name):
         raise InputError(

@@ -115,11 +115,11 @@ class QemuDevice(SimulatedDevice):
         counts = Counts.from_plain(found.counts)
         return cost.latency(counts, constants, clock_hz=clock, threads=threads, number_format=number_format)
 
-    def ratio(self, a: Simulated, b: Simulated, constants: SimulationModel) -> Difference:
+    def ratio(self, a: Simulated, b: Simulated, constants: SimulationModel, *, threads: int) -> Difference:
         from orchestrator.simulating import cost
         from orchestrator.simulating.counts import Counts
 
-        value, low, high = cost.ratio(Counts.from_plain(a.counts), Counts.from_plain(b.counts), constants)
+        value, low, high = cost.ratio(Counts.from_plain(a.counts), Counts.from_plain(b.counts), constants, threads=threads)
         return Difference(value=value, low=low, high=high)
 
     def release(self) -> None:
@@ -177,11 +177,14 @@ class _Kept:
 
     def read(self) -> dict[str, Any] | None:
         """The counts; None where there are none, or what is there is damaged."""
+        from orchestrator.simulating.counts import Counts
+
         try:
-            found = json.loads(self._path.read_text())
-        except (OSError, ValueError):
+            found: dict[str, Any] = json.loads(self._path.read_text())["counts"]
+            Counts.from_plain(found)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, InputError):
             return None
-        return found["counts"] if isinstance(found, dict) and isinstance(found.get("counts"), dict) else None
+        return found
 
     def write(self, counts: Mapping[str, Any], versions: Mapping[str, str]) -> None:
         """Keep them, all at once; where the disk does not let us, they are counted again next time."""

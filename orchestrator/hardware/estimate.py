@@ -80,6 +80,7 @@ def estimate_count(
     tables: dict[NumberFormat, Constants] = {}
     costs: dict[str, float] = {}
     kinds: dict[str, tuple[str, bool]] = {}
+    unpriced: set[str] = set()
     for operator in graph.operators:
         if operator.free:
             continue
@@ -90,8 +91,13 @@ def estimate_count(
         amounts = features(operator, wanted, runtime)
         prices = tables[wanted].nanoseconds
         costs[place] = costs.get(place, 0.0) + sum(n * prices.get(feature, 0.0) for feature, n in amounts.items()) / 1e6
+        priced = amounts.keys() <= prices.keys()
         if operator.fused_into is None:
-            kinds[operator.name] = operator.op_type, operator.known and amounts.keys() <= prices.keys()
+            kinds[operator.name] = operator.op_type, operator.known and priced
+        elif not priced:
+            unpriced.add(place)
+    for place in unpriced & kinds.keys():
+        kinds[place] = kinds[place][0], False
     if not tables:
         raise InputError("the model has no operators that take time, so there is nothing to estimate")
     known = [costs[name] for name, (_, is_known) in kinds.items() if is_known]

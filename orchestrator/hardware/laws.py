@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeGuard
 
 from orchestrator.errors import unknown
+from orchestrator.hardware.features import UNITS
 from orchestrator.hardware.toml_file import Location
 
 Problem = tuple[Location, str]
@@ -97,6 +98,10 @@ def _models(data: Table) -> Iterator[Problem]:
             seen.add(key)
             if "cluster" in model and model["cluster"] not in clusters:
                 yield (*here, "cluster"), unknown("cluster", str(model["cluster"]), clusters)
+            priced = model.get("nanoseconds")
+            for feature in priced if isinstance(priced, Mapping) else ():
+                if feature not in UNITS:
+                    yield (*here, "nanoseconds", feature), unknown("feature", feature, UNITS)
 
 
 def _clusters(data: Table) -> Iterator[Problem]:

@@ -46,6 +46,9 @@ class Equality:
         return self.difference <= self.tolerance
 
 
+NOT_FINITE = 1e9  # a difference beyond every tolerance, that JSON can hold
+
+
 class Simulation:
     """Simulates exported models for one target.
 
@@ -91,7 +94,7 @@ class Simulation:
 
     def ratio(self, run: Run, other: Run) -> Difference:
         """One's time over the other's."""
-        return self.device.ratio(run.found, other.found, self.constants)
+        return self.device.ratio(run.found, other.found, self.constants, threads=self.target.threads)
 
     def result(self, run: Run, baseline: Run | None) -> LatencyResult:
         """A simulated model's latency as results have it."""
@@ -156,7 +159,12 @@ def equality(there: Sequence[np.ndarray], here: Sequence[np.ndarray], number_for
     """
     largest = 0.0
     for one, other in zip(there, here, strict=True):
+        one, other = one.astype(np.float64), other.astype(np.float64)
+        finite = np.isfinite(other)
+        if not np.array_equal(np.isfinite(one), finite):
+            return Equality(difference=NOT_FINITE, tolerance=TOLERANCE[number_format])
+        one, other = one[finite], other[finite]
         range_ = float(np.ptp(other)) if other.size else 0.0
-        apart = float(np.max(np.abs(one.astype(np.float64) - other.astype(np.float64)), initial=0.0))
+        apart = float(np.max(np.abs(one - other), initial=0.0))
         largest = max(largest, apart / range_ if range_ else float(apart > 0))
     return Equality(difference=largest, tolerance=TOLERANCE[number_format])

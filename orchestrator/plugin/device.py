@@ -227,5 +227,5 @@ class SimulatedDevice(Device):
         """Milliseconds of one inference on the profile's machine, with the band that holds the true value in 90 % of cases."""
 
     @abstractmethod
-    def ratio(self, a: Simulated, b: Simulated, constants: SimulationModel) -> Difference:
+    def ratio(self, a: Simulated, b: Simulated, constants: SimulationModel, *, threads: int) -> Difference:
         """A's time over B's, with the band of what their errors do not share; exactly 1 for the same counts."""

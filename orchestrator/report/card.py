@@ -142,12 +142,13 @@ def _latency_row(latency: LatencyResult, before: LatencyResult | None) -> list[s
     threads = f"{latency.threads} thread{'' if latency.threads == 1 else 's'}"
     ratio = latency.ratio
     remark = f"; {latency.note}" if latency.note and latency.evidence.startswith("measured") else ""
+    sign = "" if latency.evidence.startswith("measured") else "~ "
     return [
         f"latency, {words.EVIDENCE[latency.evidence]}, {where} ({latency.runtime}, {threads}{remark})",
         approximate(latency),
         words.span(latency.low_ms, latency.high_ms, latency.median_ms),
         approximate(before) if before else words.NONE,
-        f"{ratio.value:.2f} of its time {words.ratio_span(ratio)}" if ratio else "",
+        f"{sign}{ratio.value:.2f} of its time {words.ratio_span(ratio)}" if ratio else "",
     ]
 
 

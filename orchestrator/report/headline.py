@@ -125,7 +125,8 @@ def _times(
 def _paired(latency: LatencyResult | None) -> str:
     if latency is None or latency.ratio is None:
         return ""
-    return f"{latency.ratio.value:.2f} of the original's time {words.ratio_span(latency.ratio)}"
+    sign = "" if latency.evidence.startswith("measured") else "~ "
+    return f"{sign}{latency.ratio.value:.2f} of the original's time {words.ratio_span(latency.ratio)}"
 
 
 def _latency_figure(run: RunResult, best: CandidateResult | None) -> KeyFigure | None:

@@ -114,7 +114,8 @@ def _ratio(latency: LatencyResult | None) -> Cell:
     if latency is None or latency.ratio is None:
         return Cell()
     ratio = latency.ratio
-    return Cell(text=f"{ratio.value:.2f}", note=words.ratio_span(ratio), order=ratio.value)
+    sign = "" if latency.evidence.startswith("measured") else "~ "
+    return Cell(text=f"{sign}{ratio.value:.2f}", note=words.ratio_span(ratio), order=ratio.value)
 
 
 def _amount(show: Callable[[int | None], str], value: int | None) -> Cell:

@@ -274,7 +274,8 @@ class Engine:
             )
 
         self._fleet.equip(evaluator)
-        self._simulator = Simulator(self._simulation(inputs["validation"]))
+        shapes = {spec.name: (1, *spec.shape) for spec in state.task.inputs}
+        self._simulator = Simulator(self._simulation(inputs["validation"], shapes))
         self._laboratory_made = laboratory = Laboratory(
             workshop,
             self._fleet,
@@ -285,10 +286,10 @@ class Engine:
             simulator=self._simulator,
         )
         if (known := self._known().known.get(BASELINE)) and known.artifact and known.artifact.path:
-            laboratory.adopt_baseline(self._run.path / known.artifact.path, known.latency[0].evidence)
+            laboratory.adopt_baseline(self._run.path / known.artifact.path, known.latency[0])
         return laboratory
 
-    def _simulation(self, inputs: Mapping[str, Path]) -> Simulation | None:
+    def _simulation(self, inputs: Mapping[str, Path], shapes: Mapping[str, Sequence[int]]) -> Simulation | None:
         if self._simulated is None:
             return None
         target = self._request.target
@@ -301,7 +302,7 @@ class Engine:
             self._simulated,
             constants,
             inputs=inputs,
-            shapes=self._request.input_shapes,
+            shapes=shapes,
             most_s=max(LEAST_ANSWER_S, self._request.candidate_timeout_s),
             memory_bytes=self._request.memory_bytes,
         )

@@ -161,12 +161,17 @@ def scored_on_simulated(
     if not laboratory.simulates:
         return outcome
     known, notes, begin = dict(outcome.known), list(outcome.notes), time.monotonic()
-    names = [BASELINE, *(c.id for c in outcome.front if c.id != BASELINE)]
+    best = outcome.recommendation.id
+    names = list(dict.fromkeys([BASELINE, *([best] if best else []), *(c.id for c in outcome.front)]))
     for k, name in enumerate(names):
         interrupt.check()
+        left = seconds - (time.monotonic() - begin)
+        if left <= 0:
+            notes.append(f"the time for scoring by the target's own kernels was up after {k} of {len(names)} models")
+            break
         tell(f"scoring the front by the target's own kernels ({k + 1} of {len(names)})")
         try:
-            kept = laboratory.score_simulated(archive.known[name], seconds=seconds / len(names), timeout_s=timeout_s)
+            kept = laboratory.score_simulated(archive.known[name], seconds=left / (len(names) - k), timeout_s=timeout_s)
             kept = archive.keep(kept)
             known[name] = replace(known[name], simulated_outputs=kept.simulated_outputs)
         except (JobFailed, InputError) as error:

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
+from orchestrator.errors import InputError, SurroundingsError
 from orchestrator.measuring.simulation import Equality, Run, Simulation, equality
 from orchestrator.plugin.device import JobFailed
 from orchestrator.values.evidence import Evidence
 from orchestrator.values.recipe import BASELINE
 from orchestrator.values.results import CandidateResult, Failure
 
-FIRST_EXAMPLES = 8
+FIRST_EXAMPLES = 2
+LEAST_EXAMPLES = 8
 
 Hopeless = Callable[[CandidateResult], str | None]
 """Why a candidate cannot reach the front, so that it need not be simulated; None: it may."""
@@ -43,6 +45,7 @@ class Simulator:
         self._simulation = simulation
         self._original: Path | None = None
         self._original_run: Run | None = None
+        self._versions: Mapping[str, str] = {}
         self._pace: _Pace | None = None
         self.notes: list[str] = []
 
@@ -56,14 +59,15 @@ class Simulator:
         """The simulated CPU's reference."""
         return self._there.target.simulator or self._there.device.scheme
 
-    def adopt(self, original: Path, evidence: str) -> None:
-        """The run is resumed: its original, and the evidence of its objective latency.
+    def adopt(self, original: Path, evidence: str, versions: Mapping[str, str]) -> None:
+        """The run is resumed: its original, the evidence of its objective latency, and the versions that it was counted with.
 
         Where that is no simulated one nothing is simulated now, for one front compares one kind of figure.
         """
-        self._original = original
-        if evidence != Evidence.SIMULATED.value:
+        self._original, self._versions = original, versions
+        if self._simulation is not None and evidence != Evidence.SIMULATED.value:
             self._simulation = None
+            self.notes.append("latencies are estimated from the graph, for the original could not be simulated")
 
     def with_latency(self, candidate: CandidateResult, path: Path, hopeless: Hopeless) -> CandidateResult:
         """The complete candidate with its simulated latency first, or as one that was stopped before that.
@@ -80,13 +84,17 @@ class Simulator:
             if self._original is None:
                 raise RuntimeError("the original comes before every other candidate")
             self._original_run = self._there.run(self._original)
+            now = dict(self._original_run.found.versions)
+            if self._versions and now != dict(self._versions):
+                changed = ", ".join(name for name in now if now[name] != self._versions.get(name))
+                raise SurroundingsError(f"the run was simulated with other versions of {changed}: begin a new run")
         first = self._there.result(self._there.run(path), self._original_run)
         return replace(candidate, latency=[first, *candidate.latency])
 
     def _with_original(self, baseline: CandidateResult, path: Path) -> CandidateResult:
         try:
             self._original, self._original_run = path, self._there.run(path)
-        except JobFailed as error:
+        except (JobFailed, InputError, SurroundingsError) as error:
             if baseline.latency[0].evidence != Evidence.ESTIMATED.value:
                 raise
             self._simulation = None
@@ -109,11 +117,11 @@ class Simulator:
             begin = time.monotonic()
             with self._there.opened(path, some, most_s=most_s) as session:
                 opened = time.monotonic()
-                session.predict(folder, batch=min(batch, FIRST_EXAMPLES))
+                session.predict(folder, batch=1)
             took = time.monotonic() - opened
             pace = self._pace = _Pace(start_s=opened - begin, work_a_second=FIRST_EXAMPLES * run.estimate.value / took)
         count = int((seconds - pace.start_s) * pace.work_a_second / run.estimate.value)
-        part, there = _first(inputs, max(FIRST_EXAMPLES, count), folder), folder / "there"
+        part, there = _first(inputs, max(LEAST_EXAMPLES, count), folder), folder / "there"
         there.mkdir()
         with self._there.opened(path, part, most_s=most_s) as session:
             return part, session.predict(there, batch=batch)

@@ -85,15 +85,15 @@ class Laboratory:
         self._inputs, self._progress, self._simulator = inputs, progress, simulator or Simulator(None)
         self._baseline: Path | None = None
 
-    def adopt_baseline(self, path: Path, evidence: str) -> None:
+    def adopt_baseline(self, path: Path, first: LatencyResult) -> None:
         """Time against this file: the baseline of a run that is resumed.
 
         Args:
-            evidence: Of its objective latency.
+            first: Its objective latency.
         """
         self._baseline = path
         self._fleet.trust()
-        self._simulator.adopt(path, evidence)
+        self._simulator.adopt(path, first.evidence, (first.conditions or {}).get("versions", {}))
 
     def baseline(self, *, timeout_s: float) -> CandidateResult:
         """The original: built, and measured on every board.
@@ -178,7 +178,7 @@ class Laboratory:
             start = time.monotonic()
             try:
                 done = self._simulator.with_latency(done, path, hopeless)
-            except JobFailed as error:
+            except (JobFailed, InputError) as error:
                 shutil.rmtree(self._run.folder(record.id), ignore_errors=True)
                 return replace(record, failure=_failure(error, "simulate"), seconds=_rounded(seconds))
             seconds["measuring"] += time.monotonic() - start
@@ -205,6 +205,7 @@ class Laboratory:
         path = self._run.path / artifact.path
         work = self._run.work / f"{candidate.id}.simulated"
         batch = self._workshop.inspect(path, timeout_s=timeout_s).batch
+        shutil.rmtree(work, ignore_errors=True)  # of a process that was killed
         try:
             part, there = self._simulator.outputs(
                 path, self._inputs["validation"], work, batch=batch, seconds=seconds, most_s=timeout_s

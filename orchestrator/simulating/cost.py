@@ -69,16 +69,18 @@ def latency(counts: Counts, model: SimulationModel, *, clock_hz: float, threads:
     )
 
 
-def ratio(a: Counts, b: Counts, model: SimulationModel) -> tuple[float, float, float]:
-    """How many times as long `a` takes as `b` on one thread: value, low, high.
+def ratio(a: Counts, b: Counts, model: SimulationModel, *, threads: int = 1) -> tuple[float, float, float]:
+    """How many times as long `a` takes as `b`: value, low, high.
 
     What both execute alike has the same error in both and cancels; the rest is as uncertain as ratios of unlike networks.
     So the band's half-width is `ratio_error` to the power of the share of the work that they do not have in common: two
     equal counts have the ratio 1 exactly, two networks without a kernel in common the full band. (On published times the
     errors of ratios do grow like this: docs/simulation.md.) The counts themselves have no noise.
+    With several threads the speed-up differs from network to network: its error comes on top, once for each of the two.
     """
     value = cycles(a, model) / cycles(b, model)
-    band = math.pow(model.ratio_error, unlike(a, b, model))
+    errors = [model.ratio_error, *([model.thread_error] * 2 if threads > 1 else [])]
+    band = math.pow(_together(errors), unlike(a, b, model))
     return value, value / band, value * band
 
 

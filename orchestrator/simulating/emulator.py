@@ -114,6 +114,8 @@ class Emulator:
         return phases[STEADY]
 
     def _warm(self) -> "_Guest":
+        if self._guest is not None and not self._guest.alive:
+            self.close()  # it was killed while nobody asked it anything
         if self._guest is None:
             toolchain = self._toolchain
             with contextlib.ExitStack() as opened:
@@ -225,8 +227,11 @@ class _Guest:
         deadline, polls = time.monotonic() + timeout_s, 0
         replies: list[dict[str, Any]] = []
         failed: JobFailed | None = None
+        try:
+            empty = self._process.memory_info().rss
+        except psutil.Error:
+            raise JobFailed("crash", f"the guest ended: {self._last_error()}") from None
         self._send()
-        empty = self._process.memory_info().rss
         while not replies or "ended" not in replies[-1]:
             line = self._line(waiting)
             if line:

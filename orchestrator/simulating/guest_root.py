@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from filelock import FileLock
+
 from orchestrator.errors import SurroundingsError
 from orchestrator.simulating.cpus import Cpu
 
@@ -142,13 +144,14 @@ def temporary(source: Path, packages: Mapping[str, Path], folder: Path) -> Itera
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _sweep(folder)
-        mine = Path(tempfile.mkdtemp(dir=folder))
+        with FileLock(folder.with_name(f"{folder.name}.lock")):  # nobody sweeps a folder between its making and its locking
+            _sweep(folder)
+            mine = Path(tempfile.mkdtemp(dir=folder))
+            held = os.open(mine, os.O_RDONLY)
+            fcntl.flock(held, fcntl.LOCK_EX)
     except OSError as error:
         raise SurroundingsError(f"cannot write to {folder}: {error.strerror}") from None
-    held = os.open(mine, os.O_RDONLY)
     try:
-        fcntl.flock(held, fcntl.LOCK_EX)
         try:
             link_tree(source, mine / "root", without=PATHS)
             for path, package in packages.items():

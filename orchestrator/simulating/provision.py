@@ -5,6 +5,7 @@ same release; runtimes are the wheels that a board would install. All of it lies
 is built beside it, checked by importing the runtime on each simulated CPU, and takes its place when it is whole.
 """
 
+import contextlib
 import re
 import shutil
 import subprocess
@@ -26,6 +27,8 @@ from orchestrator.simulating.guest_root import PATHS, describe, link_tree
 from orchestrator.simulating.qemu import PLUGIN, PROGRAM, Qemu, compile_counter, source_version
 from orchestrator.simulating.toolchain import LIBRARIES, MANIFEST, Toolchain, folder
 
+OURS = ("manifest.json*", "counter.*", "packages", "roots", "qemu", "running*", "building-*", "tmp*")
+"""All that lies in the folder of a set-up."""
 Progress = Callable[[str], None]
 
 GUEST = "arm64"
@@ -56,22 +59,33 @@ def set_up(*, runtime_wheels: Mapping[str, str | None] | None = None, at: Path |
     asked.setdefault("numpy", metadata.version("numpy"))
     with _alone(at):
         there = _usable(at)
+        if there is not None and there.packages and not _runs(there):
+            progress("what is set up does not run: it is made anew")
+            shutil.rmtree(at / "packages", ignore_errors=True)
+            there = None
         if there is None:
             progress("preparing the guest and the emulator")
             there = _build(at, progress)
         return _with_wheels(there, asked, progress)
 
 
-def remove(*, at: Path | None = None) -> bool:
-    """Delete all of it. Returns whether anything was there."""
+def remove(*, at: Path | None = None) -> Path | None:
+    """Delete all that a set-up is made of, and nothing else that may lie there. Returns the folder, None where nothing was."""
     at = at or folder()
-    if not at.exists():
-        return False
+    if not at.is_dir():
+        return None
     with _alone(at):
-        (at / MANIFEST).unlink(missing_ok=True)
-        shutil.rmtree(at, ignore_errors=True)
+        ours = [path for name in OURS for path in at.glob(name)]
+        (at / MANIFEST).unlink(missing_ok=True)  # first: half a set-up is none
+        for path in ours:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            at.rmdir()
     _lock_of(at).unlink(missing_ok=True)
-    return True
+    return at if ours else None
 
 
 def add_package(toolchain: Toolchain, name: str, version: str, *, libraries: Sequence[str] = (), progress: Progress) -> None:
@@ -111,6 +125,15 @@ def _usable(at: Path) -> Toolchain | None:
     except SurroundingsError:
         return None
     return there
+
+
+def _runs(there: Toolchain) -> bool:
+    """Whether its packages can be imported: files may be damaged that are there."""
+    try:
+        _check(there, next(iter(CPUS.values())))
+    except SurroundingsError:
+        return False
+    return True
 
 
 def _build(at: Path, progress: Progress) -> Toolchain:

@@ -49,7 +49,9 @@ ENVIRONMENT = {
 def folder() -> Path:
     """Where the set-up of this user lies: in the cache, or where the variable ORCHESTRATE_QEMU says."""
     said = os.environ.get(PLACE)
-    return Path(said) if said else platformdirs.user_cache_path("orchestrator", appauthor=False) / "qemu-aarch64"
+    if said:
+        return Path(said).expanduser().resolve()
+    return platformdirs.user_cache_path("orchestrator", appauthor=False) / "qemu-aarch64"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

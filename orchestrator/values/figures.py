@@ -46,7 +46,7 @@ class Comparison:
     """B beside A on one device.
 
     Attributes:
-        ratio: B's time over A's with its 95 % interval; of `basis`.
+        ratio: B's time over A's with its 95 % interval, or the 90 % band where both were simulated; of `basis`.
         verdict: `faster`, `slower`, `same` (within the margin) or `inconclusive`.
         margin: Ratios from 1/(1 + margin) to 1 + margin do not matter.
         basis: Wall time, the CPU time of the one thread where other work took its core away, or simulated execution.

@@ -175,6 +175,11 @@ class HardwareProfile:
     device: str | None = None
     """The device that candidates are timed on when the user names none; None: not attached, so this host."""
 
+    @property
+    def cores(self) -> int:
+        """Of all clusters."""
+        return sum(cluster.cores for cluster in self.clusters)
+
     def runtime(self, name: str) -> RuntimeSupport | None:
         """What this machine says about that runtime."""
         return next((r for r in self.runtimes if r.name == name), None)

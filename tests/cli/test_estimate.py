@@ -63,6 +63,7 @@ def test_bad_input_is_one_line(cli: Cli, model: str) -> None:
     assert "unknown runtime 'onnxrt'; did you mean onnxruntime" in refused(cli, model, "--target", BOARD, "--runtime", "onnxrt")
     assert "unknown precision 'int4'" in refused(cli, model, "--target", BOARD, "--precision", "int4")
     assert "--threads must be 1 or more" in refused(cli, model, "--target", BOARD, "--threads", "0")
+    assert "'raspberry-pi-4' has 4 cores" in refused(cli, model, "--target", BOARD, "--threads", "64")
     assert "Missing option '--target'" in refused(cli, model)
 
 

@@ -88,6 +88,7 @@ def test_valid_profile_loads_when_nothing_is_broken(tmp_path: Path, profile_text
         ("clock_hz =", "clock_herz =", ":13: clusters[0].clock_herz: unknown key 'clock_herz'; did you mean clock_hz"),
         ("kind =", "knd =", ":4: knd: unknown key 'knd'; did you mean kind?"),
         ("nanoseconds =", "nanosecond =", "latency_models[0].nanosecond: unknown key 'nanosecond'; did you mean nanoseconds"),
+        ("pointwise =", "pointwis =", "latency_models[0].nanoseconds.pointwis: unknown feature 'pointwis'; did you mean point"),
         ('source = "sheet"', 'source = "shet"', ":15: clusters[0].source: unknown source 'shet'; did you mean sheet?"),
         ("clock_hz = 1.5e9", "clock_hz = -1.5e9", ":13: clusters[0].clock_hz: must be greater than 0, but got -1500000000.0"),
         ("clock_hz = 1.5e9", "clock_hz = inf", "clusters[0].clock_hz: must be a finite number"),

@@ -68,7 +68,7 @@ class Toy(SimulatedDevice):
         error = constants.error["float32"]
         return Estimate(unit="ms", value=ms, low=ms / error, high=ms * error, model="toy")
 
-    def ratio(self, a, b, constants):
+    def ratio(self, a, b, constants, *, threads):
         value = a.counts["instructions"] / b.counts["instructions"]
         error = 1.0 if value == 1 else constants.ratio_error
         return Difference(value=value, low=value / error, high=value * error)

@@ -208,6 +208,14 @@ def test_removing_leaves_nothing(made: Toolchain) -> None:
     assert not provision.remove(at=made.folder)
 
 
+def test_removing_leaves_what_is_not_its_own(made: Toolchain) -> None:
+    made.write()
+    (made.folder / "models").mkdir()
+    assert provision.remove(at=made.folder) == made.folder
+    assert [path.name for path in made.folder.iterdir()] == ["models"]
+    assert provision.remove(at=made.folder) is None
+
+
 @pytest.mark.slow
 def test_what_is_set_up_is_found_quickly(toolchain: Toolchain) -> None:
     """The user's own set-up: nothing is fetched again."""
