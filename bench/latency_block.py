@@ -42,6 +42,7 @@ def _toml(model: LatencyModel) -> str:
         f"nanoseconds = {{ {costs} }}",
         f"error = {model.error}",
         *([] if model.mean_error is None else [f"mean_error = {model.mean_error}"]),
+        *([] if model.least_macs is None else [f"least_macs = {model.least_macs:_}"]),
         f'fitted_on = "{model.fitted_on}"',
         f'source = "{model.source}"',
     ]

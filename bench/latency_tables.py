@@ -282,7 +282,8 @@ def write_profiles(shared: Path, profiles: Path, kept: Path) -> None:
     for name, board in BOARDS.items():
         path = profiles / f"{name}.toml"
         models = [tables.ncnn(name, f, t) for f in board.formats for t in board.threads]
-        replace_block(path, [*tables.onnxruntime(name), *models])
+        least = min(graph.macs for graph in tables.data.graphs.values())
+        replace_block(path, [replace(m, least_macs=least) for m in (*tables.onnxruntime(name), *models)])
     replace_block(profiles / "nvidia-t4.toml", list(graphics_card()))
     print(f"written: {len(BOARDS) + 1} profiles; spread chosen on all rows: {tables.spread}")
 

@@ -22,12 +22,14 @@ class Constants:
         nanoseconds: Of one unit of each feature.
         error: Half-width of the 90 % band, as a factor.
         note: What was assumed, or None where the profile has this very table.
+        least_macs: Of the smallest network of the fit; 0: of no matter.
     """
 
     nanoseconds: Mapping[str, float]
     error: float
     fitted_on: str
     note: str | None = None
+    least_macs: int = 0
 
 
 def constants(profile: HardwareProfile, runtime: str, number_format: NumberFormat, threads: int) -> Constants | None:
@@ -49,7 +51,8 @@ def constants(profile: HardwareProfile, runtime: str, number_format: NumberForma
         threads = 1
     exact = next((m for m in known if m.threads == threads), None)
     if exact is not None:
-        return Constants(nanoseconds=exact.nanoseconds, error=exact.error, fitted_on=exact.fitted_on)
+        least = exact.least_macs or 0
+        return Constants(nanoseconds=exact.nanoseconds, error=exact.error, fitted_on=exact.fitted_on, least_macs=least)
     return _of_neighbours(known, threads) if known else None
 
 
@@ -89,6 +92,7 @@ def _of_neighbours(known: Sequence[LatencyModel], threads: int) -> Constants:
         error=combined(max(first.error, second.error), wider),
         fitted_on=first.fitted_on,
         note=f"the profile has no constants for {threads} threads: they follow from those for {said}; the band is wider for it",
+        least_macs=max(first.least_macs or 0, second.least_macs or 0),
     )
 
 

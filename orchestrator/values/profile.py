@@ -101,6 +101,7 @@ class LatencyModel:
         error: Half-width of the 90 % band of the milliseconds, as a factor: low = value / error, high = value * error.
         mean_error: Mean relative error of networks that were left out of the fit; None: nothing was there to hold it against.
         fitted_on: What the constants come from, and of which runtime.
+        least_macs: Multiply-accumulates of the smallest network of the fit: the band of smaller ones is wider. None: any size.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA_RULES
@@ -113,6 +114,7 @@ class LatencyModel:
     fitted_on: Text
     source: str
     mean_error: Annotated[float, Ge(0)] | None = None
+    least_macs: Count | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

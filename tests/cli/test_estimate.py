@@ -40,6 +40,7 @@ def test_estimate_names_what_it_speaks_of_and_how_sure_it_is(cli: Cli, model: st
     assert sum(operator["ms"] for operator in found["by_operator"]) == pytest.approx(found["median_ms"])
     assert {operator["op_type"] for operator in found["by_operator"]} >= {"Conv"}
     assert "onnxruntime" in found["fitted_on"]
+    assert any("fewer than any network of the fit had" in note for note in found["notes"]), "a tiny network"
     done = cli("estimate", model, "--target", BOARD)
     assert "estimated from the graph" in done.stdout and "Conv" in done.stdout
 
