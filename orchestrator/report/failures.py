@@ -39,6 +39,8 @@ def _reason(candidate: CandidateResult) -> tuple[str, str]:
     if failure is None:
         known = {"stopped": "Stopped early: it could not reach the front", "rejected": "Rejected before it was built"}
         return known.get(candidate.state, "Failed, without a reason"), ""
+    if candidate.state == "stopped" and failure.step == "estimate":
+        return "Not simulated: by its estimate it could not reach the front", ""  # each says so with figures of its own
     title = TITLES.get(failure.kind, failure.kind)
     if candidate.state == "rejected":
         title = f"Rejected before it was built: {title[0].lower()}{title[1:]}"

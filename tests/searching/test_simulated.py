@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from orchestrator.report.failures import failure_groups
 from orchestrator.searching.standing import Standing
-from orchestrator.values.results import CandidateResult
+from orchestrator.values.results import CandidateResult, Failure
 from orchestrator.values.target import Limits
 from tests.conftest import Cli, Project, install
 from tests.searching.test_robustness import results
@@ -252,6 +253,16 @@ def test_hopeless_candidates_are_not_simulated_once_the_error_of_estimates_is_kn
     assert standing.hopeless(nearly) is None
     assert standing.hopeless(better) is None
     assert "beyond the limit of 12 ms" in (standing_of(known, max_latency_ms=12.0).hopeless(better) or "")
+
+
+def test_candidates_that_were_not_simulated_stand_in_one_group_of_the_report(make: Callable[..., CandidateResult]) -> None:
+    def stopped(name: str, why: str) -> CandidateResult:
+        return replace(make(name), state="stopped", failure=Failure(kind="limit", step="estimate", message=why))
+
+    run = SimpleNamespace(candidates=[stopped("a", "2 ms"), make("b"), stopped("c", "3 ms")])
+    (group,) = failure_groups(run)  # type: ignore[arg-type]
+    assert group.title == "Not simulated: by its estimate it could not reach the front"
+    assert [candidate.id for candidate in group.candidates] == ["a", "c"]
 
 
 def test_sampler_learns_the_foreseen_latency_of_what_was_stopped(make: Callable[..., CandidateResult]) -> None:
