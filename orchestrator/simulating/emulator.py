@@ -6,6 +6,7 @@ runtime, the guest's libraries and the CPU, and on nothing else; `tests/simulati
 """
 
 import contextlib
+import functools
 import json
 import os
 import selectors
@@ -96,12 +97,33 @@ class Emulator:
             JobFailed: the model could not be loaded or run, or crashed, hung or outgrew its memory. The emulator goes on.
             SurroundingsError: the guest does not start, or the disk is full.
         """
+        count = functools.partial(
+            self._counted, model, inputs, options, timeout_s=timeout_s, memory_bytes=memory_bytes, beside=beside
+        )
+        try:
+            return count()
+        except _GuestGone:  # a model runs in a child of its own: the guest was killed from outside, perhaps long before
+            return count()
+
+    def _counted(
+        self,
+        model: Path,
+        inputs: Mapping[str, Path],
+        options: Mapping[str, Any],
+        *,
+        timeout_s: float,
+        memory_bytes: int | None,
+        beside: Sequence[Path],
+    ) -> Trace:
         guest = self._warm()
         guest.trace.unlink(missing_ok=True)
         try:
             with guest.given(model, inputs, options, beside):
                 guest.ask(timeout_s=timeout_s, memory_bytes=memory_bytes, waiting=self._waiting)
             phases = trace.read(guest.trace)
+        except _GuestGone:
+            self.close()
+            raise
         except JobFailed:
             if not guest.alive:
                 self.close()
@@ -137,6 +159,10 @@ class Emulator:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class _GuestGone(JobFailed):
+    """The process that forks for each model has ended."""
 
 
 class _Guest:
@@ -230,7 +256,7 @@ class _Guest:
         try:
             empty = self._process.memory_info().rss
         except psutil.Error:
-            raise JobFailed("crash", f"the guest ended: {self._last_error()}") from None
+            raise _GuestGone("crash", f"the guest ended: {self._last_error()}") from None
         self._send()
         while not replies or "ended" not in replies[-1]:
             line = self._line(waiting)
@@ -238,7 +264,7 @@ class _Guest:
                 replies.append(json.loads(line))
                 continue
             if line is not None:
-                raise failed or JobFailed("crash", f"the guest ended: {self._last_error()}")
+                raise failed or _GuestGone("crash", f"the guest ended: {self._last_error()}")
             polls += 1
             if failed is None and time.monotonic() > deadline:
                 failed = JobFailed("timeout", f"no answer within {timeout_s:.0f} s")
@@ -261,7 +287,7 @@ class _Guest:
                 self._child.stdin.write(b".")
                 self._child.stdin.flush()
         except OSError:
-            raise JobFailed("crash", f"the guest ended: {self._last_error()}") from None
+            raise _GuestGone("crash", f"the guest ended: {self._last_error()}") from None
 
     def _judge(self, replies: list[dict[str, Any]]) -> None:
         error = next((reply["error"] for reply in replies if "error" in reply), None)

@@ -133,6 +133,22 @@ def test_a_guest_that_is_killed_is_started_again(emulator: Emulator, tmp_path: P
     assert emulator.count(model(tmp_path, "work"), inputs, {}, timeout_s=120) == before
 
 
+def test_a_guest_that_is_killed_while_it_works_is_started_again(
+    emulator: Emulator, tmp_path: Path, inputs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = emulator.count(model(tmp_path, "work"), inputs, {}, timeout_s=120)
+    killed: list[psutil.Process] = []
+
+    def kill_once() -> None:
+        if not killed:
+            killed.extend(process for process in psutil.Process().children() if "qemu" in process.name())
+            killed[0].kill()
+
+    monkeypatch.setattr(emulator, "_waiting", kill_once)
+    assert emulator.count(model(tmp_path, "work"), inputs, {}, timeout_s=120) == before
+    assert len(killed) == 1
+
+
 def test_what_waits_can_end_the_guest_and_nothing_is_left(toolchain: Toolchain, tmp_path: Path, inputs: dict[str, Path]) -> None:
     stop = False
 
