@@ -62,6 +62,7 @@ class Builder:
         workspace: Files that serve the whole run: exported prefixes, checkpoints, tables that methods keep.
         report: Called with (what is done now, share done).
         student: Makes the network that the user named by `--student`.
+        trains: Whether trainings are done; without them a model is a sketch of what the recipe makes.
     """
 
     def __init__(
@@ -77,8 +78,9 @@ class Builder:
         workspace: Path,
         report: Report,
         student: Callable[[], nn.Module] | None = None,
+        trains: bool = True,
     ) -> None:
-        self._task, self._methods, self._report = task, methods, report
+        self._task, self._methods, self._report, self._trains = task, methods, report, trains
         self._exports = workspace / "exports"
         self._checkpoints, self._remembered = checkpoints(workspace), workspace / "remembered"
         shutil.rmtree(self._exports, ignore_errors=True)  # a worker that died may have left half of one
@@ -286,6 +288,9 @@ class Builder:
         return path
 
     def _train(self, step: str, calls: Iterator[int], key: str, model: nn.Module, **wishes: Any) -> None:
+        if not self._trains:
+            model.to("cpu").eval()
+            return
         original = self.context.original
         if original is not None:
             original.to(training.device())

@@ -8,6 +8,11 @@ def builds(work: Path) -> Path:
     return work / "builds"
 
 
+def sketches(work: Path) -> Path:
+    """The same for what it builds without training."""
+    return work / "sketches"
+
+
 def checkpoints(builds: Path) -> Path:
     """Where trainings that are under way keep their state."""
     return builds / "checkpoints"

@@ -4,6 +4,7 @@ import copy
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from orchestrator.building import network, training
 from orchestrator.building.builder import Builder, Report
-from orchestrator.building.layout import builds, laid_out
+from orchestrator.building.layout import builds, laid_out, sketches
 from orchestrator.building.protocol import PrepareRequest
 from orchestrator.building.references import call_factory, load_function
 from orchestrator.building.task import LoadedTask, load_task
@@ -38,12 +39,17 @@ LOSSES = {"cross-entropy": "cross_entropy", "mse": "mse_loss", "l1": "l1_loss"}
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A task ready to be worked on."""
+    """A task ready to be worked on.
+
+    Attributes:
+        sketcher: Builds without training.
+    """
 
     task: LoadedTask
     metric: Metric
     methods: Mapping[str, Method]
     builder: Builder
+    sketcher: Builder
     runtime: Runtime
     target: Target
     notes: tuple[str, ...]
@@ -102,7 +108,8 @@ def prepare(request: PrepareRequest, report: Report) -> Prepared:
         weights_digest=task.weights_digest,
         data_digest=task.data_digest,
     )
-    builder = Builder(
+    builders = partial(
+        Builder,
         task,
         description,
         request.target,
@@ -110,7 +117,6 @@ def prepare(request: PrepareRequest, report: Report) -> Prepared:
         loss=loss,
         epochs=epochs,
         seed=request.seed,
-        workspace=builds(workspace),
         report=report,
         student=_student(request.student, registry, task, request.seed),
     )
@@ -122,7 +128,8 @@ def prepare(request: PrepareRequest, report: Report) -> Prepared:
         task=task,
         metric=metric,
         methods=methods,
-        builder=builder,
+        builder=builders(workspace=builds(workspace)),
+        sketcher=builders(workspace=sketches(workspace), trains=False),
         runtime=registry.runtimes()[request.runtime],
         target=request.target,
         notes=tuple(notes),

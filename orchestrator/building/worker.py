@@ -67,6 +67,13 @@ class Worker:
         graph = self._prepared.builder.build(Recipe.from_json(recipe), Path(folder))
         return self.inspect(str(graph))
 
+    def sketch(self, recipe: list[dict[str, Any]], folder: str) -> Any:
+        """Build one recipe without its trainings; where it has none, that is the model itself."""
+        from orchestrator.values.recipe import Recipe
+
+        graph = self._prepared.sketcher.build(Recipe.from_json(recipe), Path(folder))
+        return self.inspect(str(graph))
+
     def inspect(self, graph: str) -> Any:
         """What is known of an exported model from its file."""
         self._report("looking at the exported file", 0.0)

@@ -78,6 +78,11 @@ class Workshop:
         reply: Inspection = BUILT.validate_python(self._ask("build", timeout_s, recipe=recipe.as_json(), folder=str(folder)))
         return reply
 
+    def sketch(self, recipe: Recipe, folder: Path, *, timeout_s: float) -> Inspection:
+        """Build one recipe with every training left out; where it has none, that is the model itself. Raises as `build` does."""
+        reply: Inspection = BUILT.validate_python(self._ask("sketch", timeout_s, recipe=recipe.as_json(), folder=str(folder)))
+        return reply
+
     def inspect(self, graph: Path, *, timeout_s: float) -> Inspection:
         """What is known of an exported model from its file. Raises as `build` does."""
         reply: Inspection = BUILT.validate_python(self._ask("inspect", timeout_s, graph=str(graph)))

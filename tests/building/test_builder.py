@@ -97,9 +97,9 @@ class Table(TorchMethod):
 
 @pytest.fixture
 def make(project: Project, tmp_path: Path) -> Callable[..., Builder]:
-    """`make(data="splits")`: a builder over the methods above; the same folder each time."""
+    """`make(data="splits", trains=True)`: a builder over the methods above; the same folder each time."""
 
-    def builder(data: str = "splits") -> Builder:
+    def builder(data: str = "splits", trains: bool = True) -> Builder:
         task = load_task(project.ref("model:net"), project.ref(f"data:{data}"), Registry.discover())
         labels = task.splits["train"].labels
         methods: list[Method] = [Halve(), Learn(), Leave(), Mark(), Table()]
@@ -127,8 +127,9 @@ def make(project: Project, tmp_path: Path) -> Callable[..., Builder]:
             loss=None if labels is None else nn.functional.cross_entropy,
             epochs=(1.0, 2.0),
             seed=0,
-            workspace=tmp_path / "builds",
+            workspace=tmp_path / ("builds" if trains else "sketches"),
             report=lambda what, done: None,
+            trains=trains,
         )
 
     return builder
@@ -219,3 +220,14 @@ def test_parametrized_weights_are_baked_into_the_file(make: Callable[..., Builde
     nn.utils.parametrize.register_parametrization(module.head, "weight", Twice())
     assert np.allclose(head(builder.context.export(module)), 2 * plain)
     assert nn.utils.parametrize.is_parametrized(module.head), "the network itself stays as it is"
+
+
+def test_sketch_is_the_recipe_without_its_trainings(make: Callable[..., Builder], tmp_path: Path) -> None:
+    builder, sketcher = make(), make(trains=False)
+    plain = builder.build(Recipe(), tmp_path / "plain").read_bytes()
+    Learn.steps = 0
+    assert sketcher.build(recipe("learn"), tmp_path / "sketch").read_bytes() == plain
+    assert Learn.steps == 0
+    assert builder.build(recipe("learn"), tmp_path / "whole").read_bytes() != plain, "a sketch is not taken for the model"
+    halved = sketcher.build(recipe("halve", "mark"), tmp_path / "halved-sketch")
+    assert halved.read_bytes() == builder.build(recipe("halve", "mark"), tmp_path / "halved").read_bytes()
