@@ -7,6 +7,7 @@ from orchestrator.searching.again import MOST_MODELS
 from orchestrator.searching.request import SearchRequest
 from orchestrator.searching.run_directory import RunDirectory
 from orchestrator.searching.standing import Standing
+from orchestrator.searching.stopping import Stopping
 from orchestrator.values.recipe import BASELINE
 from orchestrator.values.results import CandidateResult
 from orchestrator.values.task import TaskDescription
@@ -37,6 +38,11 @@ class Archive:
     def standing(self) -> Standing:
         """How they stand to one another now."""
         return self.standing_of(self.known)
+
+    @property
+    def stopping(self) -> Stopping:
+        """Which candidates are worth going on with, by what is known now."""
+        return Stopping(self.known, self._request, self._task)
 
     def standing_of(self, known: Mapping[str, CandidateResult]) -> Standing:
         """How other candidates, or these with other figures, stand to one another under this run's limits."""

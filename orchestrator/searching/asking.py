@@ -75,8 +75,8 @@ class Questions:
             self._tell(trial, candidate)
 
     def _tell(self, trial: optuna.Trial, candidate: CandidateResult) -> None:
-        standing = self._archive.standing
-        studies.tell(self._study, trial, standing.told(candidate), standing.constraints(candidate))
+        stopping = self._archive.stopping
+        studies.tell(self._study, trial, stopping.told(candidate), stopping.constraints(candidate))
 
     def _enqueue_fresh(self, under_way: Mapping[str, UnderWay]) -> bool:
         for _ in range(RANDOM_TRIES):

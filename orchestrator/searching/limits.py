@@ -44,3 +44,18 @@ def useless(candidate: CandidateResult, baseline: CandidateResult, direction: st
 def kept(candidate: CandidateResult, baseline: CandidateResult, limits: Limits, direction: str) -> bool:
     """Whether a candidate keeps every limit."""
     return all(value <= 0 for value in excesses(candidate, baseline, limits, direction).values())
+
+
+def quality_floor(baseline: CandidateResult, limits: Limits, direction: str, useful_drop: float | None) -> float | None:
+    """The worst quality that keeps every limit on it, and loses no more than `useful_drop`; None where there is none."""
+    if baseline.quality is None:
+        return None
+    sign, value = 1.0 if direction == "maximize" else -1.0, baseline.quality.validation.value
+    floors = []
+    if limits.max_drop is not None:
+        floors.append(sign * value - limits.max_drop)
+    if limits.min_quality is not None:
+        floors.append(sign * limits.min_quality)
+    if useful_drop is not None:
+        floors.append(sign * value - useful_drop * abs(value))
+    return sign * max(floors) if floors else None

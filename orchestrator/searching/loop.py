@@ -102,7 +102,7 @@ class Loop:
         archive, begin = self._archive, time.monotonic()
         made = item.made
         if isinstance(made, Built):
-            made = self._laboratory.finish(made, baseline=archive.baseline, hopeless=archive.standing.hopeless)
+            made = self._laboratory.finish(made, baseline=archive.baseline, hopeless=archive.stopping.hopeless)
         candidate = made
         if candidate is None:
             raise RuntimeError("a candidate is begun before it is completed")
@@ -130,9 +130,9 @@ class Loop:
     def _study(self, space: Space) -> optuna.Study:
         archive = self._archive
         study = open_study(self._run, self._state, self._registry, archive)
-        standing = archive.standing
-        constraints = {c.id: standing.constraints(c) for c in archive.known.values()}
-        told = {c.id: standing.told(c) for c in archive.known.values()}
+        stopping = archive.stopping
+        constraints = {c.id: stopping.constraints(c) for c in archive.known.values()}
+        told = {c.id: stopping.told(c) for c in archive.known.values()}
         again = studies.settle(study, archive.known, told, constraints)
         # Nothing is wrong with candidates whose device was lost. Asked for before they are forgotten: a kill between loses none.
         lost = [c for c in archive.candidates if c.failure is not None and c.failure.step == DEVICE]

@@ -113,6 +113,43 @@ class SimulatedOutputs:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Rung:
+    """What a training had reached on its way: the quality of the network in it, on the first examples of the validation split.
+
+    It is taken in torch and not from an exported file, and serves early stopping alone: it is no candidate's quality.
+
+    Attributes:
+        step: The method that trains.
+        call: Which of its trainings, from 0.
+        share: How much of that training was done: 0 is the network before it.
+    """
+
+    step: str
+    call: int
+    share: float
+    quality: float
+    examples: int
+
+    @property
+    def key(self) -> str:
+        """Names the place: what is compared between candidates."""
+        return f"{self.step}#{self.call}@{self.share:g}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Foreseen:
+    """What the untrained network costs, exported: known before a training is paid for.
+
+    Attributes:
+        latency: Estimated from the graph or, where there is no estimate, measured; None where neither could be had.
+    """
+
+    size_bytes: int
+    macs: int
+    latency: LatencyResult | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CandidateResult:
     """One candidate. Its first latency is the one that the search used."""
 
@@ -133,6 +170,10 @@ class CandidateResult:
     parameters: int | None = None
     gains: bool | None = None
     feasible: bool | None = None
+    foreseen: Foreseen | None = None
+    """Of a recipe that trains, where it was looked at before."""
+    rungs: list[Rung] = field(default_factory=list)
+    """What its trainings had reached on their way."""
     trial: int | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator.report.failures import failure_groups
-from orchestrator.searching.standing import Standing
+from orchestrator.searching.stopping import Stopping
 from orchestrator.values.results import CandidateResult, Failure
 from orchestrator.values.target import Limits
 from tests.conftest import Cli, Project, install
@@ -226,10 +226,10 @@ def test_measure_and_compare_give_the_simulated_figure(toy: Cli, project: Projec
     assert toy("measure", model, "--device", "toy:toy-1", "--samples", "s.csv").returncode == 2
 
 
-def standing_of(candidates: list[CandidateResult], **limits: Any) -> Standing:
+def stopping_of(candidates: list[CandidateResult], **limits: Any) -> Stopping:
     request = SimpleNamespace(limits=Limits(**limits), useful_drop=None)
     task = SimpleNamespace(direction="maximize", metric="accuracy")
-    return Standing({c.id: c for c in candidates}, request, task)  # type: ignore[arg-type]
+    return Stopping({c.id: c for c in candidates}, request, task)  # type: ignore[arg-type]
 
 
 def with_both(candidate: CandidateResult, simulated_ms: float) -> CandidateResult:
@@ -247,12 +247,12 @@ def test_hopeless_candidates_are_not_simulated_once_the_error_of_estimates_is_kn
     slow_and_worse = make("slow", quality=0.7, latency=9, size=1000)
     nearly = make("nearly", quality=0.89, latency=5.2, size=1000)
     better = make("better", quality=0.95, latency=9, size=1000)
-    assert standing_of(known[:-1]).hopeless(slow_and_worse) is None  # too few have both
-    standing = standing_of(known)
-    assert "even then others are better" in (standing.hopeless(slow_and_worse) or "")
-    assert standing.hopeless(nearly) is None
-    assert standing.hopeless(better) is None
-    assert "beyond the limit of 12 ms" in (standing_of(known, max_latency_ms=12.0).hopeless(better) or "")
+    assert stopping_of(known[:-1]).hopeless(slow_and_worse) is None  # too few have both
+    stopping = stopping_of(known)
+    assert "even then others are better" in (stopping.hopeless(slow_and_worse) or "")
+    assert stopping.hopeless(nearly) is None
+    assert stopping.hopeless(better) is None
+    assert "beyond the limit of 12 ms" in (stopping_of(known, max_latency_ms=12.0).hopeless(better) or "")
 
 
 def test_candidates_that_were_not_simulated_stand_in_one_group_of_the_report(make: Callable[..., CandidateResult]) -> None:
@@ -268,9 +268,9 @@ def test_candidates_that_were_not_simulated_stand_in_one_group_of_the_report(mak
 def test_sampler_learns_the_foreseen_latency_of_what_was_stopped(make: Callable[..., CandidateResult]) -> None:
     known = [with_both(make("baseline", latency=10), 30.0)]
     stopped = replace(make("stopped", latency=5), state="stopped")
-    told = standing_of(known).told(stopped)
+    told = stopping_of(known).told(stopped)
     assert told is not None and told.latency[0].median_ms == pytest.approx(15.0)
-    assert standing_of(known).constraints(stopped) == {}
-    assert standing_of(known, max_latency_ms=10.0).constraints(stopped)["max_latency"] == pytest.approx(0.5)
+    assert stopping_of(known).constraints(stopped) == {}
+    assert stopping_of(known, max_latency_ms=10.0).constraints(stopped)["max_latency"] == pytest.approx(0.5)
     failed = replace(make("failed"), state="failed", quality=None, artifact=None, latency=[])
-    assert standing_of(known).told(failed) is None
+    assert stopping_of(known).told(failed) is None

@@ -1,0 +1,276 @@
+"""Early stopping for the Pareto front: which candidates are not worth going on with, and what the sampler learns of them.
+
+Optuna's pruners serve one objective (`Trial.should_prune` raises with several), so this is ours. Evidence comes in stages, the
+cheapest first: what the untrained network costs (its file's size, its latency), its quality before and during training, the
+latency of the trained file. After each stage a candidate goes on unless, with its uncertainty, it can no longer get onto the
+front. That uncertainty is read off the candidates of this search that have both the early figure and the final one.
+"""
+
+import functools
+import math
+import statistics
+from collections.abc import Mapping
+from dataclasses import replace
+
+from orchestrator.searching.front import comparable, dominates, quality_of, relative_latency, size_of
+from orchestrator.searching.limits import excesses, quality_floor, useless
+from orchestrator.searching.request import SearchRequest
+from orchestrator.searching.standing import Standing
+from orchestrator.values.evidence import MEASURED, Evidence
+from orchestrator.values.recipe import BASELINE
+from orchestrator.values.results import CandidateResult, Difference, LatencyResult
+from orchestrator.values.target import Limits
+from orchestrator.values.task import TaskDescription
+
+LEAST_PAIRS = 5
+"""Candidates that have an early figure and the final one, before anything is concluded from early ones."""
+LEAST_DOUBT = math.log(1.1)
+LEAST_SIZE_DOUBT = math.log(1.03)
+SKETCH, ESTIMATE = "sketch", "estimate"
+"""The steps that a failure names: broke a limit before it was built; not simulated."""
+
+
+class Stopping:
+    """A set of candidates under the limits of a request.
+
+    Args:
+        known: By id, the baseline among them.
+    """
+
+    def __init__(self, known: Mapping[str, CandidateResult], request: SearchRequest, task: TaskDescription) -> None:
+        self._known, self._request, self._task = known, request, task
+        self._sign = 1.0 if task.direction == "maximize" else -1.0
+
+    @functools.cached_property
+    def _complete(self) -> list[CandidateResult]:
+        return comparable(list(self._known.values()))
+
+    @functools.cached_property
+    def _able(self) -> list[CandidateResult]:
+        return [c for c in self._complete if c.feasible]
+
+    @property
+    def _baseline(self) -> CandidateResult:
+        return self._known[BASELINE]
+
+    # -- before it is built ---------------------------------------------------------------------------------------------
+
+    def rejects(self, candidate: CandidateResult) -> str | None:
+        """Why a candidate whose untrained network breaks a limit is not built; None: it is.
+
+        Limits on latency and size, with the doubt of what was foreseen in the candidate's favour. While nothing keeps the limits,
+        what may come nearer to them than everything before is built all the same.
+        """
+        limits = replace(self._request.limits, max_memory_bytes=None, max_drop=None, min_quality=None)
+        best = self._at_best(candidate)
+        if best is None:
+            return None
+        broken = {
+            name: value for name, value in excesses(best, self._baseline, limits, self._task.direction).items() if value > 0
+        }
+        if not broken:
+            return None
+        nearest = min(
+            (
+                sum(max(0.0, v) for v in excesses(c, self._baseline, limits, self._task.direction).values())
+                for c in self._complete
+            ),
+            default=math.inf,
+        )
+        if not self._able and sum(broken.values()) < nearest:
+            return None
+        return f"before it is trained it is beyond {' and '.join(self._beyond(name, best) for name in own)}"
+
+    def _beyond(self, name: str, best: CandidateResult) -> str:
+        limits, foreseen = self._request.limits, best.foreseen
+        if name == "max_size":
+            own = 0 if foreseen is None else foreseen.size_bytes
+            return f"the limit of {(limits.max_size_bytes or 0) / 1000:.4g} kB ({own / 1000:.4g} kB)"
+        own_ms = best.latency[0].median_ms
+        return f"the limit of {limits.max_latency_ms:g} ms ({own_ms:.3g} ms at best)"
+
+    # -- while it is trained --------------------------------------------------------------------------------------------
+
+    def floors(self, candidate: CandidateResult) -> dict[str, float]:
+        """For each place in the trainings the quality below which it is not worth going on, by `Rung.key`.
+
+        Empty where nothing is known of the candidate's costs, or where nothing stands in its way yet. What a training still gains
+        from a place on is what it gained in those candidates that went through, and their spread on top.
+        """
+        needed = self._needed(candidate)
+        if needed is None:
+            return {}
+        return {key: self._sign * (self._sign * needed - gain) for key, gain in self._gains().items()}
+
+    def _needed(self, candidate: CandidateResult) -> float | None:
+        """The quality that a candidate of these costs must surpass: that of the best which costs no more, and the limits'."""
+        best = self._at_best(candidate)
+        if best is None:
+            return None
+        wanted: list[float] = []
+        for other in self._complete:
+            if relative_latency(other) <= relative_latency(best) and size_of(other) <= size_of(best):
+                wanted.append(self._sign * quality_of(other))
+        if self._able:
+            request = self._request
+            least = quality_floor(self._baseline, request.limits, self._task.direction, request.useful_drop)
+            wanted += [] if least is None else [self._sign * least]
+        return self._sign * max(wanted) if wanted else None
+
+    def _gains(self) -> dict[str, float]:
+        """By `Rung.key`, by how much the quality may still grow from there to the end."""
+        found: dict[str, list[float]] = {}
+        for candidate in self._complete:
+            for rung in candidate.rungs:
+                found.setdefault(rung.key, []).append(self._sign * (quality_of(candidate) - rung.quality))
+        return {key: max(gains) + statistics.stdev(gains) for key, gains in found.items() if len(gains) >= LEAST_PAIRS}
+
+    def revived(self) -> CandidateResult | None:
+        """A candidate that was stopped in its training and would not be by what is known now: it goes on where it stopped."""
+        for candidate in self._known.values():
+            if candidate.state == "stopped" and candidate.rungs and candidate.quality is None:
+                last = candidate.rungs[-1]
+                floor = self.floors(candidate).get(last.key)
+                if floor is None or self._sign * (last.quality - floor) >= 0:
+                    return candidate
+        return None
+
+    # -- before it is simulated -----------------------------------------------------------------------------------------
+
+    def hopeless(self, candidate: CandidateResult) -> str | None:
+        """Why a candidate whose latency is only estimated need not be simulated; None: it may reach the front."""
+        ratio, doubt = self._foreseen_ratio(candidate), self._latency_doubt()
+        if ratio is None or doubt is None:
+            return None
+        best = self._judged(self._at(candidate, ratio / doubt))
+        foreseen_ms = ratio * self._baseline.latency[0].median_ms
+        said = f"its estimate of {foreseen_ms:.3g} ms may be {doubt:.2f} times too long"
+        limit = self._request.limits.max_latency_ms
+        if limit is not None and best.latency[0].median_ms > limit and self._able:
+            return f"{said}, and even then it is beyond the limit of {limit:g} ms"
+        for others in (self._complete, *([self._able] if best.feasible else [])):
+            if not any(dominates(other, best, self._task.direction) for other in others):
+                return None
+        return f"{said}, and even then others are better"
+
+    # -- what was foreseen ----------------------------------------------------------------------------------------------
+
+    def _at_best(self, candidate: CandidateResult) -> CandidateResult | None:
+        """The candidate at the gentle end of what was foreseen of its costs; None where that is not known well enough."""
+        costs, ratio = candidate.foreseen, self._foreseen_ratio(candidate)
+        if costs is None or ratio is None:
+            return None
+        doubt = self._latency_doubt() or _own_doubt(costs.latency)
+        best, size = self._at(candidate, ratio / doubt), int(costs.size_bytes / self._size_doubt())
+        artifact = None if self._baseline.artifact is None else replace(self._baseline.artifact, path=None, size_bytes=size)
+        return replace(best, artifact=artifact, foreseen=replace(costs, size_bytes=size), quality=self._baseline.quality)
+
+    def _foreseen(self, candidate: CandidateResult) -> CandidateResult | None:
+        """A candidate as if it had the objective latency that its early figure foretells: by its ratio to the original's."""
+        ratio = self._foreseen_ratio(candidate)
+        return None if ratio is None else self._at(candidate, ratio)
+
+    def _at(self, candidate: CandidateResult, ratio: float) -> CandidateResult:
+        """The candidate as if its objective latency were so many times the original's, for comparisons."""
+        original = self._baseline.latency[0]
+        first = LatencyResult(
+            evidence=original.evidence,
+            device=original.device,
+            runtime=original.runtime,
+            threads=original.threads,
+            median_ms=original.median_ms * ratio,
+            low_ms=original.low_ms * ratio,
+            high_ms=original.high_ms * ratio,
+            ratio=Difference(value=ratio, low=ratio, high=ratio) if original.evidence in MEASURED else None,
+        )
+        return replace(candidate, state="complete", latency=[first, *candidate.latency])
+
+    def _foreseen_ratio(self, candidate: CandidateResult) -> float | None:
+        """The foreseen latency over the original's; None where there is no early figure of one kind for both."""
+        early = candidate.foreseen.latency if candidate.foreseen is not None else None
+        if early is not None and early.ratio is not None:
+            return early.ratio.value
+        own, original = early or _estimated(candidate), _estimated(self._baseline)
+        if own is None or original is None or own.evidence != original.evidence:
+            return None
+        return own.median_ms / original.median_ms
+
+    def _latency_doubt(self) -> float | None:
+        """How many times too long a foreseen latency may be; None before enough candidates have both."""
+        errors = [abs(error) for error in map(self._latency_error, self._complete) if error is not None]
+        return math.exp(max(LEAST_DOUBT, *errors)) if len(errors) >= LEAST_PAIRS else None
+
+    def _latency_error(self, candidate: CandidateResult) -> float | None:
+        ratio = self._foreseen_ratio(candidate)
+        if candidate.id == BASELINE or ratio is None:
+            return None
+        return math.log(relative_latency(candidate) / relative_latency(self._baseline) / ratio)
+
+    def _size_doubt(self) -> float:
+        """How many times too large a foreseen size may be."""
+        pairs = [(c.foreseen.size_bytes, size_of(c)) for c in self._complete if c.foreseen is not None]
+        return math.exp(max((LEAST_SIZE_DOUBT, *(abs(math.log(own / final)) for own, final in pairs))))
+
+    def _judged(self, candidate: CandidateResult) -> CandidateResult:
+        return Standing(self._known, self._request, self._task).judged(candidate, self._baseline)
+
+    # -- what the sampler learns ----------------------------------------------------------------------------------------
+
+    def told(self, candidate: CandidateResult) -> CandidateResult | None:
+        """What the sampler learns of a candidate: as it is, or, where it was stopped, with the figures that were foreseen.
+
+        None where there are none: it failed, or broke a limit before it was built.
+        """
+        if candidate.state == "complete":
+            return candidate
+        if candidate.state != "stopped":
+            return None
+        foreseen = self._foreseen(candidate)
+        if foreseen is None:
+            return None
+        if foreseen.quality is None or foreseen.artifact is None:
+            foreseen = self._with_quality(foreseen)
+        return None if foreseen is None else replace(foreseen, state="complete")
+
+    def _with_quality(self, candidate: CandidateResult) -> CandidateResult | None:
+        """With the quality that its last rung foretells, by the median of what others gained from there, and its sketch's size."""
+        quality, artifact = self._baseline.quality, self._baseline.artifact
+        if not candidate.rungs or candidate.foreseen is None or quality is None or artifact is None:
+            return None
+        last = candidate.rungs[-1]
+        gains = [quality_of(c) - rung.quality for c in self._complete for rung in c.rungs if rung.key == last.key]
+        value = last.quality + (statistics.median(gains) if gains else 0.0)
+        return replace(
+            candidate,
+            quality=replace(quality, validation=replace(quality.validation, value=value), test=None),
+            artifact=replace(artifact, path=None, size_bytes=candidate.foreseen.size_bytes),
+        )
+
+    def constraints(self, candidate: CandidateResult) -> dict[str, float]:
+        """By how much a candidate breaks each limit, for the sampler: zero or less where it is kept.
+
+        Of one that broke a limit before it was built: what is known, which is latency and size.
+        """
+        limits, direction = self._request.limits, self._task.direction
+        if candidate.state == "rejected":
+            foreseen = self._at_best(candidate)
+            costs = Limits(max_latency_ms=limits.max_latency_ms, max_size_bytes=limits.max_size_bytes)
+            return {} if foreseen is None else excesses(foreseen, self._baseline, costs, direction)
+        learned = self.told(candidate)
+        if learned is None:
+            return {}
+        found, share = excesses(learned, self._baseline, limits, direction), self._request.useful_drop
+        return found if share is None else {**found, "useful_drop": useless(learned, self._baseline, direction, share)}
+
+
+def _own_doubt(early: LatencyResult | None) -> float:
+    """How many times too long an early figure may be by its own account, while too few candidates have it and the final one."""
+    if early is None:
+        return math.inf
+    if early.ratio is not None:
+        return max(math.exp(LEAST_DOUBT), early.ratio.value / early.ratio.low if early.ratio.low > 0 else math.inf)
+    return max(math.exp(LEAST_DOUBT), early.median_ms / early.low_ms)
+
+
+def _estimated(candidate: CandidateResult) -> LatencyResult | None:
+    return next((latency for latency in candidate.latency if latency.evidence == Evidence.ESTIMATED.value), None)
