@@ -65,19 +65,13 @@ class Stopping:
         best = self._at_best(candidate)
         if best is None:
             return None
-        broken = {
-            name: value for name, value in excesses(best, self._baseline, limits, self._task.direction).items() if value > 0
-        }
-        if not broken:
-            return None
-        nearest = min(
-            (
-                sum(max(0.0, v) for v in excesses(c, self._baseline, limits, self._task.direction).values())
-                for c in self._complete
-            ),
-            default=math.inf,
-        )
-        if not self._able and sum(broken.values()) < nearest:
+
+        def broken(it: CandidateResult) -> dict[str, float]:
+            return {name: by for name, by in excesses(it, self._baseline, limits, self._task.direction).items() if by > 0}
+
+        own = broken(best)
+        nearest = min((sum(broken(other).values()) for other in self._complete), default=math.inf)
+        if not own or (not self._able and sum(own.values()) < nearest):
             return None
         return f"before it is trained it is beyond {' and '.join(self._beyond(name, best) for name in own)}"
 
@@ -233,7 +227,7 @@ class Stopping:
         return None if foreseen is None else replace(foreseen, state="complete")
 
     def _with_quality(self, candidate: CandidateResult) -> CandidateResult | None:
-        """With the quality that its last rung foretells, by the median of what others gained from there, and its sketch's size."""
+        """With its sketch's size, and the quality that its last rung foretells: by the median of what others gained from there."""
         quality, artifact = self._baseline.quality, self._baseline.artifact
         if not candidate.rungs or candidate.foreseen is None or quality is None or artifact is None:
             return None
