@@ -23,6 +23,7 @@ class Archive:
     def __init__(self, run: RunDirectory, request: SearchRequest, task: TaskDescription) -> None:
         self._run, self._request, self._task = run, request, task
         self.known: dict[str, CandidateResult] = run.read_candidates()
+        self._ranking = Standing(self.known, request, task).ranking
 
     @property
     def baseline(self) -> CandidateResult:
@@ -37,7 +38,7 @@ class Archive:
     @property
     def standing(self) -> Standing:
         """How they stand to one another now."""
-        return self.standing_of(self.known)
+        return Standing(self.known, self._request, self._task, self._ranking)
 
     @property
     def stopping(self) -> Stopping:
@@ -54,12 +55,14 @@ class Archive:
         candidate = self.standing.judged(candidate, baseline)
         self._run.write_candidate(candidate)
         self.known[candidate.id] = candidate
+        self._ranking.add(candidate)
         return candidate
 
     def forget(self, identifier: str) -> None:
         """Let a candidate be asked for again."""
         self._run.forget_candidate(identifier)
         del self.known[identifier]
+        self._ranking.remove(identifier)
 
     def drop_dominated(self) -> None:
         """Delete the files of candidates that have left the front: `orchestrate build` makes them again from their recipe.

@@ -87,13 +87,18 @@ def dominates(a: CandidateResult, b: CandidateResult, direction: str) -> bool:
     return ratio == 1 and (gain > 0 or (_trial(a), a.id) < (_trial(b), b.id))
 
 
+def is_comparable(candidate: CandidateResult) -> bool:
+    """Whether it is complete, with every figure that dominance needs."""
+    return bool(candidate.state == "complete" and candidate.quality and candidate.artifact and candidate.latency)
+
+
 def comparable(candidates: Sequence[CandidateResult]) -> list[CandidateResult]:
     """The complete ones.
 
     Raises:
         ValueError: their objective latencies are of different kinds of evidence.
     """
-    complete = [c for c in candidates if c.state == "complete" and c.quality and c.artifact and c.latency]
+    complete = [c for c in candidates if is_comparable(c)]
     kinds = {c.latency[0].evidence for c in complete}
     if len(kinds) > 1:
         raise ValueError(f"one front compares figures of one kind of evidence, but got {', '.join(sorted(kinds))}")
@@ -118,12 +123,6 @@ def at_best(candidate: CandidateResult) -> CandidateResult:
     if first.ratio is None or not 0 < below < math.inf:
         return candidate
     return replace(candidate, latency=[_scaled(first, first.ratio, math.exp(-below)), *candidate.latency[1:]])
-
-
-def lacking(candidate: CandidateResult, others: Sequence[CandidateResult], direction: str) -> float:
-    """How many times as fast as what dominates it a candidate would have to be (1 or less: nothing that is faster does)."""
-    above = [o for o in others if o is not candidate and dominates(o, candidate, direction)]
-    return max((relative_latency(candidate) / relative_latency(o) for o in above), default=1.0)
 
 
 def _scaled(latency: LatencyResult, ratio: Difference, factor: float) -> LatencyResult:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from orchestrator.searching.front import at_best, comparable, dominates, lacking, pareto_front, relative_latency, size_of
 from orchestrator.searching.limits import kept
+from orchestrator.searching.ranking import Ranking
 from orchestrator.searching.recommendation import Recommendation, recommend
 from orchestrator.searching.request import SearchRequest
 from orchestrator.values.evidence import Evidence
@@ -18,10 +18,17 @@ class Standing:
 
     Args:
         known: By id, the baseline among them.
+        ranking: Of just these candidates, where somebody keeps one; None: it is made when it is needed.
     """
 
-    def __init__(self, known: Mapping[str, CandidateResult], request: SearchRequest, task: TaskDescription) -> None:
-        self._known, self._request, self._task = known, request, task
+    def __init__(
+        self,
+        known: Mapping[str, CandidateResult],
+        request: SearchRequest,
+        task: TaskDescription,
+        ranking: Ranking | None = None,
+    ) -> None:
+        self._known, self._request, self._task, self._ranking = known, request, task, ranking
 
     @property
     def baseline(self) -> CandidateResult:
@@ -41,10 +48,7 @@ class Standing:
 
     def front(self) -> list[CandidateResult]:
         """What nothing dominates, and what nothing dominates that keeps the limits: memory is a limit and no objective."""
-        everything = pareto_front(list(self._known.values()), self._task.direction)
-        feasible = pareto_front([c for c in self._known.values() if c.feasible], self._task.direction)
-        found = {c.id: c for c in (*everything, *feasible)}
-        return sorted(found.values(), key=lambda c: (relative_latency(c), size_of(c)))
+        return [self._known[name] for name in self.ranking.front()]
 
     def near_misses(self) -> list[CandidateResult]:
         """What would be on the front if its time were at the low end of its ratio's interval, the nearest first.
@@ -53,20 +57,18 @@ class Standing:
         """
         if not self.measured_on_target:
             return []
-        direction = self._task.direction
-        front = {c.id for c in self.front()}
-        complete = comparable(list(self._known.values()))
-        able = [c for c in complete if c.feasible]
-        found = []
-        for candidate in complete:
-            if candidate.id in front or candidate.id == BASELINE:
-                continue
-            best = self.judged(at_best(candidate), self.baseline)
-            for others in (complete, *([able] if best.feasible else [])):
-                if not any(dominates(other, best, direction) for other in others if other.id != candidate.id):
-                    found.append((lacking(candidate, others, direction), candidate))
-                    break
-        return [candidate for _, candidate in sorted(found, key=lambda pair: (pair[0], pair[1].id))]
+        return [self._known[name] for name in self.ranking.near_misses() if name != BASELINE]
+
+    @property
+    def ranking(self) -> Ranking:
+        """Who dominates whom; made when it is first needed."""
+        if self._ranking is None:
+            self._ranking = Ranking(self._known.values(), self._task.direction, self._judged_here)
+        return self._ranking
+
+    def _judged_here(self, candidate: CandidateResult) -> CandidateResult:
+        baseline = self._known.get(BASELINE)
+        return candidate if baseline is None else self.judged(candidate, baseline)
 
     def recommendation(self) -> Recommendation:
         """Which candidate is recommended, and why."""

@@ -2,12 +2,17 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import pytest
 
-from orchestrator.searching.front import at_best, dominates, faster, latency_noise, pareto_front
+from orchestrator.searching.front import at_best, dominates, faster, latency_noise, pareto_front, relative_latency, size_of
+from orchestrator.searching.limits import kept
+from orchestrator.searching.ranking import Ranking
 from orchestrator.searching.trial import gains
 from orchestrator.values.results import CandidateResult
+from orchestrator.values.target import Limits
 from tests.searching.conftest import Make
 
 
@@ -137,3 +142,103 @@ def test_candidate_at_its_best_has_its_time_at_the_low_end(make: Make) -> None:
     assert best.latency[0].median_ms == pytest.approx(8)
     assert math.isclose(latency_noise(best)[0], math.log(1 / 0.8))
     assert at_best(make("estimated")) == make("estimated")
+
+
+# -- the same, kept up as candidates come -----------------------------------------------------------------------------------
+
+
+LIMITS = Limits(max_latency_ms=11.0, max_memory_bytes=2_000_000)
+
+
+def judged(candidate: CandidateResult, baseline: CandidateResult, direction: str) -> CandidateResult:
+    return dataclasses.replace(candidate, feasible=kept(candidate, baseline, LIMITS, direction))
+
+
+def drawn(make: Make, random: np.random.Generator, count: int, direction: str) -> list[CandidateResult]:
+    """Candidates on a coarse grid, so that there are ties; with and without noise, disturbed, failed, without a ratio."""
+    measured = random.random() < 0.7
+    evidence = "measured-on-target" if measured else "estimated"
+    noise = random.choice([0.0, 0.01, 0.03])
+    baseline = make("baseline", evidence=evidence, latency=10.0, noise=0.0)
+    found = [judged(baseline, baseline, direction)]
+    for k in range(count):
+        value = float(random.integers(6, 13)) / 10
+        width = float(random.choice([0.0, 0.05, 0.2, 1.5])) * value
+        candidate = make(
+            f"c{random.integers(10**6)}-{k}",
+            quality=0.8 + float(random.integers(0, 12)) / 100,
+            noise=float(noise * random.integers(0, 3)),
+            latency=10 * value,
+            size=int(random.integers(8, 12)) * 100,
+            evidence=evidence,
+            ratio=(value, value - width, value + width) if measured and random.random() < 0.95 else None,
+            trial=int(random.integers(0, count)),
+            memory=int(random.choice([1_000_000, 3_000_000])),
+        )
+        if random.random() < 0.2:
+            candidate = dataclasses.replace(
+                candidate, latency=[dataclasses.replace(candidate.latency[0], disturbed="other work")]
+            )
+        if random.random() < 0.1:
+            candidate = dataclasses.replace(candidate, state="failed")
+        found.append(judged(candidate, baseline, direction) if candidate.state == "complete" else candidate)
+    return found
+
+
+def front_by_definition(known: Sequence[CandidateResult], direction: str) -> list[str]:
+    everything = pareto_front(known, direction)
+    feasible = pareto_front([c for c in known if c.feasible], direction)
+    both = {c.id: c for c in (*everything, *feasible)}
+    return [c.id for c in sorted(both.values(), key=lambda c: (relative_latency(c), size_of(c)))]
+
+
+def near_misses_by_definition(known: Sequence[CandidateResult], direction: str) -> list[str]:
+    """On the front, by all or by what keeps the limits, if the time were at its low end; the least behind first."""
+    complete = [c for c in known if c.state == "complete"]
+    able = [c for c in complete if c.feasible]
+    front, found = front_by_definition(known, direction), []
+    for candidate in complete:
+        best = judged(at_best(candidate), known[0], direction)
+        for others in (complete, *([able] if best.feasible else [])):
+            others = [other for other in others if other is not candidate]
+            if candidate.id not in front and not any(dominates(other, best, direction) for other in others):
+                above = [other for other in others if dominates(other, candidate, direction)]
+                behind = max((relative_latency(candidate) / relative_latency(other) for other in above), default=1.0)
+                found.append((behind, candidate.id))
+                break
+    return [name for _, name in sorted(found)]
+
+
+@pytest.mark.parametrize("direction", ["maximize", "minimize"])
+def test_front_that_is_kept_up_is_the_front_by_definition(make: Make, direction: str) -> None:
+    random = np.random.default_rng(5)
+    for _ in range(150):
+        known: list[CandidateResult] = []
+        ranking = Ranking([], direction, lambda c: judged(c, known[0], direction) if known else c)  # noqa: B023
+        for candidate in drawn(make, random, int(random.integers(2, 25)), direction):
+            known.append(candidate)
+            ranking.add(candidate)
+        assert ranking.front() == front_by_definition(known, direction)
+        assert ranking.near_misses() == near_misses_by_definition(known, direction)
+        changed = int(random.integers(1, len(known)))
+        known[changed] = dataclasses.replace(known[changed], state="failed")
+        ranking.add(known[changed])
+        ranking.remove(known.pop().id)
+        assert ranking.front() == front_by_definition(known, direction)
+        assert ranking.near_misses() == near_misses_by_definition(known, direction)
+
+
+def test_ranking_never_compares_two_kinds_of_evidence(make: Make) -> None:
+    ranking = Ranking([make("a")], "maximize", lambda c: c)
+    with pytest.raises(ValueError, match="one kind of evidence, but got estimated, measured-on-host"):
+        ranking.add(make("b", evidence="measured-on-host"))
+
+
+def test_record_that_changes_without_its_figures_keeps_its_place(make: Make) -> None:
+    first = make("a")
+    ranking = Ranking([first, make("b", quality=0.8)], "maximize", lambda c: c)
+    assert first.artifact is not None
+    ranking.add(dataclasses.replace(first, artifact=dataclasses.replace(first.artifact, path="elsewhere")))
+    assert ranking.front() == ["a"]
+    ranking.add(make("a", quality=0.7))
+    assert ranking.front() == ["b"]
