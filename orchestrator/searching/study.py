@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from orchestrator.errors import InputError
+from orchestrator.searching.storages import mend, open_storage
 from orchestrator.values.results import CandidateResult
 
 CANDIDATE_ATTRIBUTE = "candidate"
@@ -23,11 +23,11 @@ def open_study(path: Path, storage: str | None, sampler: Any, direction: str, na
 
     Args:
         path: The journal file, for a run without a storage of its own.
-        storage: A database URL, or None.
+        storage: A URL as `open_storage` takes it, or None.
         direction: Of the quality; latency and size are minimised.
 
     Raises:
-        InputError: the storage cannot be opened.
+        InputError, SurroundingsError: the storage cannot be opened.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     backend: BaseStorage
@@ -35,7 +35,7 @@ def open_study(path: Path, storage: str | None, sampler: Any, direction: str, na
         _repair(path)
         backend = JournalStorage(JournalFileBackend(str(path)))
     else:
-        backend = _database(storage)
+        backend = open_storage(storage)
     quality = StudyDirection.MAXIMIZE if direction == "maximize" else StudyDirection.MINIMIZE
     study = optuna.create_study(
         study_name=name,
@@ -50,24 +50,11 @@ def open_study(path: Path, storage: str | None, sampler: Any, direction: str, na
     return study
 
 
-def _database(storage: str) -> BaseStorage:
-    try:
-        return RDBStorage(storage)
-    except Exception as error:  # SQLAlchemy's and the drivers' errors share no base
-        text = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"--storage '{storage}' cannot be opened: {text}") from None
-
-
 def _repair(path: Path) -> None:
     """Undo what a killed process left: half a line at the journal's end, and its lock. The run directory's own lock is held."""
     path.with_name(path.name + ".lock").unlink(missing_ok=True)
-    if not path.exists():
-        return
-    content = path.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        with path.open("r+b") as file:
-            file.truncate(whole)
+    if path.exists():
+        mend(path)
 
 
 def settle(
