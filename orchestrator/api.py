@@ -208,9 +208,11 @@ def build(recipe: str | Path, output: str | Path, *, observer: Observer = _nobod
                     raise InputError(f"the weights of '{file.model}' are not those that the recipe was made for")
                 if found.task.data_digest != file.data_digest:
                     raise InputError(f"the data of '{file.data}' are not those that the recipe was made for")
-                made = workshop.build(file.recipe, run.folder("built"), timeout_s=request.candidate_timeout_s)
+                made = workshop.build(file.recipe, run.folder("built"), timeout_s=request.candidate_timeout_s).model
         finally:
             workshop.close()
+        if made is None:
+            raise RuntimeError("a build that nobody stops has a model")
         folder.mkdir(parents=True, exist_ok=True)
         final = folder / Path(made.path).name
         shutil.copyfile(made.path, final)

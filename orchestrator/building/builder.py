@@ -1,5 +1,6 @@
 """A recipe into an exported artifact: its steps in order."""
 
+import contextlib
 import copy
 import hashlib
 import itertools
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from orchestrator.building import network, training
 from orchestrator.building.export import export_onnx
+from orchestrator.building.ladder import Ladder
 from orchestrator.building.layout import checkpoints
 from orchestrator.building.protocol import ASKING
 from orchestrator.building.task import LoadedTask
@@ -63,6 +65,7 @@ class Builder:
         report: Called with (what is done now, share done).
         student: Makes the network that the user named by `--student`.
         trains: Whether trainings are done; without them a model is a sketch of what the recipe makes.
+        ladder: Looks at trainings on their way; None: nobody does.
     """
 
     def __init__(
@@ -79,7 +82,9 @@ class Builder:
         report: Report,
         student: Callable[[], nn.Module] | None = None,
         trains: bool = True,
+        ladder: Ladder | None = None,
     ) -> None:
+        self._ladder = ladder
         self._task, self._methods, self._report, self._trains = task, methods, report, trains
         self._exports = workspace / "exports"
         self._checkpoints, self._remembered = checkpoints(workspace), workspace / "remembered"
@@ -291,18 +296,21 @@ class Builder:
         if not self._trains:
             model.to("cpu").eval()
             return
-        original = self.context.original
+        original, split, call = self.context.original, self._task.splits["train"], next(calls)
         if original is not None:
             original.to(training.device())
+        watch = None if self._ladder is None else self._ladder.watch(step, call, wishes.get("epochs", 0.0) * split.count)
         try:
-            training.train(
-                model,
-                self._task.splits["train"],
-                seed=self.context.seed,
-                checkpoint=training.Checkpoint(path=self._checkpoints / f"{key}-{next(calls)}.pt"),
-                progress=partial(self._report, step),
-                **wishes,
-            )
+            with contextlib.nullcontext() if self._ladder is None else self._ladder.timed():
+                training.train(
+                    model,
+                    split,
+                    seed=self.context.seed,
+                    checkpoint=training.Checkpoint(path=self._checkpoints / f"{key}-{call}.pt"),
+                    progress=partial(self._report, step),
+                    watch=watch,
+                    **wishes,
+                )
         finally:
             if original is not None:
                 original.to("cpu")

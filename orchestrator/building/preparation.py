@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from orchestrator.building import network, training
 from orchestrator.building.builder import Builder, Report
+from orchestrator.building.ladder import Judge, Ladder
 from orchestrator.building.layout import builds, laid_out, sketches
 from orchestrator.building.protocol import PrepareRequest
 from orchestrator.building.references import call_factory, load_function
@@ -43,6 +44,7 @@ class Prepared:
 
     Attributes:
         sketcher: Builds without training.
+        ladder: Looks at the trainings of `builder`.
     """
 
     task: LoadedTask
@@ -50,6 +52,7 @@ class Prepared:
     methods: Mapping[str, Method]
     builder: Builder
     sketcher: Builder
+    ladder: Ladder
     runtime: Runtime
     target: Target
     notes: tuple[str, ...]
@@ -124,12 +127,14 @@ def prepare(request: PrepareRequest, report: Report) -> Prepared:
         notes.append("the data have no test split: the front is judged by the validation split that chose it")
     elif metric.needs_labels and task.splits["test"].labels is None:
         notes.append(f"the test split has no labels, which '{metric.name}' needs: the front is judged by validation alone")
+    ladder = Ladder(Judge(task, metric), metric.direction)
     return Prepared(
         task=task,
         metric=metric,
         methods=methods,
-        builder=builders(workspace=builds(workspace)),
+        builder=builders(workspace=builds(workspace), ladder=ladder),
         sketcher=builders(workspace=sketches(workspace), trains=False),
+        ladder=ladder,
         runtime=registry.runtimes()[request.runtime],
         target=request.target,
         notes=tuple(notes),

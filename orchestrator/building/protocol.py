@@ -7,7 +7,7 @@ from pydantic import TypeAdapter
 
 from orchestrator.measuring.inspection import Inspection
 from orchestrator.plugin.parameters import Choice, Number
-from orchestrator.values.results import QualityResult
+from orchestrator.values.results import QualityResult, Rung
 from orchestrator.values.target import Target
 from orchestrator.values.task import TaskDescription
 
@@ -70,9 +70,27 @@ class PrepareReply:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BuildReply:
+    """What came of a build.
+
+    Attributes:
+        model: The exported file; None where a training was stopped.
+        stopped: The method whose training was stopped, and why.
+        rungs: What trainings had reached on their way.
+        training_s: Seconds that they took.
+    """
+
+    model: Inspection | None
+    stopped: tuple[str, str] | None = None
+    rungs: tuple[Rung, ...] = ()
+    training_s: float = 0.0
+
+
 PREPARE = TypeAdapter(PrepareRequest)
 PREPARED = TypeAdapter(PrepareReply)
-BUILT = TypeAdapter(Inspection)
+BUILT = TypeAdapter(BuildReply)
+INSPECTED = TypeAdapter(Inspection)
 QUALITY = TypeAdapter(QualityResult)
 
 

@@ -23,6 +23,8 @@ WEIGHT_DECAY = {"adamw": 1e-4, "sgd": 5e-4}
 GRADIENT_NORM = {"adamw": 1.0, "sgd": 5.0}
 MOMENTUM = 0.9
 BATCH_NORM_BATCHES = 32
+RUNGS = (0.0, 0.25, 0.5)
+"""Shares of a training at which it is looked at."""
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 Optimizer = Literal["adamw", "sgd"]
@@ -143,6 +145,7 @@ def train(
     after_step: Callable[[], None] | None = None,
     checkpoint: Checkpoint | None = None,
     progress: Callable[[float], None] = lambda done: None,
+    watch: Callable[[float, nn.Module], None] | None = None,
 ) -> None:
     """Train in place: see `orchestrator.plugin.Train` for what all methods may rely on.
 
@@ -154,6 +157,7 @@ def train(
         loss: `loss(outputs, inputs, labels)`, a scalar tensor.
         checkpoint: Where the state is kept at every epoch, and taken up again.
         progress: Called with the share done, now and then.
+        watch: Called with (share done, network) at the shares of `RUNGS`; what it raises stops the training, whose state is kept.
 
     Raises:
         MethodError: the loss is not finite, or the network has no weights to train.
@@ -173,6 +177,9 @@ def train(
     seed_everything(seed)
     batches = Batches(split, size, seed)
     first = _taken_up(checkpoint, model, updates, rates, batches)
+    rungs = {round(share * steps): share for share in RUNGS} if watch is not None else {}
+    if watch is not None and first == 0:
+        watch(rungs[0], model)
     for step in range(first, steps):
         inputs, targets = batches.take(place)
         with _autocast(place):
@@ -192,6 +199,13 @@ def train(
             progress(step / steps)
         if checkpoint is not None and (step + 1) % steps_an_epoch == 0 and step + 1 < steps:
             checkpoint.save(step + 1, model, updates, rates, batches)
+        if watch is not None and (share := rungs.get(step + 1)) is not None and step + 1 < steps:
+            try:
+                watch(share, model)
+            except BaseException:
+                if checkpoint is not None:
+                    checkpoint.save(step + 1, model, updates, rates, batches)  # it may be worth going on with later
+                raise
     reestimate_batch_norms(model, (batches.take(place)[0] for _ in itertools.count()))
     model.to("cpu").eval()
     if checkpoint is not None:

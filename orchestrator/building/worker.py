@@ -14,9 +14,11 @@ from typing import Any
 
 from orchestrator.building.protocol import (
     BUILT,
+    INSPECTED,
     PREPARE,
     PREPARED,
     QUALITY,
+    BuildReply,
     OfferReply,
     PrepareReply,
     PrepareRequest,
@@ -60,12 +62,22 @@ class Worker:
         )
         return as_json(PREPARED, reply)
 
-    def build(self, recipe: list[dict[str, Any]], folder: str) -> Any:
-        """Build one recipe, in the form that the runtime loads."""
+    def build(self, recipe: list[dict[str, Any]], folder: str, floors: dict[str, float]) -> Any:
+        """Build one recipe, in the form that the runtime loads; its trainings are stopped on rungs below their floors."""
+        from orchestrator.building.ladder import Stopped
         from orchestrator.values.recipe import Recipe
 
-        graph = self._prepared.builder.build(Recipe.from_json(recipe), Path(folder))
-        return self.inspect(str(graph))
+        builder, stopped, model = self._prepared.builder, None, None
+        ladder = self._prepared.ladder
+        ladder.begin(floors)
+        try:
+            graph = builder.build(Recipe.from_json(recipe), Path(folder))
+            self._report("looking at the exported file", 0.0)
+            model = self._prepared.inspect(graph)
+        except Stopped as reason:
+            stopped = (reason.rung.step, str(reason))
+        reply = BuildReply(model=model, stopped=stopped, rungs=tuple(ladder.rungs), training_s=ladder.training_s)
+        return as_json(BUILT, reply)
 
     def sketch(self, recipe: list[dict[str, Any]], folder: str) -> Any:
         """Build one recipe without its trainings; where it has none, that is the model itself."""
@@ -77,7 +89,7 @@ class Worker:
     def inspect(self, graph: str) -> Any:
         """What is known of an exported model from its file."""
         self._report("looking at the exported file", 0.0)
-        return as_json(BUILT, self._prepared.inspect(Path(graph)))
+        return as_json(INSPECTED, self._prepared.inspect(Path(graph)))
 
     def score(self, outputs: list[str], baseline: list[str] | None, split: str) -> Any:
         """The metric on outputs that a device wrote."""

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,11 @@ from typing import Any
 from orchestrator.building.protocol import (
     ASKING,
     BUILT,
+    INSPECTED,
     PREPARE,
     PREPARED,
     QUALITY,
+    BuildReply,
     OfferReply,
     PrepareReply,
     PrepareRequest,
@@ -68,24 +70,28 @@ class Workshop:
             self._request = replace(self._request, offers=False, epochs=reply.epochs)
             return replace(reply, offers=(*reply.offers, *dropped))
 
-    def build(self, recipe: Recipe, folder: Path, *, timeout_s: float) -> Inspection:
+    def build(self, recipe: Recipe, folder: Path, *, timeout_s: float, floors: Mapping[str, float] | None = None) -> BuildReply:
         """Build one recipe.
+
+        Args:
+            floors: By `Rung.key` the quality below which a training is stopped.
 
         Raises:
             JobFailed: a step raised, or the worker crashed, hung or outgrew its memory; `step` names it where it is known.
             SurroundingsError: the disk is full or read-only, or no worker can be started any more.
         """
-        reply: Inspection = BUILT.validate_python(self._ask("build", timeout_s, recipe=recipe.as_json(), folder=str(folder)))
+        asked = {"recipe": recipe.as_json(), "folder": str(folder), "floors": dict(floors or {})}
+        reply: BuildReply = BUILT.validate_python(self._ask("build", timeout_s, **asked))
         return reply
 
     def sketch(self, recipe: Recipe, folder: Path, *, timeout_s: float) -> Inspection:
         """Build one recipe with every training left out; where it has none, that is the model itself. Raises as `build` does."""
-        reply: Inspection = BUILT.validate_python(self._ask("sketch", timeout_s, recipe=recipe.as_json(), folder=str(folder)))
+        reply: Inspection = INSPECTED.validate_python(self._ask("sketch", timeout_s, recipe=recipe.as_json(), folder=str(folder)))
         return reply
 
     def inspect(self, graph: Path, *, timeout_s: float) -> Inspection:
         """What is known of an exported model from its file. Raises as `build` does."""
-        reply: Inspection = BUILT.validate_python(self._ask("inspect", timeout_s, graph=str(graph)))
+        reply: Inspection = INSPECTED.validate_python(self._ask("inspect", timeout_s, graph=str(graph)))
         return reply
 
     def score(self, outputs: Sequence[Path], baseline: Sequence[Path] | None, split: str, *, timeout_s: float) -> QualityResult:

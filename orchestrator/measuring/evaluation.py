@@ -99,13 +99,17 @@ class Evaluator:
         timing = self.time(paths, OBJECTIVE if self.target.is_device else BESIDE)[0]
         latency = [self.latency(timing)]
         if model.estimate is not None:
-            latency.insert(1 if self.target.is_device else 0, self._estimated(model.estimate))
+            latency.insert(1 if self.target.is_device else 0, estimated(model.estimate, self.target))
         return RunFigures(
             latency=latency,
             peak_memory_bytes=timing.peak_memory_bytes,
             energy_mj=timing.energy_mj,
             samples=timing.measurement.samples,
         )
+
+    def briefly(self, model: Inspection, baseline: Path) -> LatencyResult:
+        """A short measurement beside the baseline, of a model that is not trained yet. Raises as `run` does."""
+        return self.latency(self.time([Path(model.path), baseline], BESIDE)[0])
 
     def together(self, models: Mapping[str, Path], baseline: Path, *, seconds: float | None = None) -> Together:
         """Time models and the baseline side by side, in several rounds of fresh processes.
@@ -234,14 +238,16 @@ class Evaluator:
             conditions=timing.conditions,
         )
 
-    def _estimated(self, estimate: Estimate) -> LatencyResult:
-        return LatencyResult(
-            evidence=Evidence.ESTIMATED.value,
-            device=self.target.profile.name,
-            runtime=self.target.runtime,
-            threads=self.target.threads,
-            median_ms=estimate.value,
-            low_ms=estimate.low,
-            high_ms=estimate.high,
-            note=estimate.model + (f"; operators it does not know: {', '.join(estimate.unknown)}" if estimate.unknown else ""),
-        )
+
+def estimated(estimate: Estimate, target: Target) -> LatencyResult:
+    """An estimate as results have it."""
+    return LatencyResult(
+        evidence=Evidence.ESTIMATED.value,
+        device=target.profile.name,
+        runtime=target.runtime,
+        threads=target.threads,
+        median_ms=estimate.value,
+        low_ms=estimate.low,
+        high_ms=estimate.high,
+        note=estimate.model + (f"; operators it does not know: {', '.join(estimate.unknown)}" if estimate.unknown else ""),
+    )

@@ -87,6 +87,11 @@ def evaluate(metric: Metric, outputs: Outputs, labels: np.ndarray | None, baseli
     return QualityResult(value=float(scores.mean()), low=low, high=high, examples=count, difference=difference)
 
 
+def score(metric: Metric, outputs: Outputs, labels: np.ndarray | None, reference: Outputs | None) -> float:
+    """The metric's value alone, without an interval. Arguments and errors as in `evaluate`."""
+    return float(_scores(metric, outputs, labels, outputs if reference is None else reference).mean())
+
+
 def _scores(metric: Metric, outputs: Outputs, labels: np.ndarray | None, reference: Outputs) -> np.ndarray:
     scores = np.asarray(metric.score(outputs, labels, reference if metric.needs_reference else None), dtype=np.float64)
     if scores.ndim > 1 or (scores.ndim == 1 and len(scores) != len(outputs[0])):

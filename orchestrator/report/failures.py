@@ -41,6 +41,10 @@ def _reason(candidate: CandidateResult) -> tuple[str, str]:
         return known.get(candidate.state, "Failed, without a reason"), ""
     if candidate.state == "stopped" and failure.step == "estimate":
         return "Not simulated: by its estimate it could not reach the front", ""  # each says so with figures of its own
+    if candidate.state == "stopped":
+        return "Stopped in its training: it could no longer reach the front", ""
+    if candidate.state == "rejected" and failure.step == "sketch":
+        return "Not trained: untrained it was beyond a limit already", ""
     title = TITLES.get(failure.kind, failure.kind)
     if candidate.state == "rejected":
         title = f"Rejected before it was built: {title[0].lower()}{title[1:]}"

@@ -26,14 +26,16 @@ class UnderWay:
         timeout_s: Time that its build was given.
         same: Trials that asked for the same recipe meanwhile: they are told the same.
         seconds: What making it has taken the main thread.
+        revived: Its record so far, where it was stopped before and goes on: nothing was asked, and the study was told already.
     """
 
     recipe: Recipe
-    trial: optuna.Trial
+    trial: optuna.Trial | None
     timeout_s: float
     made: CandidateResult | Built | None = None
     same: list[optuna.Trial] = field(default_factory=list)
     seconds: float = 0.0
+    revived: CandidateResult | None = None
 
 
 class Questions:
@@ -72,7 +74,8 @@ class Questions:
     def tell(self, item: UnderWay, candidate: CandidateResult) -> None:
         """What came of a candidate."""
         for trial in (item.trial, *item.same):
-            self._tell(trial, candidate)
+            if trial is not None:
+                self._tell(trial, candidate)
 
     def _tell(self, trial: optuna.Trial, candidate: CandidateResult) -> None:
         stopping = self._archive.stopping

@@ -13,6 +13,7 @@ from orchestrator.errors import InputError
 from orchestrator.measuring.evaluation import Evaluator
 from orchestrator.measuring.simulation import Simulation
 from orchestrator.plugin.device import Device, SimulatedDevice
+from orchestrator.plugin.method import Need
 from orchestrator.plugin.registry import Registry
 from orchestrator.plugin.runtime import Runtime
 from orchestrator.searching import finishing
@@ -24,6 +25,7 @@ from orchestrator.searching.recommendation import Recommendation
 from orchestrator.searching.request import RunState, SearchRequest
 from orchestrator.searching.run_directory import RunDirectory
 from orchestrator.searching.simulator import Simulator
+from orchestrator.searching.sketching import Sketcher
 from orchestrator.searching.space import Space
 from orchestrator.searching.trial import Built, Laboratory
 from orchestrator.searching.worker import workshop_of
@@ -284,10 +286,15 @@ class Engine:
             inputs=inputs,
             progress=lambda what, done: self._tell(event="progress", what=what, done=done),
             simulator=self._simulator,
+            sketcher=Sketcher(workshop, self._fleet, self._request.target, self._trains),
         )
         if (known := self._known().known.get(BASELINE)) and known.artifact and known.artifact.path:
             laboratory.adopt_baseline(self._run.path / known.artifact.path, known.latency[0])
         return laboratory
+
+    def _trains(self, recipe: Recipe) -> bool:
+        methods = self._registry.methods()
+        return any(Need.TRAIN in methods[step.method].needs for step in recipe.steps)
 
     def _simulation(self, inputs: Mapping[str, Path], shapes: Mapping[str, Sequence[int]]) -> Simulation | None:
         if self._simulated is None:

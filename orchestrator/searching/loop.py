@@ -3,6 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import optuna
@@ -79,23 +80,36 @@ class Loop:
     def _begin(self) -> str | None:
         """Ask for one candidate, build it, and begin to measure it; why the search ends, where it does."""
         begin = time.monotonic() - self._fleet.waited_s
-        asked = self._questions.ask({item.recipe.identifier: item for item in self._under_way})
-        if asked is None:
-            return "every recipe of the search space was tried"
-        trial, recipe = asked
-        self._tell(event="trial", number=trial.number, id=recipe.identifier, recipe=str(recipe))
+        trial: optuna.Trial | None = None
+        revived = self._revived()
+        if revived is not None:
+            recipe, number = _recipe(revived), revived.trial
+        else:
+            asked = self._questions.ask({item.recipe.identifier: item for item in self._under_way})
+            if asked is None:
+                return "every recipe of the search space was tried"
+            trial, recipe = asked
+            number = trial.number
+        self._tell(event="trial", number=number, id=recipe.identifier, recipe=str(recipe))
         timeout = self._request.candidate_timeout_s
         if (left := self._budget.left(self._archive.known.values(), len(self._under_way))) is not None:
             timeout = max(LEAST_FOR_A_TRIAL_S, min(timeout, left))
-        item = UnderWay(recipe=recipe, trial=trial, timeout_s=timeout)
+        item = UnderWay(recipe=recipe, trial=trial, timeout_s=timeout, revived=revived)
         reasons = self._registry.recipe_objections(recipe, self._request.target)
         if reasons:
-            item.made = _rejected(recipe, trial.number, "; ".join(reasons))
+            item.made = _rejected(recipe, number, "; ".join(reasons))
         else:
-            item.made = self._laboratory.begin(recipe, trial=trial.number, timeout_s=timeout)
+            stopping = self._archive.stopping
+            item.made = self._laboratory.begin(recipe, trial=number, timeout_s=timeout, stopping=stopping)
         item.seconds = time.monotonic() - self._fleet.waited_s - begin
         self._under_way.append(item)
         return None
+
+    def _revived(self) -> CandidateResult | None:
+        """A candidate that was stopped in its training and is worth going on with after all; not one that is under way."""
+        if self._under_way or not any(c.state == "stopped" and c.rungs for c in self._archive.known.values()):
+            return None
+        return self._archive.stopping.revived()
 
     def _complete(self, item: UnderWay) -> str | None:
         """Wait for one candidate, keep it and tell the study; why the search ends, where it does."""
@@ -111,6 +125,8 @@ class Loop:
             # Cut off by the end of the budget, which says nothing of the candidate: `resume` asks for it again.
             self._run.event(event="cut-off", id=candidate.id)
             return self._budget.used_up()
+        if item.revived is not None:
+            candidate = _continued(item.revived, candidate)
         candidate = archive.keep(candidate)
         self._questions.tell(item, candidate)
         self._run.write_elapsed(self._budget.elapsed())
@@ -159,13 +175,27 @@ def open_study(run: RunDirectory, state: RunState, registry: Registry, archive: 
     return studies.open_study(run.study, request.storage, sampler, state.task.direction, state.study)
 
 
-def _rejected(recipe: Recipe, trial: int, reason: str) -> CandidateResult:
+def _rejected(recipe: Recipe, trial: int | None, reason: str) -> CandidateResult:
     return CandidateResult(
         id=recipe.identifier,
         state="rejected",
         trial=trial,
         recipe=[StepResult(method=s.method, version=s.version, parameters=dict(s.parameters)) for s in recipe.steps],
         failure=Failure(kind="limit", step="recipe", message=reason),
+    )
+
+
+def _continued(before: CandidateResult, candidate: CandidateResult) -> CandidateResult:
+    """A candidate that went on where it had stopped: with the rungs and the time of the first part."""
+    again = {rung.key for rung in candidate.rungs}
+    seconds = {
+        name: before.seconds.get(name, 0.0) + candidate.seconds.get(name, 0.0) for name in before.seconds | candidate.seconds
+    }
+    return replace(
+        candidate,
+        rungs=[*(rung for rung in before.rungs if rung.key not in again), *candidate.rungs],
+        foreseen=candidate.foreseen or before.foreseen,
+        seconds=seconds,
     )
 
 

@@ -26,6 +26,9 @@ LEAST_PAIRS = 5
 """Candidates that have an early figure and the final one, before anything is concluded from early ones."""
 LEAST_DOUBT = math.log(1.1)
 LEAST_SIZE_DOUBT = math.log(1.03)
+WORTH = 3.0
+LONG_S = 10.0
+"""A training of this many seconds is worth a first look, from which it is known what looks cost."""
 SKETCH, ESTIMATE = "sketch", "estimate"
 """The steps that a failure names: broke a limit before it was built; not simulated."""
 
@@ -52,6 +55,19 @@ class Stopping:
     @property
     def _baseline(self) -> CandidateResult:
         return self._known[BASELINE]
+
+    def worth_a_look(self) -> bool:
+        """Whether trainings here take so much longer than a look at the untrained network that looking first pays.
+
+        Before anything was trained: where a limit might be broken.
+        """
+        training = [seconds for c in self._known.values() if (seconds := c.seconds.get("training", 0.0))]
+        looking = [c.seconds["sketching"] for c in self._known.values() if "sketching" in c.seconds]
+        if not training or not looking:
+            limits = self._request.limits
+            limited = limits.max_latency_ms is not None or limits.max_size_bytes is not None
+            return statistics.mean(training) >= LONG_S if training else limited
+        return statistics.mean(training) >= WORTH * statistics.mean(looking)
 
     # -- before it is built ---------------------------------------------------------------------------------------------
 
@@ -94,7 +110,7 @@ class Stopping:
         needed = self._needed(candidate)
         if needed is None:
             return {}
-        return {key: self._sign * (self._sign * needed - gain) for key, gain in self._gains().items()}
+        return {key: self._sign * (self._sign * needed - gain) for key, gain in self._gains.items()}
 
     def _needed(self, candidate: CandidateResult) -> float | None:
         """The quality that a candidate of these costs must surpass: that of the best which costs no more, and the limits'."""
@@ -111,6 +127,7 @@ class Stopping:
             wanted += [] if least is None else [self._sign * least]
         return self._sign * max(wanted) if wanted else None
 
+    @functools.cached_property
     def _gains(self) -> dict[str, float]:
         """By `Rung.key`, by how much the quality may still grow from there to the end."""
         found: dict[str, list[float]] = {}
@@ -120,7 +137,10 @@ class Stopping:
         return {key: max(gains) + statistics.stdev(gains) for key, gains in found.items() if len(gains) >= LEAST_PAIRS}
 
     def revived(self) -> CandidateResult | None:
-        """A candidate that was stopped in its training and would not be by what is known now: it goes on where it stopped."""
+        """A candidate that was stopped in its training and would not be by what is known now: it goes on where it stopped.
+
+        Fronts only rise: what changes is how much trainings turn out to gain.
+        """
         for candidate in self._known.values():
             if candidate.state == "stopped" and candidate.rungs and candidate.quality is None:
                 last = candidate.rungs[-1]
@@ -133,7 +153,7 @@ class Stopping:
 
     def hopeless(self, candidate: CandidateResult) -> str | None:
         """Why a candidate whose latency is only estimated need not be simulated; None: it may reach the front."""
-        ratio, doubt = self._foreseen_ratio(candidate), self._latency_doubt()
+        ratio, doubt = self._foreseen_ratio(candidate), self._latency_doubt
         if ratio is None or doubt is None:
             return None
         best = self._judged(self._at(candidate, ratio / doubt))
@@ -154,8 +174,8 @@ class Stopping:
         costs, ratio = candidate.foreseen, self._foreseen_ratio(candidate)
         if costs is None or ratio is None:
             return None
-        doubt = self._latency_doubt() or _own_doubt(costs.latency)
-        best, size = self._at(candidate, ratio / doubt), int(costs.size_bytes / self._size_doubt())
+        doubt = self._latency_doubt or _own_doubt(costs.latency)
+        best, size = self._at(candidate, ratio / doubt), int(costs.size_bytes / self._size_doubt)
         artifact = None if self._baseline.artifact is None else replace(self._baseline.artifact, path=None, size_bytes=size)
         return replace(best, artifact=artifact, foreseen=replace(costs, size_bytes=size), quality=self._baseline.quality)
 
@@ -189,6 +209,7 @@ class Stopping:
             return None
         return own.median_ms / original.median_ms
 
+    @functools.cached_property
     def _latency_doubt(self) -> float | None:
         """How many times too long a foreseen latency may be; None before enough candidates have both."""
         errors = [abs(error) for error in map(self._latency_error, self._complete) if error is not None]
@@ -200,6 +221,7 @@ class Stopping:
             return None
         return math.log(relative_latency(candidate) / relative_latency(self._baseline) / ratio)
 
+    @functools.cached_property
     def _size_doubt(self) -> float:
         """How many times too large a foreseen size may be."""
         pairs = [(c.foreseen.size_bytes, size_of(c)) for c in self._complete if c.foreseen is not None]
@@ -227,7 +249,7 @@ class Stopping:
         return None if foreseen is None else replace(foreseen, state="complete")
 
     def _with_quality(self, candidate: CandidateResult) -> CandidateResult | None:
-        """With its sketch's size, and the quality that its last rung foretells: by the median of what others gained from there."""
+        """With its sketch's size, and the quality that its last rung foretells: the median of what others gained from there."""
         quality, artifact = self._baseline.quality, self._baseline.artifact
         if not candidate.rungs or candidate.foreseen is None or quality is None or artifact is None:
             return None

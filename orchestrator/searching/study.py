@@ -104,12 +104,15 @@ def tell(
     candidate: CandidateResult | None,
     constraints: Mapping[str, float],
 ) -> None:
-    """Tell Optuna what came of a trial: its objectives and constraints, or that it failed."""
-    if candidate is None or candidate.quality is None or candidate.artifact is None:
-        study.tell(trial.number, state=TrialState.FAIL)
-        return
+    """Tell Optuna what came of a trial: its objectives and constraints, or that it failed.
+
+    One that broke a limit before it was built has constraints and no objectives: as a pruned trial it teaches samplers that.
+    """
     live = trial if isinstance(trial, optuna.Trial) else optuna.Trial(study, trial._trial_id)
     for key, value in constraints.items():
         live.set_constraint(key, value)
+    if candidate is None or candidate.quality is None or candidate.artifact is None:
+        study.tell(trial.number, state=TrialState.PRUNED if constraints else TrialState.FAIL)
+        return
     values = [candidate.quality.validation.value, candidate.latency[0].median_ms, float(candidate.artifact.size_bytes)]
     study.tell(trial.number, values)

@@ -14,6 +14,8 @@ from orchestrator.plugin.device import DeviceUnavailable, JobFailed
 from orchestrator.searching.fleet import Fleet, Task
 from orchestrator.searching.run_directory import RunDirectory
 from orchestrator.searching.simulator import Hopeless, Simulator
+from orchestrator.searching.sketching import Sketcher
+from orchestrator.searching.stopping import SKETCH, Stopping
 from orchestrator.values.evidence import MEASURED
 from orchestrator.values.recipe import BASELINE, Recipe
 from orchestrator.values.results import (
@@ -68,6 +70,7 @@ class Laboratory:
         inputs: For each split `{input name: .npy file}`.
         progress: Called with (what is done now, share done), from the main thread.
         simulator: What stands in for a target that is not here.
+        sketcher: Looks at recipes that train before they are built.
     """
 
     def __init__(
@@ -80,7 +83,9 @@ class Laboratory:
         inputs: Mapping[str, Mapping[str, Path]],
         progress: Callable[[str, float], None],
         simulator: Simulator | None = None,
+        sketcher: Sketcher | None = None,
     ) -> None:
+        self._sketcher = sketcher
         self._workshop, self._fleet, self._run, self._runtime = workshop, fleet, run, runtime
         self._inputs, self._progress, self._simulator = inputs, progress, simulator or Simulator(None)
         self._baseline: Path | None = None
@@ -111,15 +116,20 @@ class Laboratory:
         self._baseline = Path(model.path)
         return made
 
-    def begin(self, recipe: Recipe, *, trial: int | None, timeout_s: float) -> CandidateResult | Built:
-        """Build one recipe and begin to measure it on the board whose turn it is; the failed record where it cannot be built.
+    def begin(
+        self, recipe: Recipe, *, trial: int | None, timeout_s: float, stopping: Stopping | None = None
+    ) -> CandidateResult | Built:
+        """Build one recipe and begin to measure it on the board whose turn it is; the finished record where it is not built.
+
+        Args:
+            stopping: Decides on the way whether it is worth going on; None: it is.
 
         Raises:
             Interrupted: the user asked to stop.
             DeviceUnavailable: no device is there, after waiting.
             SurroundingsError: the machine failed, not the candidate.
         """
-        record, model = self._build(recipe, trial, timeout_s)
+        record, model = self._build(recipe, trial, timeout_s, stopping)
         if model is None:
             return record
         board = self._fleet.turn()
@@ -245,7 +255,9 @@ class Laboratory:
         quality = self._score(candidate.id, outputs, "test", timeout_s)
         return replace(candidate, quality=replace(candidate.quality, test=quality))
 
-    def _build(self, recipe: Recipe, trial: int | None, timeout_s: float) -> tuple[CandidateResult, Inspection | None]:
+    def _build(
+        self, recipe: Recipe, trial: int | None, timeout_s: float, stopping: Stopping | None = None
+    ) -> tuple[CandidateResult, Inspection | None]:
         identifier = recipe.identifier
         folder = self._run.folder(identifier)
         shutil.rmtree(folder, ignore_errors=True)
@@ -258,11 +270,40 @@ class Laboratory:
         )
         start = time.monotonic()
         try:
-            model = self._workshop.build(recipe, folder, timeout_s=timeout_s)
+            record = self._looked_at(record, recipe, folder, timeout_s, stopping)
+            if record.state == "rejected":
+                shutil.rmtree(folder, ignore_errors=True)
+                return record, None
+            floors = {} if stopping is None else stopping.floors(record)
+            built = self._workshop.build(recipe, folder, timeout_s=timeout_s, floors=floors)
         except (JobFailed, InputError) as error:
             shutil.rmtree(folder, ignore_errors=True)
             return replace(record, failure=_failure(error, "build")), None
-        return replace(record, seconds={"building": time.monotonic() - start}), model
+        seconds = {**record.seconds, "building": time.monotonic() - start}
+        if built.training_s:
+            seconds["training"] = built.training_s
+        record = replace(record, rungs=list(built.rungs), seconds=seconds)
+        if built.stopped is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+            step, why = built.stopped
+            failure = Failure(kind="limit", step=step, message=f"it could no longer reach the front: {why}")
+            return replace(record, state="stopped", failure=failure, seconds=_rounded(seconds)), None
+        return record, built.model
+
+    def _looked_at(
+        self, record: CandidateResult, recipe: Recipe, folder: Path, timeout_s: float, stopping: Stopping | None
+    ) -> CandidateResult:
+        """The record with what its untrained network costs, where trainings are long; as rejected where that breaks a limit."""
+        sketcher = self._sketcher
+        if stopping is None or sketcher is None or not sketcher.trains(recipe) or not stopping.worth_a_look():
+            return record
+        self._progress("looking at it untrained", 0.0)
+        foreseen, took = sketcher.look(recipe, folder, self._baseline, timeout_s=timeout_s)
+        record = replace(record, foreseen=foreseen, seconds={"building": took, "sketching": took})
+        if foreseen is None or (reason := stopping.rejects(record)) is None:
+            return record
+        failure = Failure(kind="limit", step=SKETCH, message=reason)
+        return replace(record, state="rejected", failure=failure, seconds=_rounded(record.seconds))
 
     def _measure(self, evaluator: Evaluator, model: Inspection, identifier: str) -> Measured:
         """On the device; in a thread of its own where that is another machine."""

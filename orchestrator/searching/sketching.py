@@ -1,0 +1,72 @@
+"""A look at a recipe before its trainings are paid for: the same network, exported untrained, and what it costs."""
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from orchestrator.building.workshop import Workshop
+from orchestrator.errors import InputError
+from orchestrator.measuring.evaluation import Evaluator, estimated
+from orchestrator.measuring.inspection import Inspection
+from orchestrator.plugin.device import DeviceUnavailable, JobFailed
+from orchestrator.searching.fleet import Fleet
+from orchestrator.values.recipe import Recipe
+from orchestrator.values.results import Foreseen, LatencyResult
+from orchestrator.values.target import Target
+
+FOLDER = "sketch.work"
+FATAL = ("crash", "timeout", "out-of-memory")
+"""Ends of a sketch that the build itself would come to as well."""
+
+
+class Sketcher:
+    """Looks at recipes.
+
+    Args:
+        trains: Whether a recipe has a step that trains: others are built as fast as they are looked at.
+    """
+
+    def __init__(self, workshop: Workshop, fleet: Fleet, target: Target, trains: Callable[[Recipe], bool]) -> None:
+        self._workshop, self._fleet, self._target, self.trains = workshop, fleet, target, trains
+
+    def look(self, recipe: Recipe, folder: Path, baseline: Path | None, *, timeout_s: float) -> tuple[Foreseen | None, float]:
+        """What the untrained network costs, and how long it took to know, in seconds.
+
+        Args:
+            baseline: The original's file, which a latency is measured beside.
+
+        None where a step cannot do without the training: the build itself decides then.
+
+        Raises:
+            JobFailed: it crashed, hung or outgrew its memory, as the build would.
+            SurroundingsError: the machine failed, not the candidate.
+        """
+        start, scratch = time.monotonic(), folder / FOLDER
+        try:
+            model = self._workshop.sketch(recipe, scratch, timeout_s=timeout_s)
+            foreseen = Foreseen(size_bytes=model.size_bytes, macs=model.macs, latency=self._latency(model, baseline))
+        except InputError:
+            return None, time.monotonic() - start
+        except JobFailed as error:
+            if error.kind in FATAL:
+                raise
+            return None, time.monotonic() - start
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        return foreseen, time.monotonic() - start
+
+    def _latency(self, model: Inspection, baseline: Path | None) -> LatencyResult | None:
+        """The estimate where there is one, for it costs nothing; else a short measurement."""
+        if model.estimate is not None:
+            return estimated(model.estimate, self._target)
+        if baseline is None:
+            return None
+
+        def briefly(evaluator: Evaluator) -> LatencyResult:
+            return evaluator.briefly(model, baseline)
+
+        try:
+            return self._fleet.start(self._fleet.turn(), briefly).result()
+        except DeviceUnavailable:
+            return None
