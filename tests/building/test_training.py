@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from orchestrator.building.data import Split
+from orchestrator.building.ladder import untouched_random
 from orchestrator.building.training import Checkpoint, batch_size, reestimate_batch_norms, train
 from orchestrator.errors import MethodError
 
@@ -164,3 +165,54 @@ def test_a_lone_last_example_is_no_batch() -> None:
     model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 2))
     train(model, split(129), epochs=3, loss=cross_entropy, learning_rate=0.01, seed=0)
     train(model, split(1 + 8 * 16), epochs=3, loss=cross_entropy, learning_rate=0.01, seed=0)
+
+
+class Halted(BaseException):
+    """Stops a training from outside."""
+
+
+def test_a_training_that_is_looked_at_gives_the_same_weights() -> None:
+    seen: list[float] = []
+
+    def watch(share: float, model: nn.Module) -> None:
+        with untouched_random():
+            torch.rand(3), np.random.rand(3)  # what a network in eval mode or a metric may draw
+        seen.append(share)
+
+    plain, watched = network(), network()
+    train(plain, split(), epochs=2, loss=cross_entropy, learning_rate=0.01, seed=0)
+    train(watched, split(), epochs=2, loss=cross_entropy, learning_rate=0.01, seed=0, watch=watch)
+    assert seen == [0.0, 0.25, 0.5]
+    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), watched.parameters(), strict=True))
+
+
+def test_a_training_that_was_stopped_on_a_rung_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    checkpoint, steps = Checkpoint(path=tmp_path / "state.pt"), 0
+
+    def counting(outputs: Any, inputs: Any, labels: Tensor | None) -> Tensor:
+        nonlocal steps
+        steps += 1
+        return cross_entropy(outputs, inputs, labels)
+
+    def stop(share: float, model: nn.Module) -> None:
+        if share == 0.5:
+            raise Halted
+
+    whole, parts = network(), network()
+    train(whole, split(), epochs=1, loss=cross_entropy, learning_rate=0.01, seed=0)
+    with pytest.raises(Halted):
+        train(network(), split(), epochs=1, loss=counting, learning_rate=0.01, seed=0, watch=stop, checkpoint=checkpoint)
+    assert steps == 8
+    seen: list[float] = []
+    train(
+        parts,
+        split(),
+        epochs=1,
+        loss=counting,
+        learning_rate=0.01,
+        seed=0,
+        watch=lambda share, model: seen.append(share),
+        checkpoint=checkpoint,
+    )
+    assert (steps, seen) == (16, [])
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), parts.parameters(), strict=True))

@@ -35,7 +35,7 @@ class Archive:
 
     def __init__(self) -> None:
         self.known: dict[str, Any] = {}
-        self.standing = self
+        self.standing = self.stopping = self
 
     def constraints(self, candidate: Any) -> dict[str, float]:
         return {}
