@@ -4,23 +4,45 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from orchestrator.errors import ParameterError, unknown
 from orchestrator.values.recipe import ParameterValue
 
+DIGITS = 9
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parameter(ABC):
-    """One parameter of a method."""
+    """One parameter of a method.
+
+    Attributes:
+        cheaper: The end of the range at which the model is cheapest to run, where that is clear: a search begins with the
+            extremes. None: neither.
+    """
 
     name: str
     help: str
+    cheaper: Literal["low", "high"] | None = None
 
     @property
     @abstractmethod
     def start(self) -> ParameterValue:
         """The default value."""
+
+    @abstractmethod
+    def ends(self) -> tuple[ParameterValue, ParameterValue]:
+        """The lowest and the highest value that the search can ask for; the default twice where values have no order."""
+
+    @property
+    def cheapest(self) -> ParameterValue:
+        """The value at which the model is cheapest to run; the default where that is not known."""
+        return self.start if self.cheaper is None else self.ends()[self.cheaper == "high"]
+
+    @property
+    def gentlest(self) -> ParameterValue:
+        """The value that changes the model least; the default where that is not known."""
+        return self.start if self.cheaper is None else self.ends()[self.cheaper == "low"]
 
     @abstractmethod
     def check(self, value: Any) -> ParameterValue:
@@ -54,6 +76,10 @@ class Choice(Parameter):
 
     def count(self) -> int:
         return len(self.choices)
+
+    def ends(self) -> tuple[ParameterValue, ParameterValue]:
+        numbers = [choice for choice in self.choices if isinstance(choice, int | float)]
+        return (min(numbers), max(numbers)) if len(numbers) == len(self.choices) else (self.start, self.start)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,6 +121,9 @@ class Number(Parameter):
 
     def count(self) -> int:
         return int((self.high - self.low) / self.step + 1e-9) + 1
+
+    def ends(self) -> tuple[ParameterValue, ParameterValue]:
+        return self._typed(self.low), self._typed(round(self.low + (self.count() - 1) * self.step, DIGITS))
 
 
 def narrowed(parameters: Sequence[Parameter], **changes: Any) -> tuple[Parameter, ...]:

@@ -1,8 +1,9 @@
 """The search space of a task on a target, computed from what the methods declare: illegal recipes cannot be asked for."""
 
+import functools
 import graphlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,8 @@ NONE = "none"
 DIGITS = 9
 LEAST_STARTERS = 12
 MOST_STARTERS = 48
+MOST_CHEAPEST = 2
+TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,27 +131,70 @@ class Space:
             else:
                 yield tuple(name for name in chosen if name != NONE)
 
+    @functools.cached_property
+    def _legal(self) -> frozenset[tuple[str, ...]]:
+        return frozenset(self.combinations())
+
     def size(self) -> int:
         """How many different recipes can be asked for, the original not counted."""
         counts = {name: int(np.prod([p.count() for p in offer.parameters] or [1])) for name, offer in self._offers.items()}
         return sum(int(np.prod([counts[name] for name in chosen])) for chosen in self.combinations() if chosen)
 
     def starters(self, trials: int | None = None) -> list[Recipe]:
-        """The recipes that are tried first: legal combinations of methods at their defaults, the short ones first.
+        """The recipes that are tried first: single methods, the extremes, then longer combinations, all others at their defaults.
+
+        The extremes are the gentlest recipe of each family that changes a network by degrees, and the cheapest models that the
+        space can make: every family at once, each at its far end. They span what the sampler then looks into.
 
         Args:
-            trials: The run's budget: where there are more combinations than half of it, usual methods come first, and the
-                sampler is left the rest.
+            trials: The run's budget: where there are more than half of it, usual methods come first, and the sampler is left
+                the rest.
         """
         found = sorted((chosen for chosen in self.combinations() if chosen), key=len)
         most = MOST_STARTERS if trials is None else max(LEAST_STARTERS, trials // 2)
-        if len(found) > most:
-            found.sort(key=lambda chosen: (not all(self._methods[name].usual for name in chosen), len(chosen)))
-            found = sorted(found[:most], key=len)
-        return [
-            Recipe(steps=tuple(self._step(n, {p.name: p.start for p in self._offers[n].parameters}) for n in chosen))
-            for chosen in found
-        ]
+        extremes = self._extremes([chosen for chosen in found if self._usual(chosen)] or found)[: most // 3]
+        if len(found) > most - len(extremes):
+            found.sort(key=lambda chosen: (not self._usual(chosen), len(chosen)))
+            found = sorted(found[: most - len(extremes)], key=len)
+        plain = [self._recipe(chosen, lambda p: p.start) for chosen in found]
+        singles = next((k for k, recipe in enumerate(plain) if len(recipe.steps) > 1), len(plain))
+        return list({r.digest: r for r in (*plain[:singles], *extremes, *plain[singles:])}.values())
+
+    def _extremes(self, combinations: Sequence[tuple[str, ...]]) -> list[Recipe]:
+        """The cheapest and the gentlest recipes of these combinations (the short ones first)."""
+
+        def by_degrees(chosen: tuple[str, ...]) -> list[str]:
+            return [
+                name for name in chosen if any(p.cheaper is not None and p.count() > 1 for p in self._offers[name].parameters)
+            ]
+
+        gentle: dict[str, Recipe] = {}
+        for chosen in combinations:
+            if len(names := by_degrees(chosen)) == 1:
+                gentle.setdefault(self._methods[names[0]].family, self._recipe(chosen, lambda p: p.gentlest))
+        able = [chosen for chosen in combinations if by_degrees(chosen)]
+        longest = max(map(len, able), default=0)
+        cheap = [self._recipe(chosen, lambda p: p.cheapest) for chosen in able if len(chosen) == longest]
+        return [*cheap[:MOST_CHEAPEST], *gentle.values()]
+
+    def _usual(self, chosen: Sequence[str]) -> bool:
+        return all(self._methods[name].usual for name in chosen)
+
+    def _recipe(self, chosen: Sequence[str], value: Callable[[Parameter], ParameterValue]) -> Recipe:
+        return Recipe(steps=tuple(self._step(n, {p.name: value(p) for p in self._offers[n].parameters}) for n in chosen))
+
+    def holds(self, recipe: Recipe) -> bool:
+        """Whether a recipe of another run could be asked for here: the same methods, in this order, within these ranges."""
+        chosen = tuple(step.method for step in recipe.steps)
+        if not chosen or chosen not in self._legal:
+            return False
+        for step in recipe.steps:
+            offered = {p.name: p for p in self._offers[step.method].parameters}
+            if step.version != self._methods[step.method].version or offered.keys() != step.parameters.keys():
+                return False
+            if not all(_asked_for(offered[name], value) for name, value in step.parameters.items()):
+                return False
+        return True
 
     def random(self, generator: np.random.Generator) -> Recipe:
         """A recipe drawn uniformly over combinations, then over their parameters."""
@@ -179,6 +225,16 @@ def _suggest(trial: Trial, name: str, parameter: Parameter) -> ParameterValue:
     low, step = round(parameter.low, DIGITS), round(parameter.step, DIGITS)
     high = round(low + (parameter.count() - 1) * step, DIGITS)  # Optuna warns where `high` is off the grid
     return round(trial.suggest_float(name, low, high, step=step), DIGITS)
+
+
+def _asked_for(parameter: Parameter, value: ParameterValue) -> bool:
+    """Whether the search can ask for a value."""
+    if isinstance(parameter, Choice):
+        return any(type(choice) is type(value) and choice == value for choice in parameter.choices)
+    if isinstance(value, bool | str) or not isinstance(parameter, Number):
+        return False
+    steps = (value - parameter.low) / parameter.step
+    return abs(steps - round(steps)) < TOLERANCE and 0 <= round(steps) < parameter.count()
 
 
 def _draw(parameter: Parameter, generator: np.random.Generator) -> ParameterValue:

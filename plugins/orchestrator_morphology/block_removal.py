@@ -47,6 +47,7 @@ class BlockRemoval(TorchMethod):
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Number(
             name="blocks",
+            cheaper="high",
             help="how many blocks are removed",
             low=1,
             high=8,

@@ -64,6 +64,7 @@ class Evolution(TorchMethod):
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Number(
             name="target_share",
+            cheaper="low",
             help="share of the original's estimated cost to reach",
             low=0.5,
             high=0.9,

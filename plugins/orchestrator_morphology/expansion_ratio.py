@@ -25,6 +25,7 @@ class ExpansionRatio(TorchMethod):
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Number(
             name="keep",
+            cheaper="low",
             help="share of the inner channels that stays, before rounding to the target's channel multiple",
             low=0.25,
             high=0.75,

@@ -42,6 +42,7 @@ class LowRank(TorchMethod):
         Choice(name="kind", help="k x k to k x 1 and 1 x k; to k x k and 1 x 1; to 1 x 1, k x k and 1 x 1", choices=KINDS),
         Number(
             name="energy",
+            cheaper="low",
             help="share of the squared weights of each layer that its factors keep",
             low=0.5,
             high=0.95,

@@ -23,7 +23,7 @@ class Resolution(TorchMethod):
     family = "morphology"
     summary = "Shrinks image inputs in front of the network (Howard et al. 2017, resolution multiplier; Tan and Le 2019)."
     parameters: ClassVar[tuple[Parameter, ...]] = (
-        Choice(name="scale", help="share of the height and width that the network gets to see", choices=SCALES),
+        Choice(name="scale", cheaper="low", help="share of the height and width that the network gets to see", choices=SCALES),
     )
     before = frozenset({"pruning", "distillation", "graph", "quantization"})
     usual = False

@@ -23,6 +23,7 @@ class SeparableConvolution(TorchMethod):
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Number(
             name="share",
+            cheaper="high",
             help="share of the dense convolutions that is replaced, those of least approximation error first",
             low=0.25,
             high=1.0,

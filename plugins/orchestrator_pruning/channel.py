@@ -53,6 +53,7 @@ class ChannelPruning(TorchMethod):
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Number(
             name="ratio",
+            cheaper="high",
             help="share that is removed: with scope sensitivity of the network's multiply-accumulates, else of the channels of "
             "all groups that can lose any; before rounding to the target's channel multiple",
             low=0.1,

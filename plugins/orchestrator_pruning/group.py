@@ -48,6 +48,7 @@ class GroupPruning(TorchMethod):
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Number(
             name=f"{PREFIX}*",
+            cheaper="high",
             help="share of the channels of this group of coupled layers that is removed, before rounding to the target's channel "
             "multiple; of more than 24 groups the 24 with the most work are searched",
             low=0.0,

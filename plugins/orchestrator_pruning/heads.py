@@ -37,6 +37,7 @@ class HeadPruning(TorchMethod):
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Number(
             name="ratio",
+            cheaper="high",
             help="share of all attention heads of the network that is removed",
             low=0.1,
             high=0.6,

@@ -42,6 +42,7 @@ class NetworkSlimming(TorchMethod):
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Number(
             name="ratio",
+            cheaper="high",
             help="share of the channels behind batch norms that is removed, before rounding to the target's channel multiple",
             low=0.1,
             high=0.7,

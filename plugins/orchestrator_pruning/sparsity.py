@@ -42,6 +42,7 @@ class Sparsity(TorchMethod):
         ),
         Number(
             name="ratio",
+            cheaper="high",
             help="share of each layer's weights that becomes zero; with the patterns 2:4 and 4:8 always one half",
             low=0.3,
             high=0.9,

@@ -23,6 +23,7 @@ class WidthMultiplier(TorchMethod):
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Number(
             name="multiplier",
+            cheaper="low",
             help="share of the channels of every layer that stays, before rounding to the target's channel multiple",
             low=0.5,
             high=0.875,

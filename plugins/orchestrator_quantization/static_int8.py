@@ -59,6 +59,7 @@ class StaticInt8(OnnxMethod):
         ),
         Number(
             name="float_layers",
+            cheaper="low",
             help="how many layers stay in float: those that move the outputs most when they alone are INT8, as measured",
             low=0,
             high=MOST_FLOAT_LAYERS,

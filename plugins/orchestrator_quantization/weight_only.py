@@ -24,7 +24,7 @@ class WeightOnly(OnnxMethod):
     family = "quantization"
     summary = "Matrix products with weights in blocks of 8 or 4 bits, for transformers (Dettmers and Zettlemoyer 2023)."
     parameters: ClassVar[tuple[Parameter, ...]] = (
-        Choice(name="bits", help="bits of a weight; embedding tables always have 8", choices=(8, 4)),
+        Choice(name="bits", cheaper="low", help="bits of a weight; embedding tables always have 8", choices=(8, 4)),
         Choice(name="block_size", help="weights that share a scale and a zero point", choices=(32, 128)),
     )
     after = frozenset({"pruning", "morphology", "distillation", "graph"})

@@ -21,7 +21,10 @@ class WeightSharing(OnnxMethod):
     summary = "Each tensor's weights clustered to a few shared values, for the size of the file (Han et al. 2016)."
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Choice(
-            name="clusters", help="values that a tensor's weights share: 256 take 8 bits a weight, 16 take 4", choices=(256, 16)
+            name="clusters",
+            cheaper="low",
+            help="values that a tensor's weights share: 256 take 8 bits a weight, 16 take 4",
+            choices=(256, 16),
         ),
     )
     after = frozenset({"pruning", "morphology", "distillation", "graph"})

@@ -10,6 +10,7 @@ from orchestrator.building.protocol import OfferReply
 from orchestrator.errors import PluginError
 from orchestrator.plugin import Choice, Method, Number, OnnxMethod, Parameter, TorchMethod, TorchToOnnxMethod
 from orchestrator.searching.space import Space
+from orchestrator.values.recipe import Recipe, Step
 
 
 def method(base: type[Method], name: str, family: str, **declared: Any) -> Method:
@@ -142,3 +143,45 @@ def test_usual_methods_start_where_the_budget_does_not_pay_for_all() -> None:
     assert len(starters) == 12
     assert sum(all(methods[s.method].usual for s in r.steps) for r in starters) == 7, "all combinations of the usual ones"
     assert [len(r.steps) for r in starters] == sorted(len(r.steps) for r in starters)
+
+
+def test_a_search_begins_with_the_extremes_too() -> None:
+    cut = Number(name="ratio", help="", low=0.1, high=0.55, step=0.2, default=0.3, cheaper="high")
+    width = Choice(name="width", help="", choices=(0.75, 0.5, 0.9), cheaper="low")
+    methods = {
+        "prune": method(TorchMethod, "prune", "cut", parameters=(cut,), before=frozenset({"morph"})),
+        "narrow": method(TorchMethod, "narrow", "morph", parameters=(width,)),
+        "int8": method(OnnxMethod, "int8", "quantization"),
+        "odd": method(TorchMethod, "odd", "odd", parameters=(cut,), usual=False),
+    }
+    offers = [OfferReply(method=n, version=1, family=m.family, parameters=m.parameters) for n, m in methods.items()]
+    starters = Space(offers, methods).starters(trials=32)
+    told = [{s.method: next(iter(s.parameters.values()), None) for s in recipe.steps} for recipe in starters]
+    singles = [recipe for recipe in told if len(recipe) == 1]
+    assert told[: len(singles) - 2] == singles[:-2], "single methods first, at their defaults"
+    cheapest = told.index({"prune": 0.5, "narrow": 0.5, "int8": None})  # 0.5: the last that the search asks for below 0.55
+    gentlest = [told.index({"prune": 0.1}), told.index({"narrow": 0.9})]
+    assert max(cheapest, *gentlest) < told.index({"prune": 0.3, "int8": None})
+    assert len(told) == len({recipe.digest for recipe in starters}) <= 16
+
+
+def test_recipes_of_another_run_are_told_from_those_that_cannot_be_asked_for() -> None:
+    s = space()
+    generator = np.random.default_rng(0)
+    for _ in range(50):
+        assert s.holds(s.random(generator))
+
+    def recipe(*steps: tuple[str, dict[str, Any]], version: int = 1) -> Recipe:
+        return Recipe(steps=tuple(Step(method=name, version=version, parameters=values) for name, values in steps))
+
+    cut, recovery = ("prune", {"ratio": 0.2}), ("recovery", {})
+    assert s.holds(recipe(cut, recovery))
+    assert not s.holds(recipe(cut)), "without its recovery"
+    assert not s.holds(recipe(recovery, cut)), "in another order"
+    assert not s.holds(recipe(cut, recovery, version=2))
+    assert not s.holds(recipe(("prune", {"ratio": 0.25}), recovery)), "off the grid"
+    assert not s.holds(recipe(("prune", {"ratio": 0.4}), recovery)), "out of range"
+    assert not s.holds(recipe(("prune", {}), recovery))
+    assert not s.holds(recipe(("a-static", {"scheme": "u8u8"})))
+    assert not s.holds(recipe(("unknown", {})))
+    assert not s.holds(Recipe())
