@@ -236,7 +236,8 @@ def no_op(trials: int, sampler: str | None, folder: Path) -> None:
     quick = Path(orchestrator.__file__).parents[1] / "searches" / "quick.toml"
     default = next(line for line in quick.read_text().splitlines() if line.startswith("sampler"))
     chosen = default if sampler is None else f'sampler = "{sampler}"'
-    search.write_text(f'schema = 1\nname = "no-op"\ntitle = "nothing, many times"\n{chosen}\ntrials = {trials}\n')
+    budget = f'trials = {trials}\ntimeout = "20h"\n'
+    search.write_text(f'schema = 1\nname = "no-op"\ntitle = "nothing, many times"\n{chosen}\n{budget}')
     ends: dict[str, float] = {}
 
     def watched(name: str, call: Callable[..., Any]) -> Callable[..., Any]:

@@ -50,13 +50,34 @@ class Archive:
         return Standing(known, self._request, self._task)
 
     def keep(self, candidate: CandidateResult) -> CandidateResult:
-        """Write a candidate down, with whether it keeps the limits; from now on it is never lost."""
+        """Write a candidate down, with whether it keeps the limits; from now on it is never lost.
+
+        Files of one that is neither on the front nor near it are deleted: `drop_dominated` would.
+        """
         baseline = candidate if candidate.id == BASELINE else self.baseline
         candidate = self.standing.judged(candidate, baseline)
-        self._run.write_candidate(candidate)
+        before = self.known.get(candidate.id)
         self.known[candidate.id] = candidate
-        self._ranking.add(candidate)
+        try:
+            self._ranking.add(candidate)
+            if dropped := candidate.id not in self._stay() and _has_file(candidate):
+                candidate = self.known[candidate.id] = _without_file(candidate)
+            self._run.write_candidate(candidate)
+        except BaseException:  # what is known is what is written down
+            if before is None:
+                del self.known[candidate.id]
+            else:
+                self.known[candidate.id] = before
+            self._ranking = Standing(self.known, self._request, self._task).ranking
+            raise
+        if dropped:
+            self._run.drop(candidate.id)
         return candidate
+
+    def _stay(self) -> set[str]:
+        """Whose files are kept: of the original, the front and the nearest of its near misses."""
+        standing = self.standing
+        return {c.id for c in (*standing.front(), *standing.near_misses()[:MOST_MODELS])} | {BASELINE}
 
     def forget(self, identifier: str) -> None:
         """Let a candidate be asked for again."""
@@ -69,14 +90,20 @@ class Archive:
 
         The nearest of the near misses keep theirs: they are measured once more at the end, and again when the run goes on.
         """
-        standing = self.standing
-        stay = {c.id for c in (*standing.front(), *standing.near_misses()[:MOST_MODELS])} | {BASELINE}
+        stay = self._stay()
         for candidate in self.candidates:
-            if candidate.id not in stay and candidate.artifact and candidate.artifact.path:
-                self.keep(replace(candidate, artifact=replace(candidate.artifact, path=None)))
-                self._run.drop(candidate.id)
+            if candidate.id not in stay and _has_file(candidate):
+                self.keep(candidate)
 
     def seconds(self) -> dict[str, float]:
         """Where the candidates' time went, by phase."""
         phases = ("building", "scoring", "measuring")
         return {phase: sum(c.seconds.get(phase, 0.0) for c in self.known.values()) for phase in phases}
+
+
+def _has_file(candidate: CandidateResult) -> bool:
+    return candidate.artifact is not None and candidate.artifact.path is not None
+
+
+def _without_file(candidate: CandidateResult) -> CandidateResult:
+    return candidate if candidate.artifact is None else replace(candidate, artifact=replace(candidate.artifact, path=None))

@@ -17,6 +17,7 @@ from orchestrator.searching.asking import Questions, UnderWay
 from orchestrator.searching.budget import LEAST_FOR_A_TRIAL_S, Budget
 from orchestrator.searching.fleet import Fleet
 from orchestrator.searching.request import RunState
+from orchestrator.searching.restoring import restore
 from orchestrator.searching.run_directory import RunDirectory
 from orchestrator.searching.space import Space
 from orchestrator.searching.trial import DEVICE, Built, Laboratory
@@ -149,6 +150,7 @@ class Loop:
         stopping = archive.stopping
         constraints = {c.id: stopping.constraints(c) for c in archive.known.values()}
         told = {c.id: stopping.told(c) for c in archive.known.values()}
+        restored = restore(study, space, archive.candidates, told, constraints)
         again = studies.settle(study, archive.known, told, constraints)
         # Nothing is wrong with candidates whose device was lost. Asked for before they are forgotten: a kill between loses none.
         lost = [c for c in archive.candidates if c.failure is not None and c.failure.step == DEVICE]
@@ -156,8 +158,8 @@ class Loop:
             studies.ask_first(study, [space.parameters(_recipe(c)) for c in lost])
             for candidate in lost:
                 archive.forget(candidate.id)
-        if again or lost:
-            self._run.event(event="resumed", asked_again=again + len(lost))
+        if again or lost or restored:
+            self._run.event(event="resumed", asked_again=again + len(lost), restored=restored)
         for recipe in space.starters(self._request.trials):
             study.enqueue_trial(space.parameters(recipe), skip_if_exists=True)  # killed while it did so, a run goes on with it
         return study

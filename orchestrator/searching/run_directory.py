@@ -4,8 +4,9 @@ import io
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -171,11 +172,12 @@ class RunDirectory:
         self.samples.mkdir(exist_ok=True)
         path = self.samples / f"{identifier}.npz"
         if path.is_file():
-            with np.load(path) as before:
+            # Damaged by a loss of power: the new ones are worth having all the same.
+            with suppress(ValueError, EOFError, zipfile.BadZipFile), np.load(path) as before:
                 arrays = {**before, **arrays}
         content = io.BytesIO()
         np.savez_compressed(content, allow_pickle=False, **arrays)
-        write_atomic(path, content.getvalue())
+        write_atomic(path, content.getvalue(), durable=False)
 
     def folder(self, identifier: str) -> Path:
         """Where a candidate's files lie."""
@@ -187,7 +189,7 @@ class RunDirectory:
 
     def write_elapsed(self, seconds: float) -> None:
         """Keep how much of the budget is spent."""
-        write_atomic(self._elapsed, f"{seconds:.1f}")
+        write_atomic(self._elapsed, f"{seconds:.1f}", durable=False)
 
     def elapsed(self) -> float:
         """Seconds that the run has taken so far, over all its resumptions."""

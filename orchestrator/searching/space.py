@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from optuna import Trial
+from optuna.trial import BaseTrial
 
 from orchestrator.building.protocol import OfferReply
 from orchestrator.errors import PluginError
@@ -86,7 +86,7 @@ class Space:
         narrower = set(choices) - {NONE} != set(slot.methods)
         return f"{slot.family}[{','.join(choices)}]" if narrower else slot.family
 
-    def suggest(self, trial: Trial) -> Recipe:
+    def suggest(self, trial: BaseTrial) -> Recipe:
         """Let Optuna choose a recipe."""
         steps: list[Step] = []
         for slot in self.slots:
@@ -183,6 +183,19 @@ class Space:
     def _recipe(self, chosen: Sequence[str], value: Callable[[Parameter], ParameterValue]) -> Recipe:
         return Recipe(steps=tuple(self._step(n, {p.name: value(p) for p in self._offers[n].parameters}) for n in chosen))
 
+    def fitted(self, recipe: Recipe) -> Recipe | None:
+        """A recipe of another run as this search can ask for it: numbers moved to the nearest that are offered; None: not at all."""
+        if not recipe.steps or tuple(step.method for step in recipe.steps) not in self._legal:
+            return None
+        steps = []
+        for step in recipe.steps:
+            offered = {p.name: p for p in self._offers[step.method].parameters}
+            if offered.keys() != step.parameters.keys():
+                return None
+            steps.append(self._step(step.method, {name: _nearest(offered[name], v) for name, v in step.parameters.items()}))
+        made = Recipe(steps=tuple(steps))
+        return made if self.holds(made) else None
+
     def holds(self, recipe: Recipe) -> bool:
         """Whether a recipe of another run could be asked for here: the same methods, in this order, within these ranges."""
         chosen = tuple(step.method for step in recipe.steps)
@@ -214,7 +227,7 @@ class Space:
         return lines
 
 
-def _suggest(trial: Trial, name: str, parameter: Parameter) -> ParameterValue:
+def _suggest(trial: BaseTrial, name: str, parameter: Parameter) -> ParameterValue:
     if isinstance(parameter, Choice):
         return parameter.check(trial.suggest_categorical(name, parameter.choices))
     if not isinstance(parameter, Number):
@@ -235,6 +248,15 @@ def _asked_for(parameter: Parameter, value: ParameterValue) -> bool:
         return False
     steps = (value - parameter.low) / parameter.step
     return abs(steps - round(steps)) < TOLERANCE and 0 <= round(steps) < parameter.count()
+
+
+def _nearest(parameter: Parameter, value: ParameterValue) -> ParameterValue:
+    """The number nearest to a value that the search can ask for; other values as they are."""
+    if not isinstance(parameter, Number) or isinstance(value, bool | str):
+        return value
+    step = min(max(round((value - parameter.low) / parameter.step), 0), parameter.count() - 1)
+    nearest = round(parameter.low + step * parameter.step, DIGITS)
+    return int(nearest) if parameter.integer else float(nearest)
 
 
 def _draw(parameter: Parameter, generator: np.random.Generator) -> ParameterValue:

@@ -7,11 +7,11 @@ from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from orchestrator.searching.storages import mend, open_storage
+from orchestrator.searching.journal import RunJournal
+from orchestrator.searching.storages import open_storage
 from orchestrator.values.results import CandidateResult
 
 CANDIDATE_ATTRIBUTE = "candidate"
@@ -30,12 +30,7 @@ def open_study(path: Path, storage: str | None, sampler: Any, direction: str, na
         InputError, SurroundingsError: the storage cannot be opened.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    backend: BaseStorage
-    if storage is None:
-        _repair(path)
-        backend = JournalStorage(JournalFileBackend(str(path)))
-    else:
-        backend = open_storage(storage)
+    backend: BaseStorage = JournalStorage(RunJournal(path)) if storage is None else open_storage(storage)
     quality = StudyDirection.MAXIMIZE if direction == "maximize" else StudyDirection.MINIMIZE
     study = optuna.create_study(
         study_name=name,
@@ -48,13 +43,6 @@ def open_study(path: Path, storage: str | None, sampler: Any, direction: str, na
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.set_metric_names(list(OBJECTIVES))
     return study
-
-
-def _repair(path: Path) -> None:
-    """Undo what a killed process left: half a line at the journal's end, and its lock. The run directory's own lock is held."""
-    path.with_name(path.name + ".lock").unlink(missing_ok=True)
-    if path.exists():
-        mend(path)
 
 
 def settle(
@@ -111,8 +99,13 @@ def tell(
     live = trial if isinstance(trial, optuna.Trial) else optuna.Trial(study, trial._trial_id)
     for key, value in constraints.items():
         live.set_constraint(key, value)
+    state, values = outcome(candidate, constraints)
+    study.tell(trial.number, values, state=None if values else state)
+
+
+def outcome(candidate: CandidateResult | None, constraints: Mapping[str, float]) -> tuple[TrialState, list[float] | None]:
+    """How a trial ends whose candidate has these figures, and its objectives where it has any."""
     if candidate is None or candidate.quality is None or candidate.artifact is None:
-        study.tell(trial.number, state=TrialState.PRUNED if constraints else TrialState.FAIL)
-        return
+        return (TrialState.PRUNED if constraints else TrialState.FAIL), None
     values = [candidate.quality.validation.value, candidate.latency[0].median_ms, float(candidate.artifact.size_bytes)]
-    study.tell(trial.number, values)
+    return TrialState.COMPLETE, values

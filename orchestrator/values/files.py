@@ -5,12 +5,14 @@ import secrets
 from pathlib import Path
 
 
-def write_atomic(path: Path, data: bytes | str) -> None:
+def write_atomic(path: Path, data: bytes | str, *, durable: bool = True) -> None:
     """Write `data` to `path` at once: a temporary name in the same folder, flushed to the disk, then renamed.
 
     Args:
         path: Where to; its folder must exist. What is there already is replaced.
         data: The whole content; text is encoded as UTF-8.
+        durable: Whether it must outlive a loss of power too. Not flushed, a file costs a tenth, and a killed process loses
+            nothing either; a machine that loses its power may keep an empty file, which the reader must bear.
 
     Raises:
         OSError: The disk is full, the folder is missing or read-only, ...; `path` is then as it was before.
@@ -22,7 +24,14 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         with temporary.open("xb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         temporary.replace(path)
-    finally:
+    except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
+
+
+def left_behind(folder: Path) -> list[Path]:
+    """Temporary files in a folder that killed processes left; whoever asks must be the only writer there."""
+    return sorted(folder.glob(".*.tmp"))
