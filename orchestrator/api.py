@@ -36,6 +36,9 @@ from orchestrator.values.recipe import Recipe
 from orchestrator.values.results import CandidateResult, RunResult
 from orchestrator.values.target import Limits
 
+LEAST_SHARE = 0.5
+"""Of its equal share of the time: what a target has left in any case."""
+
 
 def _nobody(event: dict[str, Any]) -> None:
     """An observer that does not look."""
@@ -78,6 +81,29 @@ def search(
                     with suppress(OSError):
                         run.path.parent.rmdir()  # runs/, where it was made for this run
             raise
+
+
+def following(options: SearchOptions, before: Sequence[RunResult], *, targets: int) -> SearchOptions:
+    """The options for the next of several targets in one run, after the searches for those before it.
+
+    What was built for an earlier target is timed on this one first: its recipes come before all others, and the store holds their
+    models. A budget of time is shared: what earlier targets left over goes to the later ones.
+
+    Args:
+        options: For this target, with the budget of time of the whole run.
+        before: The results for the targets before it.
+        targets: How many there are in all.
+    """
+    runs = tuple(str(result.search["run"]) for result in before)
+    timeout_s = options.timeout_s
+    if timeout_s is not None:
+        left = timeout_s - sum(result.seconds["total"] for result in before)
+        timeout_s = max(LEAST_SHARE * timeout_s / targets, left / (targets - len(before)))
+    if not runs:
+        return replace(options, timeout_s=timeout_s)
+    least, most = before[0].search["epochs"]  # or no recipe would be one that was built before
+    warm_start = (*runs, *options.warm_start)
+    return replace(options, timeout_s=timeout_s, warm_start=warm_start, warm_share=1.0, epochs=(least, most))
 
 
 def _said(options: SearchOptions, said: dict[str, Any]) -> SearchOptions:

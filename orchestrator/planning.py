@@ -18,6 +18,7 @@ from orchestrator.plugin.registry import Registry
 from orchestrator.plugin.runtime import Runtime
 from orchestrator.searching.request import SearchRequest
 from orchestrator.searching.settings import load_settings
+from orchestrator.searching.warm_start import read_earlier
 from orchestrator.values.profile import HardwareProfile
 from orchestrator.values.target import Limits, Target
 
@@ -51,6 +52,9 @@ class SearchOptions:
     storage: str | None = None
     input_shapes: dict[str, tuple[int, ...]] | None = None
     wait_for_device_s: float = 300.0
+    warm_start: tuple[str, ...] = ()
+    warm_share: float = 2 / 3
+    epochs: tuple[float, float] | None = None
 
 
 def plan(options: SearchOptions, registry: Registry) -> tuple[SearchRequest, Runtime, tuple[Device, ...]]:
@@ -86,6 +90,8 @@ def plan(options: SearchOptions, registry: Registry) -> tuple[SearchRequest, Run
     if options.student is not None and "student" not in set(chosen) - set(options.without_methods):
         raise InputError("--student needs the method 'student', but the search leaves it out; give --method student too")
     task_name, model, data = _task(options, registry)
+    for path in options.warm_start:
+        read_earlier(path)  # what cannot be read is better known before anything is loaded
     share = CANDIDATE_S if timeout_s is None else max(LEAST_CANDIDATE_S, CANDIDATE_SHARE * timeout_s)
     return (
         SearchRequest(
@@ -116,6 +122,10 @@ def plan(options: SearchOptions, registry: Registry) -> tuple[SearchRequest, Run
             input_shapes=options.input_shapes or {},
             plugins=plugin_versions(registry),
             wait_for_device_s=options.wait_for_device_s,
+            warm_start=tuple(str(Path(path).resolve()) for path in options.warm_start),
+            warm_share=options.warm_share,
+            early_stopping=settings.early_stopping,
+            epochs=options.epochs,
         ),
         runtime,
         devices,

@@ -37,6 +37,13 @@ EXIT_NOTHING_MEETS_THE_LIMITS = 1
 @click.option("--threads", type=int, metavar="N", help="Threads of one inference [default: the profile's].")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Everything random starts from it.")
 @click.option("--output", type=click.Path(path_type=Path), metavar="DIR", help="The run directory [default: a new one in runs/].")
+@click.option(
+    "--warm-start",
+    "warm_start",
+    multiple=True,
+    metavar="RUN",
+    help="Begin with the models of this earlier run on the same model, for whatever target (repeatable).",
+)
 @click.option("--storage", metavar="URL", help="Database of the Optuna study [default: a file in the run directory].")
 @click.option("--input-shape", "input_shape", multiple=True, metavar="NAME=1,3,32,32", help="Sizes of dynamic axes (repeatable).")
 @click.option("--dry-run", is_flag=True, help="Check everything, print the search space and the plan, do nothing.")
@@ -66,7 +73,7 @@ def command(context: click.Context, /, targets: tuple[str, ...], **said: Any) ->
             student=said["student"],
             search=said["search_name"],
             trials=said["trials"],
-            timeout_s=None if timeout_s is None else timeout_s / len(targets),
+            timeout_s=timeout_s,
             limits=limits,
             methods=said["methods"],
             without_methods=said["without_methods"],
@@ -78,6 +85,7 @@ def command(context: click.Context, /, targets: tuple[str, ...], **said: Any) ->
             storage=said["storage"],
             input_shapes=shared.input_shapes(said["input_shape"]),
             wait_for_device_s=_waiting(said["wait_for_device"]),
+            warm_start=said["warm_start"],
         )
         for target in targets
     ]
@@ -90,11 +98,19 @@ def command(context: click.Context, /, targets: tuple[str, ...], **said: Any) ->
 
         check(wanted)  # a mistake in the second is better known before the first has taken its time
     folders = _folders(targets, said["output"])
-    results = [_search(options, folder, said["as_json"]) for options, folder in zip(wanted, folders, strict=True)]
+    results: list[Any] = []
+    for options, folder in zip(wanted, folders, strict=True):
+        results.append(_search(_following(options, results, len(wanted)), folder, said["as_json"]))
     if said["as_json"]:
         _print_json(results)
     if any(result.recommended is None for result in results):
         context.exit(EXIT_NOTHING_MEETS_THE_LIMITS)
+
+
+def _following(options: Any, before: list[Any], targets: int) -> Any:
+    from orchestrator.api import following
+
+    return following(options, before, targets=targets)
 
 
 def _waiting(text: str | None) -> float:

@@ -28,6 +28,7 @@ from orchestrator.searching.simulator import Simulator
 from orchestrator.searching.sketching import Sketcher
 from orchestrator.searching.space import Space
 from orchestrator.searching.trial import Built, Laboratory
+from orchestrator.searching.warm_start import first_recipes
 from orchestrator.searching.worker import workshop_of
 from orchestrator.values.recipe import BASELINE, Recipe
 from orchestrator.values.results import CandidateResult
@@ -136,8 +137,16 @@ class Engine:
         if Space(state.offers, self._registry.methods()).size() == 0:
             names = ", ".join(offer.method for offer in reply.offers if offer.refused is None)
             raise InputError(f"no recipe can be made of {names} alone: they need another method before them")
+        state = self._with_earlier(state)
         self._tell(event="notes", notes=[*state.notes, *refusals(state), *self._hints()])
         return state
+
+    def _with_earlier(self, state: RunState) -> RunState:
+        """With the recipes of earlier runs that this search begins with."""
+        request = self._request
+        space = Space(state.offers, self._registry.methods())
+        recipes, notes = first_recipes(request.warm_start, state.task, space, trials=request.trials, share=request.warm_share)
+        return replace(state, first=[recipe.as_json() for recipe in recipes], notes=(*state.notes, *notes))
 
     def _hints(self) -> list[str]:
         target = self._request.target

@@ -60,6 +60,7 @@ def compose(found: Found, registry: Registry, run: RunDirectory) -> RunResult:
             "seed": request.seed,
             "trials": request.trials,
             "timeout_s": request.timeout_s,
+            "epochs": list(state.epochs),
             "started": state.started,
             "ended": found.ended,
             "run": str(run.path),

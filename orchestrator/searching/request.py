@@ -1,6 +1,7 @@
 """What a run was asked to do: all of it plain data, kept in the run directory, so that `resume` needs nothing else."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -25,6 +26,10 @@ class SearchRequest:
         candidate_timeout_s: Time that one candidate's build may take.
         memory_bytes: Memory that a build or a measurement may take.
         plugins: Versions of the plugins at the start: `resume` wants the same.
+        warm_start: Directories of earlier runs, whose models are tried first.
+        warm_share: The most of the trials that are spent on these.
+        epochs: The range of the epochs of recoveries; None: as many as the budget pays for.
+        early_stopping: Whether candidates are stopped that can no longer reach the front.
         wait_for_device_s: How long to wait for a device that is lost before the search ends; 0: not at all.
     """
 
@@ -55,6 +60,10 @@ class SearchRequest:
     input_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     plugins: dict[str, str] = field(default_factory=dict)
     wait_for_device_s: float = 300.0
+    warm_start: tuple[str, ...] = ()
+    warm_share: float = 2 / 3
+    early_stopping: bool = True
+    epochs: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +72,7 @@ class RunState:
 
     Attributes:
         study: The Optuna study's name, which no other run has: a storage may be shared.
+        first: Recipes of earlier runs that are asked for before all others.
         offers: What the methods offered, so that a resumed run searches the same space.
     """
 
@@ -74,6 +84,7 @@ class RunState:
     notes: tuple[str, ...]
     started: str
     seconds_preparing: float
+    first: list[list[dict[str, Any]]] = field(default_factory=list)
 
 
 RUN_STATE = TypeAdapter(RunState)

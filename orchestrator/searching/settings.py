@@ -24,6 +24,7 @@ class SearchSettings:
         useful_drop: Without a limit on quality, models that lose more than this share of the original's ("5%") are neither looked
             for nor recommended.
         training: Whether methods that train take part.
+        early_stopping: Whether candidates are stopped that can no longer reach the front.
         methods: The methods that take part; None: the usual ones of those that are installed; "all": the others too.
     """
 
@@ -39,6 +40,7 @@ class SearchSettings:
     memory: str | None = None
     useful_drop: str = "5%"
     training: bool = True
+    early_stopping: bool = True
     methods: tuple[str, ...] | Literal["all"] | None = None
 
     @property

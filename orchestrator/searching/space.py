@@ -184,7 +184,7 @@ class Space:
         return Recipe(steps=tuple(self._step(n, {p.name: value(p) for p in self._offers[n].parameters}) for n in chosen))
 
     def fitted(self, recipe: Recipe) -> Recipe | None:
-        """A recipe of another run as this search can ask for it: numbers moved to the nearest that are offered; None: not at all."""
+        """A recipe of another run as this search can ask for it, numbers moved to the nearest that are offered; else None."""
         if not recipe.steps or tuple(step.method for step in recipe.steps) not in self._legal:
             return None
         steps = []

@@ -36,7 +36,7 @@ def workshop_of(
         seconds=request.timeout_s,
         trials=request.trials,
         offers=state is None,
-        epochs=state.epochs if state else None,
+        epochs=state.epochs if state else request.epochs,
     )
     return Workshop(
         prepare,
