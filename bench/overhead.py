@@ -43,7 +43,7 @@ class Nothing(OnnxMethod):
     version = 1
     summary = "does nothing"
     parameters = tuple(
-        Number(name=f"p{k}", help="of no effect", low=0, high=1000, step=1, default=0, integer=True) for k in range(4)
+        Number(name=f"p{k}", help="of no effect", low=0, high=20, step=1, default=0, integer=True) for k in range(4)
     )
 
     def transform(self, model, parameters, context):

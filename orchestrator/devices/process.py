@@ -191,12 +191,17 @@ class GuardedProcess:
         return used
 
     def _crash(self) -> JobFailed:
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        ended = True
+        try:
             self._child.wait(GRACE_S)  # its pipe is closed before it is gone; its own end tells more than ours
+        except subprocess.TimeoutExpired:
+            ended = False
         self.kill()
         code = self._child.wait()
         told = self._last_error()
         tail = f": {told}" if told else ""
+        if not ended:
+            return JobFailed("crash", f"the process closed its connection and had to be ended{tail}")
         if code == -signal.SIGKILL:
             return JobFailed("out-of-memory", f"the process was killed from outside, most likely for its memory{tail}")
         if code < 0:

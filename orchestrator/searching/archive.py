@@ -12,6 +12,8 @@ from orchestrator.values.recipe import BASELINE
 from orchestrator.values.results import CandidateResult
 from orchestrator.values.task import TaskDescription
 
+PHASES = ("building", "scoring", "measuring")
+
 
 class Archive:
     """The candidates of a run by id, the baseline among them; read from the run directory and written to it.
@@ -97,8 +99,7 @@ class Archive:
 
     def seconds(self) -> dict[str, float]:
         """Where the candidates' time went, by phase."""
-        phases = ("building", "scoring", "measuring")
-        return {phase: sum(c.seconds.get(phase, 0.0) for c in self.known.values()) for phase in phases}
+        return {phase: sum(c.seconds.get(phase, 0.0) for c in self.known.values()) for phase in PHASES}
 
 
 def _has_file(candidate: CandidateResult) -> bool:

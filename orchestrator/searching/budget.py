@@ -30,7 +30,11 @@ class Budget:
 
     def elapsed(self) -> float:
         """Seconds that the run has taken so far."""
-        return self._spent_before + time.monotonic() - self._started
+        return self._spent_before + self.here()
+
+    def here(self) -> float:
+        """Seconds that this process has taken so far."""
+        return time.monotonic() - self._started
 
     def left(self, known: Iterable[CandidateResult], under_way: int = 0) -> float | None:
         """Seconds that are left for trials, the end's share set aside; None where time is not limited.

@@ -33,6 +33,7 @@ class RunDirectory:
         work: Everything that is not for people: data laid out for scoring, candidates, baseline outputs.
         samples: The raw times of each candidate, ms, as `.npz` files; they stay when a candidate's model is dropped.
         again: What the measurement at the end found.
+        unkept: Seconds by phase, over all processes of the run, that no candidate's record holds.
     """
 
     def __init__(self, path: Path) -> None:
@@ -46,6 +47,7 @@ class RunDirectory:
         self._state = self.work / "run.json"
         self._elapsed = self.work / "elapsed"
         self.again = self.work / "again.json"
+        self.unkept = self._spent()[1]
 
     @classmethod
     def create(cls, path: Path) -> "RunDirectory":
@@ -187,16 +189,25 @@ class RunDirectory:
         """Delete a candidate's files; its record stays."""
         shutil.rmtree(self.folder(identifier), ignore_errors=True)
 
+    def spend(self, phase: str, seconds: float) -> None:
+        """Seconds of a phase that no candidate's record holds: it was broken off, or a later process prepared once more."""
+        self.unkept[phase] = self.unkept.get(phase, 0.0) + seconds
+
     def write_elapsed(self, seconds: float) -> None:
         """Keep how much of the budget is spent."""
-        write_atomic(self._elapsed, f"{seconds:.1f}", durable=False)
+        unkept = {phase: round(value, 1) for phase, value in self.unkept.items()}
+        write_atomic(self._elapsed, json.dumps({"seconds": round(seconds, 1), "unkept": unkept}), durable=False)
 
     def elapsed(self) -> float:
         """Seconds that the run has taken so far, over all its resumptions."""
+        return self._spent()[0]
+
+    def _spent(self) -> tuple[float, dict[str, float]]:
         try:
-            return float(self._elapsed.read_text())
-        except (OSError, ValueError):
-            return 0.0
+            found = json.loads(self._elapsed.read_text())
+            return float(found["seconds"]), {str(k): float(v) for k, v in found["unkept"].items()}
+        except (OSError, ValueError, KeyError, TypeError):  # none yet, or a loss of power took it
+            return 0.0, {}
 
     def event(self, **fields: Any) -> None:
         """One line of the log."""
