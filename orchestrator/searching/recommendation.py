@@ -117,17 +117,32 @@ def _nearest(front: Sequence[CandidateResult], baseline: CandidateResult, limits
     if not broken:
         return "No candidate was completed."
     nearest = min(front, key=lambda c: sum(broken[c.id].values()))
-    relax = []
-    for key in broken[nearest.id]:
-        value = {
-            "max_latency": f"{latency_of(nearest):.3g}ms",
-            "max_size": f"{size_of(nearest) / 1000:.4g}kB",
-            "max_memory": f"{(nearest.peak_memory_bytes or 0) / 1e6:.3g}MB",
-            "max_drop": f"{abs(quality_of(baseline) - quality_of(nearest)) * 100:.3g}%",
-            "min_quality": f"{quality_of(nearest):.4g}",
-        }[key]
-        relax.append(f"{LIMIT_NAMES[key]} to {value}")
-    return f"No model keeps every limit. The nearest is {nearest.id}: it would do with {' and '.join(relax)}."
+    relax = " and ".join(_relaxed(key, nearest, baseline, limits) for key in broken[nearest.id])
+    name = "the original" if nearest.id == BASELINE else nearest.id
+    return f"No model keeps every limit. The nearest is {name}: it would do with {relax}."
+
+
+def _relaxed(key: str, nearest: CandidateResult, baseline: CandidateResult, limits: Limits) -> str:
+    """A limit that a candidate breaks: to what it would have to be relaxed, and by how much that is. Rounded to what is kept."""
+    own, limit, scale, unit, digits = {
+        "max_latency": (latency_of(nearest), limits.max_latency_ms, 1.0, "ms", 3),
+        "max_size": (float(size_of(nearest)), limits.max_size_bytes, 1e-3, "kB", 4),
+        "max_memory": (float(nearest.peak_memory_bytes or 0), limits.max_memory_bytes, 1e-6, "MB", 3),
+        "max_drop": (abs(quality_of(baseline) - quality_of(nearest)), limits.max_drop, 100.0, "%", 3),
+        "min_quality": (quality_of(nearest), limits.min_quality, 1.0, "", 4),
+    }[key]
+    wanted, given = own * scale, (limit or 0.0) * scale
+    rounded = _outwards(wanted, digits, up=wanted > given)
+    return f"{LIMIT_NAMES[key]} {rounded:.{digits}g}{unit} instead of {given:.{digits}g}{unit} ({rounded - given:+.2g}{unit})"
+
+
+def _outwards(value: float, digits: int, *, up: bool) -> float:
+    """Rounded to so many digits, never to the side on which the limit would still be broken."""
+    if value == 0:
+        return 0.0
+    step = 10.0 ** (math.floor(math.log10(abs(value))) + 1 - digits)
+    steps = value / step
+    return round((math.ceil(steps - 1e-9) if up else math.floor(steps + 1e-9)) * step, 12)
 
 
 def _against(candidate: CandidateResult, baseline: CandidateResult, metric: str) -> str:

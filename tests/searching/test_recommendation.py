@@ -66,7 +66,18 @@ def test_nearest_and_what_to_relax_are_named_when_nothing_keeps_the_limits(make:
     front = [make("baseline", latency=10, size=1000), make("near", latency=5, size=600), make("far", latency=9, size=100)]
     chosen = choose(front, Limits(max_latency_ms=4))
     assert chosen.id is None
-    assert chosen.reason == "No model keeps every limit. The nearest is near: it would do with --max-latency to 5ms."
+    assert (
+        chosen.reason
+        == "No model keeps every limit. The nearest is near: it would do with --max-latency 5ms instead of 4ms (+1ms)."
+    )
+
+
+def test_relaxed_limits_are_rounded_to_what_would_be_kept(make: Make) -> None:
+    front = [make("baseline", latency=10, size=1_000_000), make("near", latency=5.0123, size=654_321, quality=0.8512)]
+    reason = choose(front, Limits(max_latency_ms=4, max_size_bytes=600_000, min_quality=0.86)).reason
+    assert "--max-latency 5.02ms instead of 4ms (+1ms)" in reason
+    assert "--max-size 654.4kB instead of 600kB (+54kB)" in reason
+    assert "--min-quality 0.8512 instead of 0.86 (-0.0088)" in reason
 
 
 def test_profile_limits_are_kept_though_nobody_asked(make: Make) -> None:
