@@ -17,10 +17,17 @@ if TYPE_CHECKING:
     from orchestrator.calibration import calibrate
     from orchestrator.estimates import estimate
     from orchestrator.measurements import compare, measure
+    from orchestrator.working import work
 
-__all__ = ["build", "calibrate", "compare", "estimate", "evaluate", "load_run", "measure", "resume", "search"]
+__all__ = ["build", "calibrate", "compare", "estimate", "evaluate", "load_run", "measure", "resume", "search", "work"]
 
-_MODULES = {"calibrate": "calibration", "compare": "measurements", "estimate": "estimates", "measure": "measurements"}
+_MODULES = {
+    "calibrate": "calibration",
+    "compare": "measurements",
+    "estimate": "estimates",
+    "measure": "measurements",
+    "work": "working",
+}
 
 
 def __getattr__(name: str) -> Any:

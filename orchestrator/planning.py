@@ -26,6 +26,7 @@ CANDIDATE_SHARE = 0.25
 LEAST_CANDIDATE_S = 30.0
 CANDIDATE_S = 3600.0
 MEMORY_SHARE = 0.75
+LEAST_WORKER_TIMEOUT_S = 2.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +51,8 @@ class SearchOptions:
     threads: int | None = None
     seed: int = 0
     storage: str | None = None
+    artifacts: str | None = None
+    worker_timeout_s: float = 60.0
     input_shapes: dict[str, tuple[int, ...]] | None = None
     wait_for_device_s: float = 300.0
     warm_start: tuple[str, ...] = ()
@@ -118,7 +121,9 @@ def plan(options: SearchOptions, registry: Registry) -> tuple[SearchRequest, Run
             candidate_timeout_s=settings.candidate_timeout_s or share,
             memory_bytes=settings.memory_bytes or int(MEMORY_SHARE * psutil.virtual_memory().available),
             seed=options.seed,
-            storage=options.storage,
+            storage=_storage(options),
+            artifacts=_artifacts(options),
+            worker_timeout_s=options.worker_timeout_s,
             input_shapes=options.input_shapes or {},
             plugins=plugin_versions(registry),
             wait_for_device_s=options.wait_for_device_s,
@@ -329,6 +334,26 @@ def _check_reference(option: str, reference: str, *, elsewhere: bool) -> None:
         return
     if not Path(path).is_file():
         raise InputError(f"{option}: there is no file '{path}'")
+
+
+def _storage(options: SearchOptions) -> str | None:
+    if options.storage is None:
+        return None
+    from orchestrator.searching.storages import absolute  # Optuna is loaded where a study is
+
+    return absolute(options.storage)
+
+
+def _artifacts(options: SearchOptions) -> str | None:
+    if options.worker_timeout_s < LEAST_WORKER_TIMEOUT_S:
+        raise InputError(
+            f"--worker-timeout must be {LEAST_WORKER_TIMEOUT_S:.0f} or more seconds, but got {options.worker_timeout_s:g}"
+        )
+    if options.artifacts is None:
+        return None
+    if options.storage is None:
+        raise InputError("--artifacts needs --storage beside it: they are for a search that several machines share")
+    return options.artifacts if "://" in options.artifacts else str(Path(options.artifacts).resolve())
 
 
 def _student(options: SearchOptions, registry: Registry) -> str | None:

@@ -18,6 +18,7 @@ COMMANDS = {
     "profiles": "List, show, check and measure hardware profiles.",
     "report": "Write a run's report again, in another format.",
     "resume": "Go on with a run that was stopped.",
+    "worker": "Serve a shared search from another machine.",
     "search": "Find the Pareto-optimal models for a target.",
 }
 

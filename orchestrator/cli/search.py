@@ -44,7 +44,18 @@ EXIT_NOTHING_MEETS_THE_LIMITS = 1
     metavar="RUN",
     help="Begin with the models of this earlier run on the same model, for whatever target (repeatable).",
 )
-@click.option("--storage", metavar="URL", help="Database of the Optuna study [default: a file in the run directory].")
+@click.option(
+    "--storage",
+    metavar="URL",
+    help="Share the search with `orchestrate worker` on other machines: postgresql://..., mysql://..., sqlite:///FILE, "
+    "grpc://HOST:PORT, journal:FILE [default: not shared].",
+)
+@click.option(
+    "--artifacts",
+    metavar="URL",
+    help="Where a shared search exchanges files: a folder that all see, s3://BUCKET/PREFIX [default: in the run directory].",
+)
+@click.option("--worker-timeout", metavar="TIME", help="A worker that is silent for so long is taken for dead [default: 60s].")
 @click.option("--input-shape", "input_shape", multiple=True, metavar="NAME=1,3,32,32", help="Sizes of dynamic axes (repeatable).")
 @click.option("--dry-run", is_flag=True, help="Check everything, print the search space and the plan, do nothing.")
 @click.option("--json", "as_json", is_flag=True, help="The results on stdout as one JSON document, all else on stderr.")
@@ -83,6 +94,8 @@ def command(context: click.Context, /, targets: tuple[str, ...], **said: Any) ->
             threads=said["threads"],
             seed=said["seed"],
             storage=said["storage"],
+            artifacts=said["artifacts"],
+            worker_timeout_s=_worker_timeout(said["worker_timeout"]),
             input_shapes=shared.input_shapes(said["input_shape"]),
             wait_for_device_s=_waiting(said["wait_for_device"]),
             warm_start=said["warm_start"],
@@ -120,6 +133,13 @@ def _waiting(text: str | None) -> float:
     if text is None:
         return SearchOptions().wait_for_device_s
     return 0.0 if text.strip() in ("0", "0s") else parse_seconds(text, "--wait-for-device")
+
+
+def _worker_timeout(text: str | None) -> float:
+    from orchestrator.planning import SearchOptions
+    from orchestrator.values.units import parse_seconds
+
+    return SearchOptions().worker_timeout_s if text is None else parse_seconds(text, "--worker-timeout")
 
 
 def _folders(targets: tuple[str, ...], output: Path | None) -> list[Path | None]:

@@ -23,6 +23,11 @@ def check() -> None:
         raise Interrupted("interrupted")
 
 
+def request() -> None:
+    """Stop at the next safe place, as after Ctrl-C: what is under way is wanted no more. From any thread."""
+    _requested.set()
+
+
 @contextlib.contextmanager
 def heard() -> Iterator[None]:
     """Note signals while the body runs. In a thread other than the main one signals cannot be caught: nothing changes there."""

@@ -8,6 +8,7 @@ import optuna
 
 from orchestrator.searching import study as studies
 from orchestrator.searching.archive import Archive
+from orchestrator.searching.sharing.claims import CANDIDATE, SAME_AS, Claims, fail
 from orchestrator.searching.space import Space
 from orchestrator.searching.trial import Built
 from orchestrator.values.recipe import Recipe
@@ -15,6 +16,10 @@ from orchestrator.values.results import CandidateResult
 
 DUPLICATES_BEFORE_RANDOM = 3
 RANDOM_TRIES = 500
+
+
+class Beyond(Exception):
+    """Other processes have begun all that the budget allows."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -43,33 +48,60 @@ class Questions:
 
     Args:
         generator: For recipes drawn by ourselves, where the sampler only repeats itself.
+        claims: Where other processes ask the same study.
     """
 
-    def __init__(self, study: optuna.Study, space: Space, archive: Archive, generator: np.random.Generator) -> None:
+    def __init__(
+        self, study: optuna.Study, space: Space, archive: Archive, generator: np.random.Generator, claims: Claims | None = None
+    ) -> None:
         self._study, self._space, self._archive, self._generator = study, space, archive, generator
+        self._claims, self._taken = claims, set[str]()
 
     def ask(self, under_way: Mapping[str, UnderWay]) -> tuple[optuna.Trial, Recipe] | None:
         """A trial whose recipe is new; None where every recipe was tried.
 
         What is known is told again as it was, so that the sampler learns from it; what is under way will be.
+
+        Raises:
+            Beyond: other processes have begun all that the budget allows.
+            Interrupted: the user asked to stop.
         """
         duplicates = 0
         while True:
             trial = self._study.ask()
+            if self._claims is not None:
+                self._claims.own(trial)
             recipe = self._space.suggest(trial)
             known = self._archive.known.get(recipe.identifier)
             if known is None and recipe.identifier not in under_way:
-                trial.set_user_attr(studies.CANDIDATE_ATTRIBUTE, recipe.identifier)
                 trial.set_user_attr("recipe", str(recipe))
-                return trial, recipe
-            trial.set_user_attr("same_as", recipe.identifier)
-            if known is not None:
-                self._tell(trial, known)
+                if self._is_ours(trial, recipe):
+                    return trial, recipe
             else:
-                under_way[recipe.identifier].same.append(trial)
+                trial.set_user_attr(SAME_AS, recipe.identifier)
+                if known is not None:
+                    self._tell(trial, known)
+                else:
+                    under_way[recipe.identifier].same.append(trial)
             duplicates += 1
             if duplicates >= DUPLICATES_BEFORE_RANDOM and not self._enqueue_fresh(under_way):
                 return None
+
+    def _is_ours(self, trial: optuna.Trial, recipe: Recipe) -> bool:
+        """Whether this process makes the candidate; another one has it, where not."""
+        if self._claims is None:
+            trial.set_user_attr(CANDIDATE, recipe.identifier)
+            return True
+        verdict = self._claims.claim(trial, recipe.identifier)
+        if verdict == "ours":
+            return True
+        if verdict == "taken":
+            self._taken.add(recipe.identifier)
+            trial.set_user_attr(SAME_AS, recipe.identifier)
+        fail(self._study, trial.number)
+        if verdict == "beyond":
+            raise Beyond
+        return False
 
     def tell(self, item: UnderWay, candidate: CandidateResult) -> None:
         """What came of a candidate."""
@@ -84,7 +116,9 @@ class Questions:
     def _enqueue_fresh(self, under_way: Mapping[str, UnderWay]) -> bool:
         for _ in range(RANDOM_TRIES):
             recipe = self._space.random(self._generator)
-            if recipe.identifier not in self._archive.known and recipe.identifier not in under_way:
-                self._study.enqueue_trial(self._space.parameters(recipe))
+            identifier = recipe.identifier
+            if identifier not in self._archive.known and identifier not in under_way and identifier not in self._taken:
+                declared = None if self._claims is None else {CANDIDATE: identifier}
+                self._study.enqueue_trial(self._space.parameters(recipe), user_attrs=declared)
                 return True
         return False

@@ -24,6 +24,8 @@ from orchestrator.searching.loop import Loop, open_study
 from orchestrator.searching.recommendation import Recommendation
 from orchestrator.searching.request import RunState, SearchRequest
 from orchestrator.searching.run_directory import RunDirectory
+from orchestrator.searching.sharing.part import leader, taking_part
+from orchestrator.searching.sharing.sharing import Sharing
 from orchestrator.searching.simulator import Simulator
 from orchestrator.searching.sketching import Sketcher
 from orchestrator.searching.space import Space
@@ -35,6 +37,7 @@ from orchestrator.values.results import CandidateResult
 
 LEAST_ANSWER_S = 30.0
 SCORING_S = 600.0
+CHANGED = "the model or its data have changed since the run began; begin a new run"
 
 Observer = Callable[[dict[str, Any]], None]
 
@@ -113,13 +116,18 @@ class Engine:
         if self._simulated is not None:
             self._simulated.release()
 
-    def prepare(self, state: RunState | None, workshop: Workshop) -> RunState:
-        """Load and check the task; on the first time ask the methods what they offer."""
+    def prepare(self, state: RunState | None, workshop: Workshop, *, changed: str = CHANGED) -> RunState:
+        """Load and check the task; on the first time ask the methods what they offer.
+
+        Args:
+            changed: What is wrong where the task is not that of the state.
+        """
         self._tell(event="phase", what="loading the model and the data")
         reply = workshop.prepare()
         if state is not None:
             if reply.task.digest != state.task.digest:
-                raise InputError("the model or its data have changed since the run began; begin a new run")
+                raise InputError(changed)
+            self._run.spend("preparing", self._budget.here())
             return state
         state = RunState(
             request=self._request,
@@ -184,23 +192,32 @@ class Engine:
         made = laboratory.begin(recipe, trial=None, timeout_s=self._request.candidate_timeout_s)
         return laboratory.finish(made, baseline=self._known().baseline) if isinstance(made, Built) else made
 
-    def search(self, state: RunState, workshop: Workshop) -> Found:
+    def search(self, state: RunState, workshop: Workshop, sharing: Sharing | None = None) -> Found:
         """All trials that the budget pays for; `baseline` came before.
+
+        Args:
+            sharing: This process's part in a shared search; None: a run with a storage leads one.
 
         Raises:
             DeviceUnavailable: no device is there, after waiting; what was complete by then is kept.
+            SurroundingsError: the storage or the exchange of a shared search is lost.
         """
-        loop = Loop(
-            self._run,
-            state,
-            self._registry,
-            self._known(),
-            self._laboratory(state, workshop),
-            self._fleet,
-            self._budget,
-            tell=self._tell,
-        )
-        return self.found(state, loop.run())
+        storage = self._request.storage
+        if storage is not None and sharing is None:
+            sharing = leader(self._run, state, self._fleet, self._runtime, tell=self._tell)
+        with taking_part(sharing, storage):
+            loop = Loop(
+                self._run,
+                state,
+                self._registry,
+                self._known(),
+                self._laboratory(state, workshop),
+                self._fleet,
+                self._budget,
+                tell=self._tell,
+                sharing=sharing,
+            )
+            return self.found(state, loop.run())
 
     def finish(self, found: Found, workshop: Workshop) -> Found:
         """The front measured again, and the test split, once.
@@ -338,6 +355,8 @@ class Engine:
         for phase, spent in at_the_end.items():
             known[phase] += spent
         known["preparing"] = state.seconds_preparing
+        for phase, spent in self._run.unkept.items():
+            known[phase] = known.get(phase, 0.0) + spent
         total = self.elapsed()
         seconds = {"total": total, **known, "overhead": max(0.0, total - sum(known.values()))}
         return {name: round(value, 2) for name, value in seconds.items()}

@@ -2,23 +2,26 @@
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 import optuna
 
 from orchestrator.devices import interrupt
+from orchestrator.errors import Interrupted
 from orchestrator.plugin.device import DeviceUnavailable
 from orchestrator.plugin.registry import Registry
 from orchestrator.searching import study as studies
-from orchestrator.searching.archive import Archive
-from orchestrator.searching.asking import Questions, UnderWay
+from orchestrator.searching.archive import PHASES, Archive
+from orchestrator.searching.asking import Beyond, Questions, UnderWay
 from orchestrator.searching.budget import LEAST_FOR_A_TRIAL_S, Budget
 from orchestrator.searching.fleet import Fleet
 from orchestrator.searching.request import RunState
 from orchestrator.searching.restoring import restore
 from orchestrator.searching.run_directory import RunDirectory
+from orchestrator.searching.sharing.sharing import Sharing
 from orchestrator.searching.space import Space
 from orchestrator.searching.trial import DEVICE, Built, Laboratory
 from orchestrator.values.recipe import Recipe
@@ -33,6 +36,7 @@ class Loop:
 
     Args:
         tell: Called with the fields of an event.
+        sharing: This process's part, where several processes share the search.
     """
 
     def __init__(
@@ -46,13 +50,17 @@ class Loop:
         budget: Budget,
         *,
         tell: Callable[..., None],
+        sharing: Sharing | None = None,
     ) -> None:
+        self._sharing = sharing
         self._run, self._state, self._request, self._registry = run, state, state.request, registry
         self._archive, self._laboratory, self._fleet, self._budget = archive, laboratory, fleet, budget
         self._tell = tell
         space = Space(state.offers, registry.methods())
-        generator = np.random.default_rng([self._request.seed, len(archive.known)])
-        self._questions = Questions(self._study(space), space, archive, generator)
+        self._salt = [] if sharing is None else sharing.salt
+        generator = np.random.default_rng([self._request.seed, len(archive.known), *self._salt])
+        study = self._study(space)
+        self._questions = Questions(study, space, archive, generator, sharing.claims if sharing else None)
         self._under_way: deque[UnderWay] = deque()
 
     def run(self) -> str:
@@ -68,7 +76,9 @@ class Loop:
                     ended = self._complete(self._under_way.popleft())
                     continue
                 ended = self._budget.ended(self._archive.known, len(self._under_way))
-                if ended is None:
+                if self._sharing is not None:
+                    ended = self._shared_turn(self._sharing, ended)
+                elif ended is None:
                     interrupt.check()
                     self._fleet.gather()
                     ended = self._begin()
@@ -76,7 +86,26 @@ class Loop:
             self._rest()
             raise
         self._rest()
+        if self._sharing is not None:
+            self._sharing.over(ended)
         return ended
+
+    def _shared_turn(self, sharing: Sharing, ended: str | None) -> str | None:
+        """One turn beside other processes; why the search ends, where it does."""
+        interrupt.check()
+        turn = sharing.turn(ended, self._budget.left(self._archive.known.values(), len(self._under_way)))
+        if turn.handed is not None:
+            handed, timeout = turn.handed, self._request.candidate_timeout_s
+            item = UnderWay(recipe=_recipe(handed.record), trial=handed.trial, timeout_s=timeout)
+            item.made = self._laboratory.take_up(handed.record, handed.model, timeout_s=timeout)
+            self._under_way.append(item)
+        elif turn.wait:
+            self._rest()
+        elif turn.ended is None:
+            self._fleet.gather()
+            with suppress(Beyond):
+                sharing.exhausted = self._begin()
+        return turn.ended
 
     def _begin(self) -> str | None:
         """Ask for one candidate, build it, and begin to measure it; why the search ends, where it does."""
@@ -100,14 +129,35 @@ class Loop:
         if reasons:
             item.made = _rejected(recipe, number, "; ".join(reasons))
         else:
-            stopping = self._archive.stopping
-            item.made = self._laboratory.begin(recipe, trial=number, timeout_s=timeout, stopping=stopping)
+            start = time.monotonic()
+            try:
+                item.made = self._make(recipe, trial, number, timeout)
+            except Interrupted:
+                self._run.spend("building", time.monotonic() - start)
+                raise
+            if item.made is None:
+                return None
         item.seconds = time.monotonic() - self._fleet.waited_s - begin
         self._under_way.append(item)
         return None
 
+    def _make(
+        self, recipe: Recipe, trial: optuna.Trial | None, number: int | None, timeout_s: float
+    ) -> CandidateResult | Built | None:
+        """Build a candidate and begin to measure it; None where it was left to a process that may time it."""
+        stopping = self._archive.stopping if self._request.early_stopping else None
+        if self._sharing is None or not self._sharing.builds_only or trial is None:
+            return self._laboratory.begin(recipe, trial=number, timeout_s=timeout_s, stopping=stopping)
+        record, model = self._laboratory.build(recipe, trial=number, timeout_s=timeout_s, stopping=stopping)
+        if model is None:
+            return record
+        self._sharing.hand_over(record, model, trial)
+        return None
+
     def _revived(self) -> CandidateResult | None:
         """A candidate that was stopped in its training and is worth going on with after all; not one that is under way."""
+        if self._sharing is not None and not self._sharing.revives:
+            return None
         if self._under_way or not any(c.state == "stopped" and c.rungs for c in self._archive.known.values()):
             return None
         return self._archive.stopping.revived()
@@ -117,7 +167,8 @@ class Loop:
         archive, begin = self._archive, time.monotonic()
         made = item.made
         if isinstance(made, Built):
-            made = self._laboratory.finish(made, baseline=archive.baseline, hopeless=archive.stopping.hopeless)
+            hopeless = archive.stopping.hopeless if self._request.early_stopping else _never
+            made = self._laboratory.finish(made, baseline=archive.baseline, hopeless=hopeless)
         candidate = made
         if candidate is None:
             raise RuntimeError("a candidate is begun before it is completed")
@@ -125,10 +176,18 @@ class Loop:
         if late and item.timeout_s < self._request.candidate_timeout_s:
             # Cut off by the end of the budget, which says nothing of the candidate: `resume` asks for it again.
             self._run.event(event="cut-off", id=candidate.id)
+            for phase in PHASES:
+                self._run.spend(phase, candidate.seconds.get(phase, 0.0))
             return self._budget.used_up()
         if item.revived is not None:
             candidate = _continued(item.revived, candidate)
-        candidate = archive.keep(candidate)
+        if self._sharing is not None and item.trial is not None:
+            kept = self._sharing.keep(candidate, item.trial)
+            if kept is None:
+                return None
+            candidate = kept
+        else:
+            candidate = archive.keep(candidate)
         self._questions.tell(item, candidate)
         self._run.write_elapsed(self._budget.elapsed())
         archive.drop_dominated()
@@ -146,11 +205,17 @@ class Loop:
 
     def _study(self, space: Space) -> optuna.Study:
         archive = self._archive
-        study = open_study(self._run, self._state, self._registry, archive)
+        study = open_study(self._run, self._state, self._registry, archive, self._salt)
         stopping = archive.stopping
         constraints = {c.id: stopping.constraints(c) for c in archive.known.values()}
         told = {c.id: stopping.told(c) for c in archive.known.values()}
         restored = restore(study, space, archive.candidates, told, constraints)
+        first = [recipe for steps in self._state.first if space.holds(recipe := Recipe.from_json(steps))]
+        starters = (*first, *space.starters(self._request.trials))
+        if self._sharing is not None:
+            self._sharing.join(study, archive)
+            self._sharing.suggest({recipe.identifier: space.parameters(recipe) for recipe in starters})
+            return study
         again = studies.settle(study, archive.known, told, constraints)
         # Nothing is wrong with candidates whose device was lost. Asked for before they are forgotten: a kill between loses none.
         lost = [c for c in archive.candidates if c.failure is not None and c.failure.step == DEVICE]
@@ -160,21 +225,31 @@ class Loop:
                 archive.forget(candidate.id)
         if again or lost or restored:
             self._run.event(event="resumed", asked_again=again + len(lost), restored=restored)
-        for recipe in space.starters(self._request.trials):
+        for recipe in starters:
             study.enqueue_trial(space.parameters(recipe), skip_if_exists=True)  # killed while it did so, a run goes on with it
         return study
 
 
-def open_study(run: RunDirectory, state: RunState, registry: Registry, archive: Archive) -> optuna.Study:
+def open_study(
+    run: RunDirectory, state: RunState, registry: Registry, archive: Archive, salt: Sequence[int] = ()
+) -> optuna.Study:
     """The study of a run.
+
+    Args:
+        salt: What makes this process's sampler another than those of others that share the study.
 
     Raises:
         InputError: the storage cannot be opened.
     """
     request = state.request
-    seed = int(np.random.default_rng([request.seed, len(archive.known)]).integers(1 << 31))
+    seed = int(np.random.default_rng([request.seed, len(archive.known), *salt]).integers(1 << 31))
     sampler = registry.samplers()[request.sampler](seed)
     return studies.open_study(run.study, request.storage, sampler, state.task.direction, state.study)
+
+
+def _never(candidate: CandidateResult) -> str | None:
+    """No candidate is hopeless where early stopping is off."""
+    return None
 
 
 def _rejected(recipe: Recipe, trial: int | None, reason: str) -> CandidateResult:

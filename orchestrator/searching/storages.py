@@ -93,6 +93,16 @@ def open_storage(url: str) -> BaseStorage:
     return _grpc(url, rest) if scheme == "grpc" else _database(url)
 
 
+def absolute(url: str) -> str:
+    """The URL so that it means the same in another folder: files of a journal or of SQLite by their whole path."""
+    if url.startswith("journal:"):
+        return f"journal:{Path(url.removeprefix('journal:')).absolute()}"
+    path = url.removeprefix("sqlite:///")
+    if path == url or not path or path.startswith(("/", ":memory:", "?", "file:")):
+        return url
+    return f"sqlite:///{Path(path).absolute()}"
+
+
 def masked(url: str) -> str:
     """The URL without its password."""
     return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)
@@ -139,7 +149,8 @@ def _database(url: str) -> BaseStorage:
         how = f": pip install 'orchestrator[{extra}]'" if extra else ""
         raise InputError(f"--storage '{masked(url)}' needs a driver that is not installed ({cause}){how}") from None
     except OperationalError as error:  # refused, unreachable, no such database: the text says which
-        raise SurroundingsError(f"--storage '{masked(url)}' cannot be opened: {_first_line(error.orig or error)}") from None
+        kind = InputError if url.startswith("sqlite") else SurroundingsError
+        raise kind(f"--storage '{masked(url)}' cannot be opened: {_first_line(error.orig or error)}") from None
     except (SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError, ValueError) as error:
         raise InputError(f"--storage '{masked(url)}' cannot be opened: {_first_line(error)}") from None
 

@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from orchestrator.building.workshop import Workshop
@@ -55,12 +55,14 @@ class Built:
         record: All that is known so far.
         measured: What comes from the device.
         timeout_s: Time for scoring.
+        began: `time.monotonic()` when measuring it did.
     """
 
     record: CandidateResult
     model: Inspection
     measured: Task[Measured]
     timeout_s: float
+    began: float = field(default_factory=time.monotonic)
 
 
 class Laboratory:
@@ -129,13 +131,22 @@ class Laboratory:
             DeviceUnavailable: no device is there, after waiting.
             SurroundingsError: the machine failed, not the candidate.
         """
-        record, model = self._build(recipe, trial, timeout_s, stopping)
-        if model is None:
-            return record
+        record, model = self.build(recipe, trial=trial, timeout_s=timeout_s, stopping=stopping)
+        return record if model is None else self.take_up(record, model, timeout_s=timeout_s)
+
+    def build(
+        self, recipe: Recipe, *, trial: int | None, timeout_s: float, stopping: Stopping | None = None
+    ) -> tuple[CandidateResult, Inspection | None]:
+        """The first half of `begin`: the record so far and the model; the finished record alone where it is not built."""
+        return self._build(recipe, trial, timeout_s, stopping)
+
+    def take_up(self, record: CandidateResult, model: Inspection, *, timeout_s: float) -> Built:
+        """The second half of `begin`, for a model whose file lies in the candidate's folder: begin to measure it."""
         board = self._fleet.turn()
         self._progress("timing", 0.0)
+        began = time.monotonic()
         task = self._fleet.start(board, lambda evaluator: self._measure(evaluator, model, record.id))
-        return Built(record=record, model=model, measured=task, timeout_s=timeout_s)
+        return Built(record=record, model=model, measured=task, timeout_s=timeout_s, began=began)
 
     def finish(self, built: Built, *, baseline: CandidateResult | None, hopeless: Hopeless = lambda _: None) -> CandidateResult:
         """Wait for what the device gives, score it, simulate it. Never raises for what the candidate itself does.
@@ -148,7 +159,7 @@ class Laboratory:
             SurroundingsError: the machine failed, not the candidate.
         """
         record, model, path = built.record, built.model, Path(built.model.path)
-        seconds, stage = dict(record.seconds), "measure"
+        seconds, stage, start = dict(record.seconds), "measure", built.began
         try:
             measured = built.measured.result()
             seconds |= measured.seconds
@@ -159,6 +170,8 @@ class Laboratory:
         except (JobFailed, InputError, DeviceUnavailable) as error:  # InputError: the user's metric raised on these outputs
             if record.id == BASELINE and isinstance(error, DeviceUnavailable):
                 raise
+            phase = "measuring" if stage == "measure" else "scoring"
+            seconds[phase] = seconds.get(phase, 0.0) + time.monotonic() - start
             shutil.rmtree(self._run.folder(record.id), ignore_errors=True)
             return replace(record, failure=_failure(error, stage), seconds=_rounded(seconds))
         for scratch in self._run.folder(record.id).glob("*.work"):
@@ -273,12 +286,13 @@ class Laboratory:
             record = self._looked_at(record, recipe, folder, timeout_s, stopping)
             if record.state == "rejected":
                 shutil.rmtree(folder, ignore_errors=True)
-                return record, None
+                return replace(record, seconds=_rounded({**record.seconds, "building": time.monotonic() - start})), None
             floors = {} if stopping is None else stopping.floors(record)
             built = self._workshop.build(recipe, folder, timeout_s=timeout_s, floors=floors)
         except (JobFailed, InputError) as error:
             shutil.rmtree(folder, ignore_errors=True)
-            return replace(record, failure=_failure(error, "build")), None
+            seconds = {**record.seconds, "building": time.monotonic() - start}
+            return replace(record, failure=_failure(error, "build"), seconds=_rounded(seconds)), None
         seconds = {**record.seconds, "building": time.monotonic() - start}
         if built.training_s:
             seconds["training"] = built.training_s

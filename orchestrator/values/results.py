@@ -176,6 +176,8 @@ class CandidateResult:
     """What its trainings had reached on their way."""
     trial: int | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    machines: dict[str, str] = field(default_factory=dict)
+    """Where several machines share a search: the one that "built" it, and the one that "measured" it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

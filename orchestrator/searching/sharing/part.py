@@ -1,0 +1,99 @@
+"""How a process comes to its part in a shared search, and how it leaves."""
+
+import os
+import secrets
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from orchestrator.errors import OrchestratorError, SurroundingsError
+from orchestrator.plugin.runtime import Runtime
+from orchestrator.searching import storages
+from orchestrator.searching.fleet import Fleet
+from orchestrator.searching.request import RunState, SearchRequest
+from orchestrator.searching.run_directory import RunDirectory
+from orchestrator.searching.sharing.charter import digests
+from orchestrator.searching.sharing.exchange import Exchange
+from orchestrator.searching.sharing.leader import Leader
+from orchestrator.searching.sharing.machine import device_class, hostname
+from orchestrator.searching.sharing.sharing import Sharing
+
+FOLDER = "shared"
+"""In the run directory: the exchange of a search whose user names none."""
+
+
+def token() -> str:
+    """A name for this process that no other one has, on any machine."""
+    return f"{hostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def leader(run: RunDirectory, state: RunState, fleet: Fleet, runtime: Runtime, *, tell: Callable[..., None]) -> Leader:
+    """The part of the process that `orchestrate search` or `resume` started.
+
+    Raises:
+        InputError: the exchange cannot be used.
+        DeviceUnavailable: no device is there.
+    """
+    request = state.request
+    fleet.gather()
+    return Leader(
+        run,
+        Exchange(request.artifacts or str(run.path / FOLDER), state.study),
+        state,
+        token=token(),
+        device_class=device_class(fleet.present[0].device, runtime, request.target.threads),
+        files=code_digests(request),
+        grace_s=request.worker_timeout_s,
+        tell=tell,
+    )
+
+
+def code_digests(request: SearchRequest) -> dict[str, str]:
+    """Digests of the user's own functions, which have to be the same on every machine."""
+    return digests({"metric": request.metric, "loss": request.loss, "student": request.student})
+
+
+@contextmanager
+def taking_part(sharing: Sharing | None, storage: str | None) -> Iterator[None]:
+    """Leave the search when the body ends, however it does; a storage that is lost becomes one line.
+
+    Raises:
+        SurroundingsError: the storage failed.
+    """
+    if sharing is None or storage is None:
+        yield
+        return
+    try:
+        yield
+    except storages.failures() as error:
+        text = " ".join(str(error).split())[:300] or type(error).__name__
+        raise SurroundingsError(f"the storage '{storages.masked(storage)}' failed: {text}") from error
+    finally:
+        with suppress(OrchestratorError, *storages.failures()):
+            sharing.leave()
+
+
+class OnlyTimer:
+    """Lets one worker of a machine and a search take times; the others there only build: times taken at once are worth little.
+
+    The lock goes with the process, however that ends.
+    """
+
+    def __init__(self, study: str) -> None:
+        name = "".join(letter if letter.isalnum() else "-" for letter in study)
+        self._lock = FileLock(Path(tempfile.gettempdir()) / f"orchestrator-times-{name}.lock")
+
+    def acquire(self) -> bool:
+        """Whether this process is the one."""
+        try:
+            self._lock.acquire(timeout=0)
+        except (Timeout, OSError):  # another process, or another user
+            return False
+        return True
+
+    def release(self) -> None:
+        """Let another one."""
+        self._lock.release()
