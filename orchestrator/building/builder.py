@@ -2,10 +2,11 @@
 
 import contextlib
 import copy
-import hashlib
 import itertools
 import json
 import shutil
+import sys
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,23 +17,29 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from orchestrator.building import network, training
 from orchestrator.building.export import export_onnx
-from orchestrator.building.ladder import Ladder
+from orchestrator.building.keys import digest_of
+from orchestrator.building.ladder import Ladder, Stopped
 from orchestrator.building.layout import checkpoints
 from orchestrator.building.protocol import ASKING
+from orchestrator.building.results import ORIGINAL, Identity, Results, Trained
+from orchestrator.building.store import Store
 from orchestrator.building.task import LoadedTask
+from orchestrator.building.watching import Answers, Watch, WatchedContext
 from orchestrator.errors import FULL, MethodError, OrchestratorError, Refused
 from orchestrator.plugin.method import BuildContext, Method, Need, OnnxMethod, TorchMethod, TorchToOnnxMethod
-from orchestrator.plugin.parameters import Parameter, checked
+from orchestrator.plugin.parameters import Choice, Number, checked
 from orchestrator.values.recipe import Recipe, Step
 from orchestrator.values.target import Target
 from orchestrator.values.task import TaskDescription
 
 KEPT_NETWORKS = 8
-
+WORTH_KEEPING_S = 0.5  # what is made faster is made again
+OFFERED = "offered on the original"
 
 Report = Callable[[str, float], None]
 
@@ -50,14 +57,17 @@ class Offer:
     """A method that takes part, with its search ranges, or the reason why it does not."""
 
     method: str
-    parameters: tuple[Parameter, ...] = ()
+    parameters: tuple[Choice | Number, ...] = ()
     refused: str | None = None
+
+
+OFFER: TypeAdapter[Any] = TypeAdapter(Offer)
 
 
 class Builder:
     """Builds recipes for one task on one target.
 
-    Networks that were trained are kept in memory, least recently used first out: recipes share prefixes.
+    The last networks are kept in memory, least recently used first out: recipes share prefixes. Behind them lies the store.
 
     Args:
         loss: The task's training loss `f(outputs, labels)`; None where there are no labels.
@@ -66,6 +76,13 @@ class Builder:
         student: Makes the network that the user named by `--student`.
         trains: Whether trainings are done; without them a model is a sketch of what the recipe makes.
         ladder: Looks at trainings on their way; None: nobody does.
+        identity: What stands for the task in the keys of results.
+        answers: What stands there for the loss and the student.
+        store: Where results are kept for other runs; None: nowhere.
+
+    Attributes:
+        reused: Whether the model that was built last came from the store, whole.
+        took_s: Seconds that building it took, when that was done.
     """
 
     def __init__(
@@ -83,11 +100,22 @@ class Builder:
         student: Callable[[], nn.Module] | None = None,
         trains: bool = True,
         ladder: Ladder | None = None,
+        identity: Identity | None = None,
+        answers: Mapping[str, Any] | None = None,
+        store: Store | None = None,
     ) -> None:
-        self._ladder = ladder
+        self._ladder, self.reused, self.took_s = ladder, False, 0.0
         self._task, self._methods, self._report, self._trains = task, methods, report, trains
         self._exports = workspace / "exports"
-        self._checkpoints, self._remembered = checkpoints(workspace), workspace / "remembered"
+        self._checkpoints = checkpoints(workspace)
+        nobody = {"loss": None, "student": None, **(answers or {})}
+        self._results = Results(
+            [Store(workspace / "remembered", bound=sys.maxsize, note=lambda _: None), *([store] if store else [])],
+            identity or Identity(),
+            Answers(target, {"epochs": list(epochs), "task_loss": nobody["loss"], "student": nobody["student"]}),
+            seed=seed,
+            trains=trains,
+        )
         shutil.rmtree(self._exports, ignore_errors=True)  # a worker that died may have left half of one
         self._exports.mkdir(parents=True, exist_ok=True)
         self._networks: OrderedDict[str, nn.Module] = OrderedDict()
@@ -103,7 +131,7 @@ class Builder:
             task_loss=loss,
             samples=self._samples,
             export=partial(self._export_to, workspace),
-            remember=partial(self._remember, ""),
+            remember=partial(self._remember, Watch(), ""),
             student=student,
             workspace=workspace,
             seed=seed,
@@ -111,31 +139,41 @@ class Builder:
         )
 
     def offers(self) -> list[Offer]:
-        """Every method asked, on the original, what it offers here."""
-        exported: Path | None = None
+        """Every method asked, on the original, what it offers here; or what it answered when all that it asked was the same."""
         found = []
         for name, method in sorted(self._methods.items()):
             self._report(f"{ASKING}{name}", 0.0)  # if the worker dies now, that method is left out
-            try:
-                self._check_needs(method)
-                parameters = method.legal(self.context.target)
-                context = self._context(self._exports, (), method)
-                if isinstance(method, TorchMethod | TorchToOnnxMethod):
-                    parameters = method.offer(self._original(), parameters, context)
-                elif isinstance(method, OnnxMethod):
-                    exported = exported or self._export("", self._task.module)
-                    parameters = method.offer(exported, parameters, context)
-            except (Refused, MethodError) as reason:
-                found.append(Offer(method=name, refused=str(reason).removeprefix(f"{name}: ")))
-            except OSError as error:
-                if error.errno in FULL:
-                    raise
-                found.append(Offer(method=name, refused=f"it failed: {type(error).__name__}: {error}".splitlines()[0]))
-            except Exception as error:  # a plugin's own fault takes only that method out of the search
-                found.append(Offer(method=name, refused=f"it failed: {type(error).__name__}: {error}".splitlines()[0]))
-            else:
-                found.append(Offer(method=name, parameters=tuple(parameters)))
+            address = self._results.address(OFFERED, Step(method=name, version=method.version), method)
+            key = self._results.key(address)
+            kept = None if key is None else self._results.value("offer", key)
+            if kept is None:
+                watch = Watch()
+                offer, lasts = self._offer(method, watch)
+                kept = OFFER.dump_python(offer, mode="json")
+                if lasts:
+                    self._results.keep_value("offer", self._results.learn(address, watch), kept)
+            found.append(OFFER.validate_python(kept))
         return found
+
+    def _offer(self, method: Method, watch: Watch) -> tuple[Offer, bool]:
+        """What a method offers, and whether it would say so again: what failed may not fail the next time."""
+        try:
+            self._check_needs(method)
+            context = self._context(self._exports, (), method, None, watch)
+            parameters = method.legal(context.target)
+            if isinstance(method, TorchMethod | TorchToOnnxMethod):
+                parameters = method.offer(self._original(), parameters, context)
+            elif isinstance(method, OnnxMethod):
+                parameters = method.offer(self._exported(()), parameters, context)
+        except (Refused, MethodError) as reason:
+            return Offer(method=method.name, refused=str(reason).removeprefix(f"{method.name}: ")), True
+        except OSError as error:
+            if error.errno in FULL:
+                raise
+            return Offer(method=method.name, refused=f"it failed: {type(error).__name__}: {error}".splitlines()[0]), False
+        except Exception as error:  # a plugin's own fault takes only that method out of the search
+            return Offer(method=method.name, refused=f"it failed: {type(error).__name__}: {error}".splitlines()[0]), False
+        return Offer(method=method.name, parameters=tuple(parameters)), True  # type: ignore[arg-type]  # there are no others
 
     def build(self, recipe: Recipe, folder: Path) -> Path:
         """The exported model of a recipe, `folder/model.onnx`.
@@ -144,87 +182,198 @@ class Builder:
             StepFailed: a step raised; names it.
             ParameterError: a parameter is illegal.
         """
+        start = time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)
-        steps = [self._checked(step) for step in recipe.steps]
-        model = self._on_files(steps, folder)
+        steps = tuple(self._checked(step) for step in recipe.steps)
+        on_modules = self._on_modules(steps)
         final = folder / "model.onnx"
+        key = self._file_key(steps, on_modules)
+        self.reused = key is not None and self._results.file(key, final)
+        if self.reused:
+            self._recount(steps)
+            self.took_s = self._results.value("seconds", key or "") or time.monotonic() - start
+            return final
+        model = self._on_files(steps, on_modules, folder)
         if model != final:
             last = steps[-1].method if steps else "export"
             _guarded(last, partial(shutil.copyfile, model, final))  # a method may name a file that it never wrote
+        self.took_s = time.monotonic() - start
+        if (key := self._file_key(steps, on_modules)) is not None:
+            self._results.keep_value("seconds", key, round(self.took_s, 3))
+            self._results.keep_file(key, final)
         return final
 
-    def _on_files(self, steps: Sequence[Step], folder: Path) -> Path:
-        """The file after all steps, not yet in its place."""
+    def _on_modules(self, steps: Sequence[Step]) -> int:
+        """How many steps, from the first, are from module to module."""
         kinds = [self._methods[step.method] for step in steps]
-        on_modules = next((k for k, method in enumerate(kinds) if not isinstance(method, TorchMethod)), len(steps))
-        for step, method in zip(steps[on_modules:], kinds[on_modules:], strict=True):
-            if not isinstance(method, OnnxMethod) and (step is not steps[on_modules] or isinstance(method, TorchMethod)):
+        count = next((k for k, method in enumerate(kinds) if not isinstance(method, TorchMethod)), len(steps))
+        for step, method in zip(steps[count:], kinds[count:], strict=True):
+            if not isinstance(method, OnnxMethod) and (step is not steps[count] or isinstance(method, TorchMethod)):
                 raise StepFailed("recipe", "a step on the torch module cannot follow a step on the ONNX file")
-        prefix = tuple(steps[:on_modules])
-        model: Path
-        if on_modules < len(steps) and isinstance(exporting := kinds[on_modules], TorchToOnnxMethod):
-            module = copy.deepcopy(self._network(prefix, folder))
-            model = self._step(folder, prefix, steps[on_modules], partial(exporting.transform, module))
-            on_modules += 1
+        return count
+
+    def _keys(self, steps: Sequence[Step]) -> list[str]:
+        """The key of what each step makes, as far as they are known: after one that never ran nothing is."""
+        key, found, is_file = ORIGINAL, list[str](), False
+        for step in steps:
+            method = self._methods[step.method]
+            if isinstance(method, OnnxMethod) and not is_file:
+                key = self._results.exported(key)
+            is_file = not isinstance(method, TorchMethod)
+            made = self._results.key(self._results.address(key, step, method))
+            if made is None:
+                return found
+            key = made
+            found.append(key)
+        return found
+
+    def _key_before(self, steps: Sequence[Step], method: Method) -> str:
+        """The key of what a method is given after those steps, all of which ran before."""
+        keys = self._keys(steps)
+        if len(keys) < len(steps):
+            raise RuntimeError("a step comes after all those before it")
+        key = keys[-1] if keys else ORIGINAL
+        on_module = not steps or isinstance(self._methods[steps[-1].method], TorchMethod)
+        return self._results.exported(key) if on_module and isinstance(method, OnnxMethod) else key
+
+    def _file_key(self, steps: Sequence[Step], on_modules: int) -> str | None:
+        """The key of the file that a recipe makes; None where a step of it never ran."""
+        keys = self._keys(steps)
+        if len(keys) < len(steps):
+            return None
+        return keys[-1] if len(steps) > on_modules else self._results.exported(keys[-1] if keys else ORIGINAL)
+
+    def _on_files(self, steps: Sequence[Step], on_modules: int, folder: Path) -> Path:
+        """The file after all steps, not yet in its place."""
+        prefix, rest = tuple(steps[:on_modules]), list(steps[on_modules:])
+        if rest and isinstance(self._methods[rest[0].method], TorchToOnnxMethod):
+            model = self._file(folder, prefix, rest.pop(0), lambda: copy.deepcopy(self._network(prefix, folder)))
         else:
-            key = Recipe(steps=prefix).digest if prefix else ""
-            model = self._exports / f"{key or 'original'}.onnx"
-            if not model.exists():
-                made = self._network(prefix, folder) if self._task.module is not None else None
-                self._report("exporting", 0.0)
-                model = _guarded("export", partial(self._export, key, made))
-        for k in range(on_modules, len(steps)):
-            method = kinds[k]
-            if isinstance(method, OnnxMethod):
-                model = self._step(folder, steps[:k], steps[k], partial(method.transform, model))
+            model = self._exported(prefix, folder)
+        for k, step in enumerate(rest, len(steps) - len(rest)):
+            model = self._file(folder, steps[:k], step, partial(Path, model))
         return model
 
-    def _step(self, folder: Path, before: Sequence[Step], step: Step, transform: Callable[..., Any]) -> Any:
-        """One step done; `transform(parameters, context)` does it."""
+    def _file(self, folder: Path, before: Sequence[Step], step: Step, given: Callable[[], Any]) -> Path:
+        """The file that a step makes of what it is given."""
+        method: Any = self._methods[step.method]
+        keys = self._keys((*before, step))
+        scratch = folder / f"{step.method}.work"
+        scratch.mkdir(parents=True, exist_ok=True)
+        if len(keys) > len(before) and self._results.file(keys[-1], scratch / "kept.onnx"):
+            self._recount((*before, step))
+            return scratch / "kept.onnx"
+        model = given()
+        made, key, seconds = self._step(folder, before, step, partial(method.transform, model))
+        path = Path(made)
+        if seconds > WORTH_KEEPING_S and path.is_file():
+            self._results.keep_file(key, path)
+        return path
+
+    def _step(self, folder: Path, before: Sequence[Step], step: Step, transform: Callable[..., Any]) -> tuple[Any, str, float]:
+        """One step done: what it made, its key, and the seconds that it took; `transform(parameters, context)` does it."""
         self._report(step.method, 0.0)
-        context = self._context(folder, before, self._methods[step.method], step)
+        method, watch, ladder = self._methods[step.method], Watch(), self._ladder
+        address = self._results.address(self._key_before(before, method), step, method)
+        if ladder is not None and (known := self._results.key(address)) and (went := self._results.trained(known)):
+            ladder.stop_if_below(went.rungs)  # so it went before, and so it would go again
+        context = self._context(folder, before, method, step, watch)
+        start, seen, trained_s = time.monotonic(), len(ladder.rungs) if ladder else 0, ladder.training_s if ladder else 0.0
         try:
-            return _guarded(step.method, partial(transform, step.parameters, context))
+            made = _guarded(step.method, partial(transform, step.parameters, context))
         except StepFailed:
             for kept in self._checkpoints.glob(f"{self._key(before, step)}-*"):
                 kept.unlink(missing_ok=True)  # it would fail there again
             raise
+        except Stopped:
+            self._learn(address, watch, seen, trained_s)
+            raise
+        return made, self._learn(address, watch, seen, trained_s), time.monotonic() - start
+
+    def _learn(self, address: str, watch: Watch, seen: int, trained_s: float) -> str:
+        """Note what a step asked, and how its trainings went; the key of what it made."""
+        key, ladder = self._results.learn(address, watch), self._ladder
+        if ladder is not None and watch.trained:
+            trained = Trained(rungs=tuple(ladder.rungs[seen:]), seconds=ladder.training_s - trained_s)
+            self._results.keep_trained(key, trained.after(self._results.trained(key)))
+        return key
+
+    def _recount(self, steps: Sequence[Step]) -> None:
+        """Tell the ladder how trainings went whose results are at hand."""
+        for key in self._keys(steps) if self._ladder is not None else ():
+            if self._ladder is not None and (trained := self._results.trained(key)):
+                self._ladder.recount(trained.rungs, trained.seconds)
 
     def _network(self, steps: tuple[Step, ...], folder: Path) -> nn.Module:
         """The network after those steps, from the longest prefix that is kept; never to be changed by the caller."""
         if not steps:
             original: nn.Module = self._original()
             return original
-        key = Recipe(steps=steps).digest
-        if key in self._networks:
-            self._networks.move_to_end(key)
-            return self._networks[key]
+        keys = self._keys(steps)
+        made = self._at_hand(keys[-1]) if len(keys) == len(steps) else None
+        if made is not None:
+            self._recount(steps)
+            return made
         step = steps[-1]
         method = self._methods[step.method]
         if not isinstance(method, TorchMethod):
             raise StepFailed(step.method, "is no method on torch modules")
         module = copy.deepcopy(self._network(steps[:-1], folder))
-        made: nn.Module = self._step(folder, steps[:-1], step, partial(method.transform, module)).eval()
-        self._networks[key] = made
+        made, key, seconds = self._step(folder, steps[:-1], step, partial(method.transform, module))
+        finished: nn.Module = made.eval()
+        if seconds > WORTH_KEEPING_S:
+            self._results.keep_network(key, finished)
+        self._hold(key, finished)
+        return finished
+
+    def _at_hand(self, key: str) -> "nn.Module | None":
+        """A network that is in memory or in the store."""
+        if key in self._networks:
+            self._networks.move_to_end(key)
+            return self._networks[key]
+        found = self._results.network(key)
+        if found is not None:
+            self._hold(key, found)
+        return found
+
+    def _hold(self, key: str, module: nn.Module) -> None:
+        self._networks[key] = module
         while len(self._networks) > KEPT_NETWORKS:
             dropped, _ = self._networks.popitem(last=False)
-            (self._exports / f"{dropped}.onnx").unlink(missing_ok=True)
-        return made
+            self._export_path(self._results.exported(dropped)).unlink(missing_ok=True)
+
+    def _exported(self, steps: tuple[Step, ...], folder: Path | None = None) -> Path:
+        """The export of the network after those steps."""
+        keys = self._keys(steps)
+        if len(keys) == len(steps):
+            key = self._results.exported(keys[-1] if keys else ORIGINAL)
+            path = self._export_path(key)
+            if path.exists() or self._results.file(key, path):
+                self._recount(steps)
+                return path
+        made = self._network(steps, folder or self._exports) if self._task.module is not None else None
+        keys = self._keys(steps)
+        path = self._export_path(self._results.exported(keys[-1] if keys else ORIGINAL))
+        self._report("exporting", 0.0)
+        start = time.monotonic()
+        _guarded("export", partial(self._export, path, made))
+        if time.monotonic() - start > WORTH_KEEPING_S:
+            self._results.keep_file(path.stem, path)
+        return path
+
+    def _export_path(self, key: str) -> Path:
+        return self._exports / f"{key}.onnx"
 
     def _original(self) -> Any:
         return self._task.module
 
-    def _export(self, key: str, module: "nn.Module | None") -> Path:
-        path = self._exports / f"{key or 'original'}.onnx"
-        if path.exists():
-            return path
+    def _export(self, path: Path, module: "nn.Module | None") -> None:
         partial_path = path.with_suffix(".partial")
         if module is None and self._task.file is not None:
             onnx.save(onnx.load(self._task.file), partial_path)  # weights that lie in files beside it come inside
         elif module is not None:
             export_onnx(module, self.context.example, partial_path)
         partial_path.replace(path)
-        return path
 
     def _checked(self, step: Step) -> Step:
         method = self._methods.get(step.method)
@@ -245,18 +394,26 @@ class Builder:
         if Need.LABELS in method.needs and "train" not in self.context.task.labelled:
             raise Refused("the train split has no labels")
 
-    def _context(self, folder: Path, before: Sequence[Step], method: Method, step: Step | None = None) -> BuildContext:
+    def _context(self, folder: Path, before: Sequence[Step], method: Method, step: Step | None, watch: Watch) -> BuildContext:
         workspace = folder / f"{method.name}.work"
         workspace.mkdir(parents=True, exist_ok=True)
-        key = self._key(before, step or Step(method=method.name, version=method.version))
-        return replace(
+        own = step or Step(method=method.name, version=method.version)
+        train = partial(self._train, method.name, itertools.count(), self._key(before, own))
+
+        def noted(model: nn.Module, **wishes: Any) -> None:
+            watch.trained = True
+            train(model, **wishes)
+
+        # Not of the step's own parameters: what depends on one of them has it in its key.
+        scope = self._results.address(self._key_before(before, method), replace(own, parameters={}), method)
+        made = replace(
             self.context,
             workspace=workspace,
-            train=partial(self._train, method.name, itertools.count(), key),
+            train=noted,
             export=partial(self._export_to, workspace),
-            # Not of the step's own parameters: what depends on one of them has it in its key.
-            remember=partial(self._remember, self._key(before, Step(method=method.name, version=method.version))),
+            remember=partial(self._remember, watch, scope),
         )
+        return WatchedContext.of(made, watch)
 
     def _key(self, before: Sequence[Step], step: Step) -> str:
         """Names what a step does to the network that the steps before it made."""
@@ -276,16 +433,19 @@ class Builder:
             hidden = labels is None or name == "validation"
             yield network.as_tensors(inputs), None if hidden else torch.from_numpy(labels)
 
-    def _remember(self, scope: str, key: str, compute: Callable[[], Any]) -> Any:
-        path = self._remembered / f"{hashlib.sha256(f'{scope} {key}'.encode()).hexdigest()[:24]}.json"
-        if path.exists():
-            return json.loads(path.read_text("utf-8"))
-        value = compute()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial_path = path.with_suffix(".partial")
-        partial_path.write_text(json.dumps(value), "utf-8")
-        partial_path.replace(path)
-        return json.loads(path.read_text("utf-8"))  # as it is the next time: keys are strings, tuples are lists
+    def _remember(self, watch: Watch, scope: str, key: str, compute: Callable[[], Any]) -> Any:
+        address = digest_of([scope, key])
+        known = self._results.key(address)
+        kept = None if known is None else self._results.value("table", known)
+        if kept is None:
+            with watch.apart() as asked:
+                value = compute()
+            inside = Watch()
+            inside.asked = asked
+            kept = {"asked": sorted(asked), "value": json.loads(json.dumps(value))}  # keys are strings, tuples are lists
+            self._results.keep_value("table", self._results.learn(address, inside), kept)
+        watch.asked |= set(kept["asked"])  # what uses it depends on that too
+        return kept["value"]
 
     def _export_to(self, folder: Path, module: nn.Module) -> Path:
         path = folder / "exported.onnx"

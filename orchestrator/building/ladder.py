@@ -7,7 +7,7 @@ candidate is worth is what its exported file scores.
 import contextlib
 import random as stdlib_random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -117,6 +117,28 @@ class Ladder:
         finally:
             self.training_s += time.monotonic() - start
 
+    def recount(self, rungs: Iterable[Rung], seconds: float) -> None:
+        """A training whose result is at hand went so."""
+        self.rungs += rungs
+        self.training_s += seconds
+
+    def stop_if_below(self, rungs: Iterable[Rung]) -> None:
+        """A training that is about to begin went so before.
+
+        Raises:
+            Stopped: it would be stopped.
+        """
+        seen: list[Rung] = []
+        for rung in rungs:
+            seen.append(rung)
+            if self._below(rung):
+                self.rungs += seen
+                raise Stopped(rung, self._floors[rung.key])
+
+    def _below(self, rung: Rung) -> bool:
+        floor = self._floors.get(rung.key)
+        return floor is not None and self._sign * (rung.quality - floor) < 0
+
     def _look(self, step: str, call: int, share: float, model: nn.Module) -> None:
         start = time.monotonic()
         try:
@@ -127,9 +149,8 @@ class Ladder:
             self._able = self._able and time.monotonic() - start < SLOWEST_S
         rung = Rung(step=step, call=call, share=share, quality=quality, examples=self._judge.examples)
         self.rungs.append(rung)
-        floor = self._floors.get(rung.key)
-        if floor is not None and self._sign * (quality - floor) < 0:
-            raise Stopped(rung, floor)
+        if self._below(rung):
+            raise Stopped(rung, self._floors[rung.key])
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """What happens once, before the first candidate: the task is loaded, checked and described, and its data laid out for scoring."""
 
 import copy
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,11 +15,23 @@ from torch import Tensor, nn
 
 from orchestrator.building import network, training
 from orchestrator.building.builder import Builder, Report
+from orchestrator.building.keys import (
+    FORM,
+    architecture_of,
+    code_digest,
+    digest_of,
+    package_digest,
+    sources_digest,
+    this_machine,
+    versions,
+)
 from orchestrator.building.ladder import Judge, Ladder
 from orchestrator.building.layout import builds, laid_out, sketches
 from orchestrator.building.protocol import PrepareRequest
-from orchestrator.building.references import call_factory, load_function
-from orchestrator.building.task import LoadedTask, load_task
+from orchestrator.building.references import beside, call_factory, load_function
+from orchestrator.building.results import Identity
+from orchestrator.building.store import Store
+from orchestrator.building.task import LoadedTask, digest_of_training_data, digest_of_weights, load_task
 from orchestrator.errors import InputError, PluginError, unknown
 from orchestrator.measuring.inspection import Inspection, inspect
 from orchestrator.measuring.quality import FunctionMetric, required_arguments
@@ -56,6 +69,13 @@ class Prepared:
     runtime: Runtime
     target: Target
     notes: tuple[str, ...]
+    later_notes: list[str]
+
+    def new_notes(self) -> tuple[str, ...]:
+        """What came up since the last time that somebody asked."""
+        found = tuple(self.later_notes)
+        self.later_notes.clear()
+        return found
 
     def inspect(self, graph: Path) -> Inspection:
         """What is known of an exported model from its file, in the form that the runtime loads.
@@ -87,10 +107,13 @@ def prepare(request: PrepareRequest, report: Report) -> Prepared:
     _lay_out(task, workspace / "data")
     notes = [f"plugin {p.name} ({p.package} {p.version}) could not be used: {p.error}" for p in registry.failed]
     trains = any(Need.TRAIN in method.needs for method in methods.values())
+    later: list[str] = []
+    store = None if request.store is None else Store(Path(request.store), bound=request.store_bytes, note=later.append)
+    identity = None if store is None else _identity(request, task, metric)
     epochs = request.epochs
     if epochs is None:
         try:
-            epochs = _epochs(task, request.seconds, request.trials, request.seed) if trains else UNTIMED_EPOCHS
+            epochs = _epochs(task, request, identity, store) if trains else UNTIMED_EPOCHS
         except Exception as error:  # networks fail in training in as many ways as there are networks
             text = (str(error).strip().splitlines() or [type(error).__name__])[0]
             notes.append(f"the network cannot be trained here: {text}")
@@ -111,6 +134,7 @@ def prepare(request: PrepareRequest, report: Report) -> Prepared:
         weights_digest=task.weights_digest,
         data_digest=task.data_digest,
     )
+    student = _student(request.student, registry, task, request.seed)
     builders = partial(
         Builder,
         task,
@@ -121,7 +145,13 @@ def prepare(request: PrepareRequest, report: Report) -> Prepared:
         epochs=epochs,
         seed=request.seed,
         report=report,
-        student=_student(request.student, registry, task, request.seed),
+        student=student,
+        store=store,
+        identity=identity,
+        answers={
+            "loss": sources_digest(request.loss, beside(request.loss)),
+            "student": None if student is None else [sources_digest(request.student, beside(request.student)), _weights(student)],
+        },
     )
     if "test" not in task.splits:
         notes.append("the data have no test split: the front is judged by the validation split that chose it")
@@ -138,7 +168,29 @@ def prepare(request: PrepareRequest, report: Report) -> Prepared:
         runtime=registry.runtimes()[request.runtime],
         target=request.target,
         notes=tuple(notes),
+        later_notes=later,
     )
+
+
+def _identity(request: PrepareRequest, task: LoadedTask, metric: Metric) -> Identity:
+    """What stands for the user's task in keys: weights and data, and the code that they belong to."""
+    model = task.module
+    parts = [] if model is None else list(model.modules())
+    return Identity(
+        task=[
+            task.weights_digest,
+            digest_of_training_data(task.splits),
+            [sources_digest(reference, beside(reference)) for reference in (request.model, request.data)],
+            architecture_of(parts),
+            [spec.name for spec in (*task.inputs, *task.outputs)],
+        ],
+        judge=[sources_digest(request.metric, beside(request.metric)), metric.name, code_digest(type(metric).__module__)],
+        classes=tuple(sorted({type(part).__module__ for part in parts})),
+    )
+
+
+def _weights(make: Callable[[], nn.Module]) -> str:
+    return digest_of_weights(make())
 
 
 def find_metric(name: str | None, task: LoadedTask, registry: Registry) -> Metric:
@@ -283,9 +335,27 @@ def _lay_out(task: LoadedTask, folder: Path) -> None:
                 partial.replace(path)
 
 
-def _epochs(task: LoadedTask, seconds: float | None, trials: int | None, seed: int) -> tuple[float, float]:
-    """(least, most) epochs of one recovery, so that the run's time pays for all of them; fixed where time is not limited."""
-    if seconds is None or task.module is None or "train" not in task.splits:
+def _epochs(task: LoadedTask, request: PrepareRequest, identity: Identity | None, store: Store | None) -> tuple[float, float]:
+    """(least, most) epochs of one recovery, so that the run's time pays for all of them; fixed where time is not limited.
+
+    What was once timed on this machine holds for later runs too: so the same search asks for the same recipes.
+    """
+    if request.seconds is None or task.module is None or "train" not in task.splits:
+        return UNTIMED_EPOCHS
+    if store is None or identity is None or (machine := this_machine()) is None:
+        return _timed_epochs(task, request.seconds, request.trials, request.seed)
+    budget = [request.seconds, request.trials, request.seed]
+    key = digest_of([FORM, identity.task, machine, budget, versions(), package_digest("building")])
+    if (kept := store.get("epochs", key)) is not None:
+        least, most = json.loads(kept)
+        return least, most
+    found = _timed_epochs(task, request.seconds, request.trials, request.seed)
+    store.put("epochs", key, json.dumps(found).encode())
+    return found
+
+
+def _timed_epochs(task: LoadedTask, seconds: float, trials: int | None, seed: int) -> tuple[float, float]:
+    if task.module is None:
         return UNTIMED_EPOCHS
     split = task.splits["train"]
     steps = 3

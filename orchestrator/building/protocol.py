@@ -28,6 +28,8 @@ class PrepareRequest:
         seconds, trials: Budget of the run, for the length of recovery trainings; None: not limited.
         offers: Whether to ask the methods what they offer (a worker that replaces a dead one need not).
         epochs: The epochs that the first worker found; None: find them.
+        store: The folder in which results are kept for other runs; None: none is.
+        store_bytes: The bound of its size.
     """
 
     name: str
@@ -47,6 +49,8 @@ class PrepareRequest:
     trials: int | None
     offers: bool = True
     epochs: tuple[float, float] | None = None
+    store: str | None = None
+    store_bytes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,12 +83,18 @@ class BuildReply:
         stopped: The method whose training was stopped, and why.
         rungs: What trainings had reached on their way.
         training_s: Seconds that they took.
+        reused: Whether the model came from the store.
+        took_s: Seconds that building it took, when that was done.
+        notes: What the user should know.
     """
 
     model: Inspection | None
     stopped: tuple[str, str] | None = None
     rungs: tuple[Rung, ...] = ()
     training_s: float = 0.0
+    reused: bool = False
+    took_s: float = 0.0
+    notes: tuple[str, ...] = ()
 
 
 PREPARE = TypeAdapter(PrepareRequest)

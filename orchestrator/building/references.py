@@ -12,6 +12,14 @@ from typing import Any
 
 from orchestrator.errors import InputError, unknown
 
+_beside: dict[Path, set[Path]] = {}
+
+
+def beside(reference: str | None) -> set[Path]:
+    """The files that a `file.py:function` has imported from its own folder so far."""
+    source = (reference or "").rpartition(":")[0]
+    return set(_beside.get(Path(source).resolve().parent, ())) if source.endswith(".py") else set()
+
 
 def load_function(reference: str, what: str) -> Callable[..., Any]:
     """The function that a reference names; its module has been run.
@@ -103,6 +111,7 @@ def _importable(folder: Path | None) -> Iterator[None]:
         for name, module in list(sys.modules.items()):
             file = getattr(module, "__file__", None)
             if name not in before and file and folder in Path(file).parents and "site-packages" not in file:
+                _beside.setdefault(folder, set()).add(Path(file))
                 del sys.modules[name]
 
 

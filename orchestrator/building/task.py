@@ -93,7 +93,7 @@ def load_task(model: str, data: str, registry: Registry, input_shapes: dict[str,
         outputs=tuple(TensorSpec(name=n, dtype=a.dtype.name, shape=a.shape[1:]) for n, a in outputs.items()),
         classes=classes,
         label_problem=label_problem,
-        weights_digest=_weights_digest(source),
+        weights_digest=digest_of_weights(source),
         data_digest=_data_digest(splits),
     )
 
@@ -176,7 +176,8 @@ def _check_input_shapes(shapes: dict[str, tuple[int, ...]], given: tuple[TensorS
             raise InputError(f"--input-shape: {name} is {shape}, but the data have examples of shape {by_name[name].shape}")
 
 
-def _weights_digest(source: "nn.Module | OnnxModel") -> str:
+def digest_of_weights(source: "nn.Module | OnnxModel") -> str:
+    """SHA-256 of the weights, by name; of the whole content of an ONNX file."""
     digest = hashlib.sha256()
     if isinstance(source, OnnxModel):
         digest.update(source.content())
@@ -184,6 +185,17 @@ def _weights_digest(source: "nn.Module | OnnxModel") -> str:
         for name, tensor in sorted(source.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+def digest_of_training_data(splits: dict[str, Split]) -> str:
+    """SHA-256 of all that trainings and calibrations read, where it is in memory; of a dataset its length alone is known."""
+    digest = hashlib.sha256()
+    for key, split in sorted(splits.items()):
+        digest.update(f"{key} {split.count}".encode())
+        for name, array in sorted({**(split.inputs or {}), **({} if split.labels is None else {"": split.labels})}.items()):
+            digest.update(f"{name} {array.dtype} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 

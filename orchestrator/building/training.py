@@ -182,7 +182,7 @@ def train(
         watch(rungs[0], model)
     for step in range(first, steps):
         inputs, targets = batches.take(place)
-        with _autocast(place):
+        with autocast(place):
             outputs = forward(model, inputs)
             value = loss(outputs, inputs, targets)  # inside: a loss may run a teacher, which is to be as fast
         if not torch.isfinite(value):
@@ -290,7 +290,8 @@ def reestimate_batch_norms(model: nn.Module, batches: Iterator[Inputs], count: i
             module.training = training
 
 
-def _autocast(place: torch.device) -> "torch.autocast | nullcontext[None]":
+def autocast(place: torch.device) -> "torch.autocast | nullcontext[None]":
+    """Mixed precision where the device computes it natively."""
     if place.type == "cuda":
         return torch.autocast("cuda", torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16)
     native = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # without the instructions bfloat16 is emulated, and slower

@@ -53,7 +53,7 @@ class Worker:
                         method=offer.method,
                         version=method.version,
                         family=method.family,
-                        parameters=offer.parameters,  # type: ignore[arg-type]  # Choice and Number are all there are
+                        parameters=offer.parameters,
                         refused=offer.refused,
                     )
                 )
@@ -76,15 +76,25 @@ class Worker:
             model = self._prepared.inspect(graph)
         except Stopped as reason:
             stopped = (reason.rung.step, str(reason))
-        reply = BuildReply(model=model, stopped=stopped, rungs=tuple(ladder.rungs), training_s=ladder.training_s)
+        reply = BuildReply(
+            model=model,
+            stopped=stopped,
+            rungs=tuple(ladder.rungs),
+            training_s=ladder.training_s,
+            reused=builder.reused,
+            took_s=builder.took_s,
+            notes=self._prepared.new_notes(),
+        )
         return as_json(BUILT, reply)
 
     def sketch(self, recipe: list[dict[str, Any]], folder: str) -> Any:
         """Build one recipe without its trainings; where it has none, that is the model itself."""
         from orchestrator.values.recipe import Recipe
 
-        graph = self._prepared.sketcher.build(Recipe.from_json(recipe), Path(folder))
-        return self.inspect(str(graph))
+        sketcher = self._prepared.sketcher
+        model = self._prepared.inspect(sketcher.build(Recipe.from_json(recipe), Path(folder)))
+        reply = BuildReply(model=model, reused=sketcher.reused, took_s=sketcher.took_s, notes=self._prepared.new_notes())
+        return as_json(BUILT, reply)
 
     def inspect(self, graph: str) -> Any:
         """What is known of an exported model from its file."""

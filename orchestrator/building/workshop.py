@@ -84,9 +84,9 @@ class Workshop:
         reply: BuildReply = BUILT.validate_python(self._ask("build", timeout_s, **asked))
         return reply
 
-    def sketch(self, recipe: Recipe, folder: Path, *, timeout_s: float) -> Inspection:
+    def sketch(self, recipe: Recipe, folder: Path, *, timeout_s: float) -> BuildReply:
         """Build one recipe with every training left out; where it has none, that is the model itself. Raises as `build` does."""
-        reply: Inspection = INSPECTED.validate_python(self._ask("sketch", timeout_s, recipe=recipe.as_json(), folder=str(folder)))
+        reply: BuildReply = BUILT.validate_python(self._ask("sketch", timeout_s, recipe=recipe.as_json(), folder=str(folder)))
         return reply
 
     def inspect(self, graph: Path, *, timeout_s: float) -> Inspection:

@@ -44,7 +44,9 @@ class Sketcher:
         """
         start, scratch = time.monotonic(), folder / FOLDER
         try:
-            model = self._workshop.sketch(recipe, scratch, timeout_s=timeout_s)
+            model = self._workshop.sketch(recipe, scratch, timeout_s=timeout_s).model
+            if model is None:
+                return None, time.monotonic() - start
             foreseen = Foreseen(size_bytes=model.size_bytes, macs=model.macs, latency=self._latency(model, baseline))
         except InputError:
             return None, time.monotonic() - start

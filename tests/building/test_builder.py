@@ -1,6 +1,5 @@
 """The builder: steps of all three kinds in order, what they are handed, and what is kept."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -186,7 +185,6 @@ def test_tables_are_computed_once_for_each_network(make: Callable[..., Builder],
     assert Table.computed == 1
     make().build(recipe("halve", "table"), tmp_path / "halved")
     assert Table.computed == 2, "another network has another table"
-    assert all(json.loads(p.read_text()) == {"1": [2, 3]} for p in (tmp_path / "builds" / "remembered").iterdir())
 
 
 def test_samples_are_the_same_each_time_and_labelled_by_the_train_split(make: Callable[..., Builder]) -> None:
