@@ -1,6 +1,7 @@
 """The questions of a search: which recipe is tried next, and what is told to the study of those that come twice."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -68,24 +69,34 @@ class Questions:
         """
         duplicates = 0
         while True:
-            trial = self._study.ask()
-            if self._claims is not None:
-                self._claims.own(trial)
-            recipe = self._space.suggest(trial)
-            known = self._archive.known.get(recipe.identifier)
-            if known is None and recipe.identifier not in under_way:
-                trial.set_user_attr("recipe", str(recipe))
-                if self._is_ours(trial, recipe):
-                    return trial, recipe
-            else:
-                trial.set_user_attr(SAME_AS, recipe.identifier)
-                if known is not None:
-                    self._tell(trial, known)
-                else:
-                    under_way[recipe.identifier].same.append(trial)
+            try:
+                found = self._ask_once(under_way)
+            except optuna.exceptions.UpdateFinishedTrialError:
+                if self._claims is None:
+                    raise
+                continue  # this process was silent for so long that another one took it for dead
+            if found is not None:
+                return found
             duplicates += 1
             if duplicates >= DUPLICATES_BEFORE_RANDOM and not self._enqueue_fresh(under_way):
                 return None
+
+    def _ask_once(self, under_way: Mapping[str, UnderWay]) -> tuple[optuna.Trial, Recipe] | None:
+        """A trial whose recipe is new; None where it is not."""
+        trial = self._study.ask()
+        if self._claims is not None:
+            self._claims.own(trial)
+        recipe = self._space.suggest(trial)
+        known = self._archive.known.get(recipe.identifier)
+        if known is None and recipe.identifier not in under_way:
+            trial.set_user_attr("recipe", str(recipe))
+            return (trial, recipe) if self._is_ours(trial, recipe) else None
+        trial.set_user_attr(SAME_AS, recipe.identifier)
+        if known is not None:
+            self._tell(trial, known)
+        else:
+            under_way[recipe.identifier].same.append(trial)
+        return None
 
     def _is_ours(self, trial: optuna.Trial, recipe: Recipe) -> bool:
         """Whether this process makes the candidate; another one has it, where not."""
@@ -111,7 +122,10 @@ class Questions:
 
     def _tell(self, trial: optuna.Trial, candidate: CandidateResult) -> None:
         stopping = self._archive.stopping
-        studies.tell(self._study, trial, stopping.told(candidate), stopping.constraints(candidate))
+        # Where the study is shared, another process may have taken this one for dead, and ended the trial.
+        ended = () if self._claims is None else (ValueError, optuna.exceptions.UpdateFinishedTrialError)
+        with suppress(*ended):
+            studies.tell(self._study, trial, stopping.told(candidate), stopping.constraints(candidate))
 
     def _enqueue_fresh(self, under_way: Mapping[str, UnderWay]) -> bool:
         for _ in range(RANDOM_TRIES):

@@ -29,6 +29,8 @@ KEPT = "kept"
 """User attribute: the digest of its record in the exchange; without one a failed trial was given back and counts for nothing."""
 AGAIN = "again"
 """User attribute: the number of the trial that this one stands for."""
+LOST = "lost"
+"""User attribute of a trial that stands for another: that one's record or device is gone, so that it counts for nothing."""
 POLL_S = 0.05
 
 Verdict = Literal["ours", "taken", "beyond"]
@@ -40,6 +42,7 @@ class Board:
     def __init__(self, trials: Sequence[FrozenTrial]) -> None:
         self.trials = list(trials)
         self._replaced = {t.user_attrs[AGAIN] for t in self.trials if AGAIN in t.user_attrs}
+        self._lost = {t.user_attrs[AGAIN] for t in self.trials if LOST in t.user_attrs}
         self._numbers = {t.number: t for t in self.trials}
 
     @classmethod
@@ -58,9 +61,11 @@ class Board:
     def counts(self, trial: FrozenTrial) -> bool:
         """Whether it is a candidate of its own: one that waits, is under way, or came to an end."""
         attributes = trial.user_attrs
-        if CANDIDATE not in attributes or SAME_AS in attributes or trial.number in self._replaced:
+        if CANDIDATE not in attributes or SAME_AS in attributes or trial.number in self._lost:
             return False
-        return trial.state in (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE) or KEPT in attributes
+        if trial.state in (TrialState.WAITING, TrialState.RUNNING):
+            return trial.number not in self._replaced
+        return trial.state == TrialState.COMPLETE or KEPT in attributes  # finished after all, just before it was given back
 
     def candidates(self) -> set[str]:
         """The ids of all candidates: waiting, under way, and done."""
@@ -151,14 +156,20 @@ class Claims:
             time.sleep(POLL_S)
 
 
-def give_back(study: optuna.Study, trial: FrozenTrial) -> bool:
-    """Let another process do a trial that is under way; whether it was.
+def give_back(study: optuna.Study, trial: FrozenTrial, *, lost: bool = False) -> bool:
+    """Let another process do a trial; whether it was still under way.
 
-    Enqueued before it is failed: a process that dies in between loses nothing, for of two trials of one recipe one gives way.
+    Enqueued before it is failed: a process that dies in between loses nothing, for of two trials of one recipe one gives way; so
+    it does where the trial has come to its end meanwhile.
+
+    Args:
+        lost: It has ended, but what it found is gone: it is made again all the same.
     """
     parameters = asked(trial)
     if CANDIDATE in trial.user_attrs and parameters:
         attributes: dict[str, Any] = {CANDIDATE: trial.user_attrs[CANDIDATE], AGAIN: trial.number}
+        if lost:
+            attributes[LOST] = True
         if "recipe" in trial.user_attrs:
             attributes["recipe"] = trial.user_attrs["recipe"]
         study.enqueue_trial(parameters, user_attrs=attributes, skip_if_exists=False)

@@ -155,7 +155,7 @@ class Leader(Sharing):
         numbers = {t.number: t for t in board.trials}
         for candidate in self._archive.candidates:
             if candidate.failure is not None and candidate.failure.step == DEVICE and candidate.trial in numbers:
-                give_back(self._study, numbers[candidate.trial])
+                give_back(self._study, numbers[candidate.trial], lost=True)
                 self._archive.forget(candidate.id)
 
     def _reap(self, board: Board) -> None:
@@ -181,7 +181,7 @@ class Leader(Sharing):
     def _again(self, trial: FrozenTrial, reason: str) -> None:
         identifier = trial.user_attrs[CANDIDATE]
         self._tell(event="notes", notes=[f"{identifier} is made again: {reason}"])
-        give_back(self._study, trial)
+        give_back(self._study, trial, lost=True)
 
     def _take(self, trial: FrozenTrial) -> None:
         identifier = trial.user_attrs[CANDIDATE]

@@ -122,16 +122,21 @@ class Sharing(ABC):
         """
         record = replace(record, machines={**record.machines, "built": hostname()})
         digest = self._records.write(record, trial.number, model=model, with_files=True)
-        if self._mine(trial.number):
-            trial.set_user_attr(BUILT, digest)
+        self._announce(trial, BUILT, digest)
         self._run.drop(record.id)
 
     def _publish(self, candidate: CandidateResult, trial: optuna.Trial, *, with_files: bool) -> bool:
         """Write its record and announce it; whether the trial is still this process's."""
         digest = self._records.write(candidate, trial.number, device_class=self._class, with_files=with_files)
+        return self._announce(trial, KEPT, digest)
+
+    def _announce(self, trial: optuna.Trial, what: str, digest: str) -> bool:
         if not self._mine(trial.number):
             return False
-        trial.set_user_attr(KEPT, digest)
+        try:
+            trial.set_user_attr(what, digest)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            return False
         return True
 
     def _mine(self, number: int) -> bool:
