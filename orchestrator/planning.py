@@ -7,6 +7,7 @@ from pathlib import Path
 import psutil
 
 from orchestrator.building.references import absolute
+from orchestrator.building.store import store_bytes, store_folder
 from orchestrator.devices.host import HostDevice, usable_cores
 from orchestrator.devices.qemu import QemuDevice
 from orchestrator.devices.ssh import SshDevice
@@ -55,6 +56,7 @@ class SearchOptions:
     worker_timeout_s: float = 60.0
     input_shapes: dict[str, tuple[int, ...]] | None = None
     wait_for_device_s: float = 300.0
+    store: str | None = None
     warm_start: tuple[str, ...] = ()
     warm_share: float = 2 / 3
     epochs: tuple[float, float] | None = None
@@ -127,6 +129,8 @@ def plan(options: SearchOptions, registry: Registry) -> tuple[SearchRequest, Run
             input_shapes=options.input_shapes or {},
             plugins=plugin_versions(registry),
             wait_for_device_s=options.wait_for_device_s,
+            store=str(store) if (store := store_folder(options.store)) else None,
+            store_bytes=store_bytes(),
             warm_start=tuple(str(Path(path).resolve()) for path in options.warm_start),
             warm_share=options.warm_share,
             early_stopping=settings.early_stopping,

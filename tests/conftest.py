@@ -9,6 +9,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # A search uses simulated execution by itself where that is set up: here it is, or is not, whatever this machine has.
 os.environ["ORCHESTRATE_QEMU"] = "/nonexistent"
 
+# Tests build what they test, and nothing comes from what the user or another test has kept; those of the store name a folder.
+os.environ["ORCHESTRATE_STORE"] = "none"
+
 import shutil
 import signal
 import subprocess

@@ -188,10 +188,11 @@ class Builder:
         on_modules = self._on_modules(steps)
         final = folder / "model.onnx"
         key = self._file_key(steps, on_modules)
-        self.reused = key is not None and self._results.file(key, final)
-        if self.reused:
+        self.reused = False
+        if key is not None and self._results.file(key, final):
+            self.reused = not self._results.made_here(key)
             self._recount(steps)
-            self.took_s = self._results.value("seconds", key or "") or time.monotonic() - start
+            self.took_s = self._results.value("seconds", key) or time.monotonic() - start
             return final
         model = self._on_files(steps, on_modules, folder)
         if model != final:

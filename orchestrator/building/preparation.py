@@ -70,6 +70,7 @@ class Prepared:
     target: Target
     notes: tuple[str, ...]
     later_notes: list[str]
+    judge: str | None
 
     def new_notes(self) -> tuple[str, ...]:
         """What came up since the last time that somebody asked."""
@@ -169,6 +170,7 @@ def prepare(request: PrepareRequest, report: Report) -> Prepared:
         target=request.target,
         notes=tuple(notes),
         later_notes=later,
+        judge=None if identity is None else digest_of(identity.judge),
     )
 
 

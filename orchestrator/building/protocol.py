@@ -66,12 +66,17 @@ class OfferReply:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PrepareReply:
-    """The task as the worker found it."""
+    """The task as the worker found it.
+
+    Attributes:
+        judge: What stands for the metric in keys of the store; None where nothing is kept.
+    """
 
     task: TaskDescription
     offers: tuple[OfferReply, ...]
     epochs: tuple[float, float]
     notes: tuple[str, ...] = ()
+    judge: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -77,6 +77,7 @@ class Results:
     def __init__(self, stores: Sequence[Store], identity: Identity, answers: Answers, *, seed: int, trains: bool = True) -> None:
         self._stores, self._identity, self._answers, self._trains = stores, identity, answers, trains
         self._base = digest_of([FORM, identity.task, versions(), package_digest(*OWN), arithmetic(), seed])
+        self._own: set[str] = set()
         self._facts: dict[str, tuple[frozenset[str], bool]] = {}
 
     @property
@@ -207,7 +208,12 @@ class Results:
         """
         return any(store.fetch("model", key, path) for store in self._lasting)
 
+    def made_here(self, key: str) -> bool:
+        """Whether the file under that key is this process's own."""
+        return key in self._own
+
     def keep_file(self, key: str, path: Path) -> None:
         """Keep a file."""
+        self._own.add(key)
         for store in self._lasting:
             store.put_file("model", key, path)

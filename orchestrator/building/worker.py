@@ -58,7 +58,11 @@ class Worker:
                     )
                 )
         reply = PrepareReply(
-            task=builder.context.task, offers=tuple(offers), epochs=builder.context.epochs, notes=self._prepared.notes
+            task=builder.context.task,
+            offers=tuple(offers),
+            epochs=builder.context.epochs,
+            notes=self._prepared.notes,
+            judge=self._prepared.judge,
         )
         return as_json(PREPARED, reply)
 

@@ -40,12 +40,16 @@ class Workshop:
         memory_bytes: The worker is killed when it outgrows this.
         folder: Its working folder: the user's own, for what their files read.
         progress: Called with (what is done now, share done).
+
+    Attributes:
+        judge: What stands for the metric in keys of the store, once it is prepared.
     """
 
     def __init__(self, request: PrepareRequest, *, memory_bytes: int, folder: Path, progress: Progress) -> None:
         self._request, self._memory_bytes, self._folder, self._progress = request, memory_bytes, folder, progress
         self._process: GuardedProcess | None = None
         self._doing, self._digest = "start", ""
+        self.judge: str | None = None
 
     def prepare(self) -> PrepareReply:
         """Load and check the task. A method that kills the worker when it is asked what it offers is left out.
@@ -66,7 +70,7 @@ class Workshop:
                 self._request = replace(self._request, methods=tuple(m for m in self._request.methods if m != name))
                 dropped.append(OfferReply(method=name, version=0, family="", refused=f"it failed: {failure}"))
                 continue
-            self._digest = reply.task.digest
+            self._digest, self.judge = reply.task.digest, reply.judge
             self._request = replace(self._request, offers=False, epochs=reply.epochs)
             return replace(reply, offers=(*reply.offers, *dropped))
 

@@ -56,6 +56,11 @@ EXIT_NOTHING_MEETS_THE_LIMITS = 1
     help="Where a shared search exchanges files: a folder that all see, s3://BUCKET/PREFIX [default: in the run directory].",
 )
 @click.option("--worker-timeout", metavar="TIME", help="A worker that is silent for so long is taken for dead [default: 60s].")
+@click.option(
+    "--store",
+    metavar="DIR|none",
+    help="Where results are kept for later runs [default: ORCHESTRATE_STORE, else a folder in the user's cache].",
+)
 @click.option("--input-shape", "input_shape", multiple=True, metavar="NAME=1,3,32,32", help="Sizes of dynamic axes (repeatable).")
 @click.option("--dry-run", is_flag=True, help="Check everything, print the search space and the plan, do nothing.")
 @click.option("--json", "as_json", is_flag=True, help="The results on stdout as one JSON document, all else on stderr.")
@@ -98,6 +103,7 @@ def command(context: click.Context, /, targets: tuple[str, ...], **said: Any) ->
             worker_timeout_s=_worker_timeout(said["worker_timeout"]),
             input_shapes=shared.input_shapes(said["input_shape"]),
             wait_for_device_s=_waiting(said["wait_for_device"]),
+            store=said["store"],
             warm_start=said["warm_start"],
         )
         for target in targets

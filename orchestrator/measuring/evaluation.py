@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.errors import Refused
 from orchestrator.measuring.inspection import Inspection
 from orchestrator.measuring.timing import Plan, Timing, time_models
 from orchestrator.plugin.device import Device, Job, JobFailed, Session
@@ -106,6 +107,22 @@ class Evaluator:
             energy_mj=timing.energy_mj,
             samples=timing.measurement.samples,
         )
+
+    def settings(self) -> dict[str, Any]:
+        """All but the model and the data that figures depend on here, as JSON has it."""
+        runtime = self._runtime
+        try:
+            version = runtime.version()
+        except Refused:  # it is there on the device only, whose description has its version
+            version = ""
+        return {
+            "runtime": [runtime.name, version, runtime.source()],
+            "options": {name: str(value) for name, value in self._options().items()},
+            "threads": self.threads,
+            "device": self.target.device,
+            "is_device": self.target.is_device,
+            "seed": self._seed,
+        }
 
     def briefly(self, model: Inspection, baseline: Path) -> LatencyResult:
         """A short measurement beside the baseline, of a model that is not trained yet. Raises as `run` does."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.building.layout import laid_out
+from orchestrator.building.store import Store
 from orchestrator.building.workshop import Workshop
 from orchestrator.errors import InputError
 from orchestrator.measuring.evaluation import Evaluator
@@ -19,6 +20,7 @@ from orchestrator.plugin.runtime import Runtime
 from orchestrator.searching import finishing
 from orchestrator.searching.archive import Archive
 from orchestrator.searching.budget import Budget
+from orchestrator.searching.figures import Figures
 from orchestrator.searching.fleet import Board, Fleet
 from orchestrator.searching.loop import Loop, open_study
 from orchestrator.searching.recommendation import Recommendation
@@ -96,6 +98,7 @@ class Engine:
         self._archive: Archive | None = None
         self._laboratory_made: Laboratory | None = None
         self._simulator = Simulator(None)
+        self._figures = Figures(None, None)
 
     # -- the phases -------------------------------------------------------------------------------------------------
 
@@ -259,7 +262,7 @@ class Engine:
             ended=ended,
             seconds=self._totals(state, outcome.seconds),
             devices=self._environments(),
-            notes=[*self._fleet.notes, *self._simulator.notes, *outcome.notes],
+            notes=[*self._fleet.notes, *self._simulator.notes, *dict.fromkeys(self._figures.notes), *outcome.notes],
         )
 
     def _environments(self) -> dict[str, dict[str, Any]]:
@@ -304,6 +307,9 @@ class Engine:
         self._fleet.equip(evaluator)
         shapes = {spec.name: (1, *spec.shape) for spec in state.task.inputs}
         self._simulator = Simulator(self._simulation(inputs["validation"], shapes))
+        folder = self._request.store
+        store = Store(Path(folder), bound=self._request.store_bytes, note=self._figures.notes.append) if folder else None
+        self._figures.use(store, state.task.data_digest)
         self._laboratory_made = laboratory = Laboratory(
             workshop,
             self._fleet,
@@ -312,7 +318,8 @@ class Engine:
             inputs=inputs,
             progress=lambda what, done: self._tell(event="progress", what=what, done=done),
             simulator=self._simulator,
-            sketcher=Sketcher(workshop, self._fleet, self._request.target, self._trains),
+            sketcher=Sketcher(workshop, self._fleet, self._request.target, self._trains, self._figures),
+            figures=self._figures,
         )
         if (known := self._known().known.get(BASELINE)) and known.artifact and known.artifact.path:
             laboratory.adopt_baseline(self._run.path / known.artifact.path, known.latency[0])

@@ -14,6 +14,7 @@ from orchestrator.report.card import render_card
 from orchestrator.report.html import render_html
 from orchestrator.report.results import write_results
 from orchestrator.searching.engine import Found, refusals
+from orchestrator.searching.figures import counted, in_words
 from orchestrator.searching.recipe_file import recipe_text
 from orchestrator.searching.run_directory import RunDirectory
 from orchestrator.values.files import write_atomic
@@ -28,6 +29,7 @@ def compose(found: Found, registry: Registry, run: RunDirectory) -> RunResult:
     request, task = state.request, state.task
     recommendation = found.recommendation
     front = {c.id for c in found.front}
+    reused = counted(found.candidates)
     return RunResult(
         schema=1,
         task=TaskResult(
@@ -65,8 +67,9 @@ def compose(found: Found, registry: Registry, run: RunDirectory) -> RunResult:
             "ended": found.ended,
             "run": str(run.path),
             "study": state.study,
+            "reused": reused,
         },
-        notes=[*state.notes, *refusals(state), *found.notes],
+        notes=[*state.notes, *refusals(state), *found.notes, *in_words(reused, len(found.candidates))],
     )
 
 

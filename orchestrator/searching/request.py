@@ -30,6 +30,8 @@ class SearchRequest:
         warm_share: The most of the trials that are spent on these.
         epochs: The range of the epochs of recoveries; None: as many as the budget pays for.
         early_stopping: Whether candidates are stopped that can no longer reach the front.
+        store: The folder in which results are kept for other runs; None: none is.
+        store_bytes: The bound of its size.
         wait_for_device_s: How long to wait for a device that is lost before the search ends; 0: not at all.
         artifacts: Where the processes of a shared search exchange files; None: in the run directory.
         worker_timeout_s: After so many seconds without a sign of life a process of a shared search is taken for dead.
@@ -62,6 +64,8 @@ class SearchRequest:
     input_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     plugins: dict[str, str] = field(default_factory=dict)
     wait_for_device_s: float = 300.0
+    store: str | None = None
+    store_bytes: int = 0
     artifacts: str | None = None
     worker_timeout_s: float = 60.0
     warm_start: tuple[str, ...] = ()

@@ -10,6 +10,7 @@ from orchestrator.errors import InputError
 from orchestrator.measuring.evaluation import Evaluator, estimated
 from orchestrator.measuring.inspection import Inspection
 from orchestrator.plugin.device import DeviceUnavailable, JobFailed
+from orchestrator.searching.figures import Figures
 from orchestrator.searching.fleet import Fleet
 from orchestrator.values.recipe import Recipe
 from orchestrator.values.results import Foreseen, LatencyResult
@@ -24,14 +25,20 @@ class Sketcher:
     """Looks at recipes.
 
     Args:
+        figures: What was measured before.
         trains: Whether a recipe has a step that trains: others are built as fast as they are looked at.
     """
 
-    def __init__(self, workshop: Workshop, fleet: Fleet, target: Target, trains: Callable[[Recipe], bool]) -> None:
+    def __init__(
+        self, workshop: Workshop, fleet: Fleet, target: Target, trains: Callable[[Recipe], bool], figures: Figures | None = None
+    ) -> None:
         self._workshop, self._fleet, self._target, self.trains = workshop, fleet, target, trains
+        self._figures = figures or Figures(None, None)
 
-    def look(self, recipe: Recipe, folder: Path, baseline: Path | None, *, timeout_s: float) -> tuple[Foreseen | None, float]:
-        """What the untrained network costs, and how long it took to know, in seconds.
+    def look(
+        self, recipe: Recipe, folder: Path, baseline: Path | None, *, timeout_s: float
+    ) -> tuple[Foreseen | None, float, float]:
+        """What the untrained network costs, the seconds that looking took now, and those that it took when it was first done.
 
         Args:
             baseline: The original's file, which a latency is measured beside.
@@ -44,31 +51,35 @@ class Sketcher:
         """
         start, scratch = time.monotonic(), folder / FOLDER
         try:
-            model = self._workshop.sketch(recipe, scratch, timeout_s=timeout_s).model
+            sketch = self._workshop.sketch(recipe, scratch, timeout_s=timeout_s)
+            self._figures.notes += sketch.notes
+            model = sketch.model
             if model is None:
-                return None, time.monotonic() - start
-            foreseen = Foreseen(size_bytes=model.size_bytes, macs=model.macs, latency=self._latency(model, baseline))
+                return None, time.monotonic() - start, time.monotonic() - start
+            latency, timing_s = self._latency(model, baseline)
+            foreseen = Foreseen(size_bytes=model.size_bytes, macs=model.macs, latency=latency)
         except InputError:
-            return None, time.monotonic() - start
+            return None, time.monotonic() - start, time.monotonic() - start
         except JobFailed as error:
             if error.kind in FATAL:
                 raise
-            return None, time.monotonic() - start
+            return None, time.monotonic() - start, time.monotonic() - start
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-        return foreseen, time.monotonic() - start
+        took = time.monotonic() - start
+        return foreseen, took, sketch.took_s + timing_s if sketch.reused else took
 
-    def _latency(self, model: Inspection, baseline: Path | None) -> LatencyResult | None:
-        """The estimate where there is one, for it costs nothing; else a short measurement."""
+    def _latency(self, model: Inspection, baseline: Path | None) -> tuple[LatencyResult | None, float]:
+        """The estimate where there is one, for it costs nothing; else a short measurement, and the seconds that it took."""
         if model.estimate is not None:
-            return estimated(model.estimate, self._target)
+            return estimated(model.estimate, self._target), 0.0
         if baseline is None:
-            return None
+            return None, 0.0
 
-        def briefly(evaluator: Evaluator) -> LatencyResult:
-            return evaluator.briefly(model, baseline)
+        def briefly(evaluator: Evaluator) -> tuple[LatencyResult, float]:
+            return self._figures.briefly(evaluator, model, baseline)
 
         try:
             return self._fleet.start(self._fleet.turn(), briefly).result()
         except DeviceUnavailable:
-            return None
+            return None, 0.0

@@ -11,6 +11,7 @@ from orchestrator.errors import InputError, SurroundingsError
 from orchestrator.measuring.evaluation import Evaluator, RunFigures
 from orchestrator.measuring.inspection import Inspection
 from orchestrator.plugin.device import DeviceUnavailable, JobFailed
+from orchestrator.searching.figures import LATENCY, MODEL, QUALITY, Figures, Scored
 from orchestrator.searching.fleet import Fleet, Task
 from orchestrator.searching.run_directory import RunDirectory
 from orchestrator.searching.simulator import Hopeless, Simulator
@@ -38,13 +39,17 @@ class Measured:
     """What a device gave for one model.
 
     Attributes:
-        outputs: Files of the outputs on the validation split.
+        outputs: Files of the outputs on the validation split; none where its quality is known.
         seconds: What timing and running took, by phase.
+        scored: What is known of its quality.
+        timed_before: Whether the figures are those of an earlier time.
     """
 
     run: RunFigures
     outputs: list[Path]
     seconds: dict[str, float]
+    scored: Scored
+    timed_before: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,6 +78,7 @@ class Laboratory:
         progress: Called with (what is done now, share done), from the main thread.
         simulator: What stands in for a target that is not here.
         sketcher: Looks at recipes that train before they are built.
+        figures: What was measured before.
     """
 
     def __init__(
@@ -86,7 +92,10 @@ class Laboratory:
         progress: Callable[[str, float], None],
         simulator: Simulator | None = None,
         sketcher: Sketcher | None = None,
+        figures: Figures | None = None,
     ) -> None:
+        self._figures = figures or Figures(None, None)
+        self._figures.judge = workshop.judge
         self._sketcher = sketcher
         self._workshop, self._fleet, self._run, self._runtime = workshop, fleet, run, runtime
         self._inputs, self._progress, self._simulator = inputs, progress, simulator or Simulator(None)
@@ -165,7 +174,8 @@ class Laboratory:
             seconds |= measured.seconds
             stage, start = "score", time.monotonic()
             self._progress("scoring", 0.0)
-            quality = self._score(record.id, measured.outputs, "validation", built.timeout_s)
+            quality = measured.scored.quality or self._score(record.id, measured.outputs, "validation", built.timeout_s)
+            self._figures.keep_quality(measured.scored, quality)
             seconds["scoring"] += time.monotonic() - start
         except (JobFailed, InputError, DeviceUnavailable) as error:  # InputError: the user's metric raised on these outputs
             if record.id == BASELINE and isinstance(error, DeviceUnavailable):
@@ -195,6 +205,11 @@ class Laboratory:
             macs=model.macs,
             parameters=model.parameters,
             seconds=seconds,
+            reused=[
+                *record.reused,
+                *([LATENCY] if measured.timed_before else []),
+                *([QUALITY] if measured.scored.quality else []),
+            ],
         )
         if self.simulates:
             self._progress("simulating", 0.0)
@@ -235,7 +250,7 @@ class Laboratory:
             )
             here = self._fleet.somewhere(lambda evaluator: evaluator.outputs(path, part, work / "here", batch))
             alike = self._simulator.equality(path, there, here)
-            original = None if candidate.id == BASELINE else self._original_outputs("validation")
+            original = None if candidate.id == BASELINE else self._original_outputs("validation", timeout_s)
             figures = [self._workshop.score(files, original, "validation", timeout_s=timeout_s) for files in (there, here)]
         finally:
             shutil.rmtree(work, ignore_errors=True)
@@ -296,7 +311,8 @@ class Laboratory:
         seconds = {**record.seconds, "building": time.monotonic() - start}
         if built.training_s:
             seconds["training"] = built.training_s
-        record = replace(record, rungs=list(built.rungs), seconds=seconds)
+        self._figures.notes += built.notes
+        record = replace(record, rungs=list(built.rungs), seconds=seconds, reused=[MODEL] if built.reused else [])
         if built.stopped is not None:
             shutil.rmtree(folder, ignore_errors=True)
             step, why = built.stopped
@@ -312,8 +328,8 @@ class Laboratory:
         if stopping is None or sketcher is None or not sketcher.trains(recipe) or not stopping.worth_a_look():
             return record
         self._progress("looking at it untrained", 0.0)
-        foreseen, took = sketcher.look(recipe, folder, self._baseline, timeout_s=timeout_s)
-        record = replace(record, foreseen=foreseen, seconds={"building": took, "sketching": took})
+        foreseen, took, at_first = sketcher.look(recipe, folder, self._baseline, timeout_s=timeout_s)
+        record = replace(record, foreseen=foreseen, seconds={"building": took, "sketching": at_first})
         if foreseen is None or (reason := stopping.rejects(record)) is None:
             return record
         failure = Failure(kind="limit", step=SKETCH, message=reason)
@@ -322,18 +338,29 @@ class Laboratory:
     def _measure(self, evaluator: Evaluator, model: Inspection, identifier: str) -> Measured:
         """On the device; in a thread of its own where that is another machine."""
         start = time.monotonic()
-        run = evaluator.run(model, self._baseline)
+        run, before = self._figures.run(evaluator, model, self._baseline)
         timed = time.monotonic()
-        outputs = self._outputs(evaluator, model, identifier, "validation")
-        return Measured(run=run, outputs=outputs, seconds={"measuring": timed - start, "scoring": time.monotonic() - timed})
+        scored = self._figures.scored(evaluator, model, self._baseline, "validation")
+        outputs = [] if scored.quality else self._outputs(evaluator, model, identifier, "validation")
+        seconds = {"measuring": timed - start, "scoring": time.monotonic() - timed}
+        return Measured(run=run, outputs=outputs, seconds=seconds, scored=scored, timed_before=before)
 
     def _measure_baseline(self, model: Inspection) -> Measured:
         """Its times on every board, its outputs from one of them."""
         start = time.monotonic()
-        run = self._fleet.prove(lambda evaluator: evaluator.run(model, None))
+        run, before = self._fleet.prove(lambda evaluator: self._figures.run(evaluator, model, None))
         timed = time.monotonic()
-        outputs = self._fleet.somewhere(lambda evaluator: self._outputs(evaluator, model, BASELINE, "validation"))
-        return Measured(run=run, outputs=outputs, seconds={"measuring": timed - start, "scoring": time.monotonic() - timed})
+
+        def known(evaluator: Evaluator) -> tuple[Scored, list[Path]]:
+            scored = self._figures.scored(evaluator, model, None, "validation")
+            if scored.quality and not evaluator.device.remote:
+                return scored, []
+            # On a board its outputs are made in any case: later, when candidates need them, the boards have other work.
+            return scored, self._outputs(evaluator, model, BASELINE, "validation")
+
+        scored, outputs = self._fleet.somewhere(known)
+        seconds = {"measuring": timed - start, "scoring": time.monotonic() - timed}
+        return Measured(run=run, outputs=outputs, seconds=seconds, scored=scored, timed_before=before)
 
     def _outputs(self, evaluator: Evaluator, model: Inspection, identifier: str, split: str) -> list[Path]:
         folder = self._run.folder(identifier) / f"{split}.work"
@@ -347,13 +374,20 @@ class Laboratory:
 
     def _score(self, identifier: str, outputs: list[Path], split: str, timeout_s: float) -> QualityResult:
         own = identifier == BASELINE
-        quality = self._workshop.score(outputs, None if own else self._original_outputs(split), split, timeout_s=timeout_s)
+        original = None if own else self._original_outputs(split, timeout_s)
+        quality = self._workshop.score(outputs, original, split, timeout_s=timeout_s)
         if not own:
             shutil.rmtree(self._run.folder(identifier) / f"{split}.work", ignore_errors=True)
         return quality
 
-    def _original_outputs(self, split: str) -> list[Path]:
+    def _original_outputs(self, split: str, timeout_s: float) -> list[Path]:
+        """The original's outputs; made now where its own quality was known and nobody needed them yet."""
         kept = self._run.work / BASELINE / split
+        if not kept.is_dir() and (path := self._baseline) is not None:
+            batch, made = self._workshop.inspect(path, timeout_s=timeout_s).batch, kept.with_name(f"{split}.partial")
+            shutil.rmtree(made, ignore_errors=True)
+            self._fleet.somewhere(lambda evaluator: evaluator.outputs(path, self._inputs[split], made, batch))
+            made.rename(kept)
         return sorted(kept.glob("output*.npy"), key=lambda p: (len(p.name), p.name))
 
 

@@ -31,6 +31,8 @@ def workshop_of(
         without=request.without_plugins,
         input_shapes=request.input_shapes,
         seed=request.seed,
+        store=request.store,
+        store_bytes=request.store_bytes,
         runtime=request.target.runtime,
         workspace=str(run.work),
         seconds=request.timeout_s,

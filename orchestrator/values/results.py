@@ -176,6 +176,9 @@ class CandidateResult:
     """What its trainings had reached on their way."""
     trial: int | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    reused: list[str] = field(default_factory=list)
+    """What of it came from the store: "model", "latency", "quality". `seconds` are this run's, but for "training": that is what
+    its trainings took when they were done."""
     machines: dict[str, str] = field(default_factory=dict)
     """Where several machines share a search: the one that "built" it, and the one that "measured" it."""
 
