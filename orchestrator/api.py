@@ -342,13 +342,13 @@ def _publish_so_far(engine: Engine, state: RunState, error: OrchestratorError, r
 
 @contextmanager
 def _surroundings(run: RunDirectory) -> Iterator[None]:
-    """A full or read-only disk ends the run with one line, and it can go on when that is mended."""
+    """A full or read-only disk, or files that vanish, end the run with one line, and it can go on when that is mended."""
     try:
         yield
     except SurroundingsError as error:
         raise SurroundingsError(f"{error}; mend it, then {_way_on(run)}") from error
     except OSError as error:
-        if error.errno in FULL:
+        if error.errno in FULL or (error.filename is not None and Path(str(error.filename)).is_relative_to(run.path)):
             raise SurroundingsError(f"{error.strerror} ({error.filename or run.path}); mend it, then {_way_on(run)}") from error
         raise
 

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.errors import InputError, RunInUseError, SurroundingsError
 from orchestrator.searching.request import RUN_STATE, RunState
-from orchestrator.values.files import write_atomic
+from orchestrator.values.files import left_behind, write_atomic
 from orchestrator.values.results import CandidateResult
 
 CANDIDATE = TypeAdapter(CandidateResult)
@@ -46,8 +46,10 @@ class RunDirectory:
         self.log = path / "log.jsonl"
         self._state = self.work / "run.json"
         self._elapsed = self.work / "elapsed"
+        self._owner = self.work / "owner"
         self.again = self.work / "again.json"
         self.unkept = self._spent()[1]
+        self._held = False  # whether this process has written or read what the run was asked to do
 
     @classmethod
     def create(cls, path: Path) -> "RunDirectory":
@@ -59,6 +61,7 @@ class RunDirectory:
         if path.exists() and not path.is_dir():
             raise InputError(f"--output '{path}' is a file; give a folder")
         if (path / "work" / "run.json").exists():
+            cls(path)._refuse_if_in_use()
             raise InputError(f"--output '{path}' holds a run already; go on with: orchestrate resume {path}")
         if path.is_dir() and any(entry.name not in BEFORE_IT_BEGINS for entry in path.iterdir()):
             raise InputError(f"--output '{path}' is not empty; give a new folder")
@@ -91,16 +94,61 @@ class RunDirectory:
             RunInUseError: another process holds it; says which.
             SurroundingsError: the directory cannot be written.
         """
-        owner = self.work / "owner"
+        lock = FileLock(self.work / "lock", timeout=0)
         try:
-            with FileLock(self.work / "lock", timeout=0):
-                write_atomic(owner, f"process {os.getpid()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC")
-                yield
+            lock.acquire()
+            write_atomic(self._owner, f"process {os.getpid()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC", durable=False)
+            self._tidy()
         except Timeout:
-            who = owner.read_text() if owner.is_file() else "another process"
-            raise RunInUseError(f"run directory '{self.path}' is in use by {who}; wait for it or end it") from None
-        except PermissionError as error:
-            raise SurroundingsError(f"run directory '{self.path}' cannot be written: {error}") from None
+            raise self._in_use() from None
+        except OSError as error:
+            lock.release()
+            way_on = "mend it, or copy the run to where it can be written"
+            raise SurroundingsError(f"run directory '{self.path}' cannot be written: {error.strerror}; {way_on}") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _refuse_if_in_use(self) -> None:
+        """Find out whether another process holds the directory, without holding it.
+
+        Raises:
+            RunInUseError: one does; says which.
+        """
+        with suppress(OSError):  # where it cannot be written, nobody works in it
+            try:
+                with FileLock(self.work / "lock", timeout=0):
+                    pass
+            except Timeout:
+                raise self._in_use() from None
+
+    def _in_use(self) -> RunInUseError:
+        try:
+            who = self._owner.read_text()
+        except OSError:
+            who = ""
+        return RunInUseError(f"run directory '{self.path}' is in use by {who or 'another process'}; wait for it or end it")
+
+    def _tidy(self) -> None:
+        """Remove what killed processes left half done; nobody else is there."""
+        for folder in (self.path, self.work, self.candidates, self.samples):
+            for path in left_behind(folder):
+                path.unlink(missing_ok=True)
+        for path in self.work.rglob("*.partial*"):
+            path.unlink(missing_ok=True)
+        for old in self.work.glob("old-*"):
+            final = self.path / old.name.removeprefix("old-")
+            if final.exists():
+                shutil.rmtree(old)
+            else:
+                old.rename(final)  # killed between taking the old one away and putting the new one in its place
+        for path in (self.work / "publishing", *self.work.glob("*.simulated")):
+            shutil.rmtree(path, ignore_errors=True)
+        if self.begun:
+            for folder in self.candidates.iterdir():
+                if folder.is_dir() and not folder.with_name(f"{folder.name}.json").exists():
+                    shutil.rmtree(folder)  # it was being built
 
     def clear(self) -> None:
         """Forget what a start left that was killed before there was anything to resume: it may be of another model."""
@@ -126,6 +174,7 @@ class RunDirectory:
     def write_state(self, state: RunState) -> None:
         """Keep what the run was asked to do."""
         write_atomic(self._state, RUN_STATE.dump_json(state, indent=1))
+        self._held = True
 
     def state(self) -> RunState:
         """What the run was asked to do.
@@ -140,10 +189,20 @@ class RunDirectory:
             raise InputError(
                 f"'{self._state}' was not written by this version: {'.'.join(map(str, first['loc']))}: {first['msg']}"
             ) from None
+        self._held = True
         return state
 
     def write_candidate(self, candidate: CandidateResult) -> None:
-        """Keep a candidate; from now on it is never lost."""
+        """Keep a candidate; from now on it is never lost.
+
+        Raises:
+            SurroundingsError: the run's files were deleted meanwhile.
+            OSError: the disk is full, ...
+        """
+        if self._held:
+            for path in (self._state, self.data, self.candidates):
+                if not path.exists():
+                    raise SurroundingsError(f"'{path}' was deleted while the search ran")
         write_atomic(self.candidates / f"{candidate.id}.json", json.dumps(asdict(candidate), indent=1))
 
     def read_candidates(self) -> dict[str, CandidateResult]:
