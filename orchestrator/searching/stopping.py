@@ -104,8 +104,8 @@ class Stopping:
     def floors(self, candidate: CandidateResult) -> dict[str, float]:
         """For each place in the trainings the quality below which it is not worth going on, by `Rung.key`.
 
-        Empty where nothing is known of the candidate's costs, or where nothing stands in its way yet. What a training still gains
-        from a place on is what it gained in those candidates that went through, and their spread on top.
+        Empty where nothing stands in its way yet. What a training still gains from a place on is the most that it gained in
+        candidates that went through, and their spread on top.
         """
         needed = self._needed(candidate)
         if needed is None:
@@ -113,19 +113,20 @@ class Stopping:
         return {key: self._sign * (self._sign * needed - gain) for key, gain in self._gains.items()}
 
     def _needed(self, candidate: CandidateResult) -> float | None:
-        """The quality that a candidate of these costs must surpass: that of the best which costs no more, and the limits'."""
+        """The quality that a candidate must surpass: the best one's that costs no more, where that is known; the limits'."""
         best = self._at_best(candidate)
-        if best is None:
-            return None
         wanted: list[float] = []
         for other in self._complete:
-            if relative_latency(other) <= relative_latency(best) and size_of(other) <= size_of(best):
+            if best and relative_latency(other) <= relative_latency(best) and size_of(other) <= size_of(best):
                 wanted.append(self._sign * quality_of(other))
         if self._able:
-            request = self._request
-            least = quality_floor(self._baseline, request.limits, self._task.direction, request.useful_drop)
+            least = self._quality_floor
             wanted += [] if least is None else [self._sign * least]
         return self._sign * max(wanted) if wanted else None
+
+    @functools.cached_property
+    def _quality_floor(self) -> float | None:
+        return quality_floor(self._baseline, self._request.limits, self._task.direction, self._request.useful_drop)
 
     @functools.cached_property
     def _gains(self) -> dict[str, float]:
@@ -250,17 +251,21 @@ class Stopping:
 
     def _with_quality(self, candidate: CandidateResult) -> CandidateResult | None:
         """With its sketch's size, and the quality that its last rung foretells: the median of what others gained from there."""
-        quality, artifact = self._baseline.quality, self._baseline.artifact
-        if not candidate.rungs or candidate.foreseen is None or quality is None or artifact is None:
+        quality, artifact, value = self._baseline.quality, self._baseline.artifact, self._foretold_quality(candidate)
+        if value is None or candidate.foreseen is None or quality is None or artifact is None:
             return None
-        last = candidate.rungs[-1]
-        gains = [quality_of(c) - rung.quality for c in self._complete for rung in c.rungs if rung.key == last.key]
-        value = last.quality + (statistics.median(gains) if gains else 0.0)
         return replace(
             candidate,
             quality=replace(quality, validation=replace(quality.validation, value=value), test=None),
             artifact=replace(artifact, path=None, size_bytes=candidate.foreseen.size_bytes),
         )
+
+    def _foretold_quality(self, candidate: CandidateResult) -> float | None:
+        if not candidate.rungs:
+            return None
+        last = candidate.rungs[-1]
+        gains = [quality_of(c) - rung.quality for c in self._complete for rung in c.rungs if rung.key == last.key]
+        return last.quality + (statistics.median(gains) if gains else 0.0)
 
     def constraints(self, candidate: CandidateResult) -> dict[str, float]:
         """By how much a candidate breaks each limit, for the sampler: zero or less where it is kept.
@@ -274,9 +279,16 @@ class Stopping:
             return {} if foreseen is None else excesses(foreseen, self._baseline, costs, direction)
         learned = self.told(candidate)
         if learned is None:
-            return {}
+            return self._short_of_quality(candidate)
         found, share = excesses(learned, self._baseline, limits, direction), self._request.useful_drop
         return found if share is None else {**found, "useful_drop": useless(learned, self._baseline, direction, share)}
+
+    def _short_of_quality(self, candidate: CandidateResult) -> dict[str, float]:
+        """Of one that was stopped in its training, and whose costs nobody knows: how far its quality is from what is kept."""
+        value, least = self._foretold_quality(candidate), self._quality_floor
+        if candidate.state != "stopped" or value is None or least is None:
+            return {}
+        return {"quality": self._sign * (least - value)}
 
 
 def _own_doubt(early: LatencyResult | None) -> float:

@@ -155,3 +155,13 @@ def test_looking_first_must_pay(make: Make) -> None:
     assert stopping(looked).worth_a_look()
     looked[0] = replace(slow[1], seconds={"training": 5.0, "sketching": 4.0})
     assert not stopping([looked[0], known[0]]).worth_a_look()
+
+
+def test_what_was_stopped_for_its_quality_alone_teaches_by_its_constraint(make: Make) -> None:
+    known = trained(make)
+    blank = replace(make("stopped"), state="stopped", quality=None, artifact=None, latency=[], rungs=rungs(0.2))
+    assert stopping(known, useful_drop=0.05).floors(blank)["recovery#0@0"] == pytest.approx(0.855 - 0.37 - 0.0158, abs=1e-3)
+    assert stopping(known, useful_drop=0.05).told(blank) is None
+    constraints = stopping(known, useful_drop=0.05).constraints(blank)
+    assert constraints == {"quality": pytest.approx(0.855 - (0.2 + 0.35))}
+    assert stopping(known).constraints(replace(blank, state="failed")) == {}
