@@ -1,5 +1,6 @@
 """The search's side of the build worker: starts it, asks it, and starts another one when it dies."""
 
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -40,12 +41,22 @@ class Workshop:
         memory_bytes: The worker is killed when it outgrows this.
         folder: Its working folder: the user's own, for what their files read.
         progress: Called with (what is done now, share done).
+        left_s: Seconds that are left now for a request.
 
     Attributes:
         judge: What stands for the metric in keys of the store, once it is prepared.
     """
 
-    def __init__(self, request: PrepareRequest, *, memory_bytes: int, folder: Path, progress: Progress) -> None:
+    def __init__(
+        self,
+        request: PrepareRequest,
+        *,
+        memory_bytes: int,
+        folder: Path,
+        progress: Progress,
+        left_s: Callable[[], float] = lambda: math.inf,
+    ) -> None:
+        self._left_s = left_s
         self._request, self._memory_bytes, self._folder, self._progress = request, memory_bytes, folder, progress
         self._process: GuardedProcess | None = None
         self._doing, self._digest = "start", ""
@@ -153,7 +164,7 @@ class Workshop:
                     "the model or the data came out different when they were loaded again (an unseeded split, a changed file?): "
                     "what was measured before and after cannot be compared"
                 )
-        return self._send(request, timeout_s, arguments)
+        return self._send(request, min(timeout_s, self._left_s()), arguments)
 
     def _hear(self, event: dict[str, Any]) -> None:
         self._doing = event["what"]

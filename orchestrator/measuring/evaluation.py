@@ -1,6 +1,7 @@
 """The figures of exported models that take running them: times, memory and energy from fresh processes, beside the estimate."""
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,7 @@ class Evaluator:
         inputs: `{input name: .npy file}` of the validation split; times are taken on its first examples.
         most_s: Time that any single answer of a model may take.
         memory_bytes: Memory that a process may take; on another machine three quarters of its own at most.
+        left_s: Seconds that are left now for an answer.
     """
 
     def __init__(
@@ -75,7 +77,9 @@ class Evaluator:
         most_s: float,
         memory_bytes: int,
         seed: int,
+        left_s: Callable[[], float] = lambda: math.inf,
     ) -> None:
+        self._left_s = left_s
         self.target, self.device, self._runtime = target, device, runtime
         self._inputs, self._most_s, self._given_memory, self._seed = dict(inputs), most_s, memory_bytes, seed
 
@@ -224,7 +228,7 @@ class Evaluator:
             inputs=inputs,
             threads=self.threads,
             options=self._options(),
-            timeout_s=min(most_s, self._most_s),
+            timeout_s=min(most_s, self._most_s, self._left_s()),
             memory_bytes=self._memory_bytes,
         )
 

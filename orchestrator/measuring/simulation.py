@@ -1,6 +1,7 @@
 """The figures of models on a CPU that is not here: what they execute there, and the time that this is worth."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +57,7 @@ class Simulation:
         inputs: `{input name: .npy file}`; the first example is run.
         most_s: Time that a model may take.
         memory_bytes: Memory that the emulator may take.
+        left_s: Seconds that are left now for a model.
     """
 
     def __init__(
@@ -69,7 +71,9 @@ class Simulation:
         shapes: Mapping[str, Sequence[int]],
         most_s: float,
         memory_bytes: int,
+        left_s: Callable[[], float] = lambda: math.inf,
     ) -> None:
+        self._left_s = left_s
         self.target, self.device, self.constants = target, device, constants
         self._runtime, self._inputs, self._shapes = runtime, dict(inputs), dict(shapes)
         self._most_s, self._memory_bytes = most_s, memory_bytes
@@ -137,7 +141,7 @@ class Simulation:
             inputs=inputs,
             threads=1,
             options=options,
-            timeout_s=most_s or self._most_s,
+            timeout_s=min(most_s or self._most_s, self._left_s()),
             memory_bytes=self._memory_bytes,
         )
 

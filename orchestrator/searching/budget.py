@@ -10,6 +10,8 @@ from orchestrator.values.results import CandidateResult
 
 RESERVE_S = 6.0
 LEAST_FOR_A_TRIAL_S = 5.0
+LEAST_FOR_AN_ANSWER_S = 10.0
+MOST_OVERDRAWN_S = 10.0
 FRONT_AT_THE_END = 10  # candidates that are scored once more, on the test split
 TARGET_KERNELS_S = 40.0  # for all of the front
 TARGET_KERNELS_SHARE = 0.1  # of the whole budget of time
@@ -65,6 +67,15 @@ class Budget:
     def whole_left(self) -> float:
         """Seconds that are left of the whole budget; infinite where time is not limited."""
         return math.inf if self.timeout_s is None else self.timeout_s - self.elapsed()
+
+    def for_an_answer(self) -> float:
+        """Seconds that a model or the build worker may take to answer at most, so that the run ends soon after its time."""
+        return max(LEAST_FOR_AN_ANSWER_S, self.whole_left() + LEAST_FOR_AN_ANSWER_S)
+
+    @property
+    def overdrawn(self) -> bool:
+        """Whether the time is so far over that even the end's own work is broken off."""
+        return self.whole_left() < -MOST_OVERDRAWN_S
 
     def took(self, seconds: float) -> None:
         """A trial took so long; one that cannot be finished is better not begun."""

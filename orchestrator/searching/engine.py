@@ -1,5 +1,6 @@
 """The search loop: ask, build, score, time, tell; within the budget, through every failure, and resumable at any moment."""
 
+import math
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -240,7 +241,9 @@ class Engine:
             outcome, archive, laboratory, seconds=self._budget.for_target_kernels(), timeout_s=most_s, tell=tell
         )
         if "test" in found.state.task.examples:
-            outcome = finishing.scored_on_test(outcome, archive, laboratory, timeout_s=most_s, tell=tell)
+            outcome = finishing.scored_on_test(
+                outcome, archive, laboratory, timeout_s=most_s, tell=tell, over=lambda: self._budget.overdrawn
+            )
         return self._found(found.state, found.ended, outcome)
 
     def so_far(self, state: RunState, ended: str) -> Found | None:
@@ -279,6 +282,7 @@ class Engine:
             self._run,
             state,
             progress=lambda what, done: self._tell(event="progress", what=what, done=done),
+            left_s=self._for_an_answer,
         )
 
     # -- their parts ------------------------------------------------------------------------------------------------
@@ -302,6 +306,7 @@ class Engine:
                 most_s=max(LEAST_ANSWER_S, self._request.candidate_timeout_s),
                 memory_bytes=self._request.memory_bytes,
                 seed=self._request.seed,
+                left_s=self._for_an_answer,
             )
 
         self._fleet.equip(evaluator)
@@ -345,7 +350,13 @@ class Engine:
             shapes=shapes,
             most_s=max(LEAST_ANSWER_S, self._request.candidate_timeout_s),
             memory_bytes=self._request.memory_bytes,
+            left_s=self._for_an_answer,
         )
+
+    def _for_an_answer(self) -> float:
+        """Seconds that an answer may take. The original is waited for: without it there is nothing to report."""
+        known = self._archive is not None and BASELINE in self._archive.known
+        return self._budget.for_an_answer() if known else math.inf
 
     def _known(self) -> Archive:
         if self._archive is None:

@@ -188,9 +188,18 @@ def scored_on_simulated(
 
 
 def scored_on_test(
-    outcome: Outcome, archive: Archive, laboratory: Laboratory, *, timeout_s: float, tell: Callable[[str], None]
+    outcome: Outcome,
+    archive: Archive,
+    laboratory: Laboratory,
+    *,
+    timeout_s: float,
+    tell: Callable[[str], None],
+    over: Callable[[], bool] = lambda: False,
 ) -> Outcome:
     """The test split, once, for the baseline and the front.
+
+    Args:
+        over: Whether the run's time is up for good.
 
     Raises:
         Interrupted: the user asked to stop.
@@ -201,6 +210,9 @@ def scored_on_test(
     begin = time.monotonic()
     for k, name in enumerate(names):
         interrupt.check()
+        if over():
+            notes.append(f"the time for scoring on the test split was up after {k} of {len(names)} models")
+            break
         tell(f"scoring the front on the test split ({k + 1} of {len(names)})")
         try:
             # The record keeps the search's own latency: only the quality goes over to what is published.

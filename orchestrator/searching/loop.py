@@ -173,7 +173,8 @@ class Loop:
         if candidate is None:
             raise RuntimeError("a candidate is begun before it is completed")
         late = candidate.failure is not None and candidate.failure.kind == "timeout"
-        if late and item.timeout_s < self._request.candidate_timeout_s:
+        left = self._budget.left(archive.known.values(), len(self._under_way))
+        if late and (item.timeout_s < self._request.candidate_timeout_s or (left is not None and left <= 0)):
             # Cut off by the end of the budget, which says nothing of the candidate: `resume` asks for it again.
             self._run.event(event="cut-off", id=candidate.id)
             for phase in PHASES:

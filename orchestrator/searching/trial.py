@@ -30,6 +30,7 @@ from orchestrator.values.results import (
     StepResult,
 )
 
+LEAST_BUILD_S = 5.0  # even where looking at it first took almost all of its time
 DEVICE = "device"
 """The step of a failure that is the device's: `resume` tries such a candidate again."""
 
@@ -303,7 +304,8 @@ class Laboratory:
                 shutil.rmtree(folder, ignore_errors=True)
                 return replace(record, seconds=_rounded({**record.seconds, "building": time.monotonic() - start})), None
             floors = {} if stopping is None else stopping.floors(record)
-            built = self._workshop.build(recipe, folder, timeout_s=timeout_s, floors=floors)
+            left = max(LEAST_BUILD_S, timeout_s - (time.monotonic() - start))
+            built = self._workshop.build(recipe, folder, timeout_s=left, floors=floors)
         except (JobFailed, InputError) as error:
             shutil.rmtree(folder, ignore_errors=True)
             seconds = {**record.seconds, "building": time.monotonic() - start}

@@ -1,5 +1,6 @@
 """The build worker of a run: what it prepares, and which methods take part."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ def workshop_of(
     state: RunState | None,
     *,
     progress: Callable[[str, float], None],
+    left_s: Callable[[], float] = lambda: math.inf,
 ) -> Workshop:
     """The build worker of this run."""
     prepare = PrepareRequest(
@@ -45,6 +47,7 @@ def workshop_of(
         memory_bytes=request.memory_bytes,
         folder=Path(request.folder) if Path(request.folder).is_dir() else run.work,
         progress=progress,
+        left_s=left_s,
     )
 
 
