@@ -14,7 +14,7 @@ import pytest
 from orchestrator.errors import InputError, RunInUseError, SurroundingsError
 from orchestrator.report.results import read_results
 from orchestrator.searching.run_directory import RunDirectory
-from tests.conftest import Cli, Project
+from tests.conftest import Cli, Project, install
 from tests.searching.conftest import Make
 from tests.searching.killing import left_over
 from tests.searching.test_robustness import descendants, gone, results, wait_for_candidates
@@ -195,10 +195,62 @@ def log_of(run: Path) -> str:
 
 @pytest.mark.slow
 def test_budget_of_time_is_kept_when_a_candidate_hangs(rogue: Cli, project: Project) -> None:
-    done = rogue("search", *project.onnx, "--method", "rogue-hang", "--timeout", "20s", "--output", "run", timeout=120)
+    done = rogue("search", *project.onnx, "--method", "rogue-hang", "--timeout", "45s", "--output", "run", timeout=120)
     found = results(rogue.folder / "run")
     assert done.returncode in (0, 1), done.stderr
-    assert found["search"]["ended"] == "the budget of 20 s is used up"
-    assert found["seconds"]["total"] <= 20 + 30
+    assert found["search"]["ended"] == "the budget of 45 s is used up"
+    assert found["seconds"]["total"] <= 45 + 30
     assert found["seconds"]["building"] > found["seconds"]["overhead"], "what was broken off is no overhead"
     assert (rogue.folder / "run" / "report.html").is_file()
+
+
+ENDLESS = """
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+import numpy as np
+
+from orchestrator.plugin import OnnxMethod, hookimpl
+
+
+class Endless(OnnxMethod):
+    name = "endless"
+    version = 1
+    family = "endless"
+    summary = "makes a model that never answers"
+
+    def transform(self, model, parameters, context):
+        loaded = onnx.load(model)
+        (last,) = [node for node in loaded.graph.node if "logits" in node.output]
+        last.output[0] = "before"
+        value = helper.make_tensor_value_info
+        body = helper.make_graph(
+            [helper.make_node("Identity", ["going"], ["go"]), helper.make_node("Identity", ["in"], ["out"])],
+            "body",
+            [value("k", TensorProto.INT64, []), value("going", TensorProto.BOOL, []), value("in", TensorProto.FLOAT, None)],
+            [value("go", TensorProto.BOOL, []), value("out", TensorProto.FLOAT, None)],
+        )
+        loaded.graph.initializer.append(numpy_helper.from_array(np.array(10**15, np.int64), "often"))
+        loaded.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
+        loaded.graph.node.append(helper.make_node("Loop", ["often", "yes", "before"], ["logits"], body=body))
+        path = context.workspace / "endless.onnx"
+        onnx.save(loaded, path)
+        return path
+
+
+@hookimpl
+def orchestrator_methods():
+    return [Endless()]
+"""
+
+
+@pytest.mark.slow
+def test_budget_of_time_is_kept_when_a_model_never_answers(cli: Cli, project: Project) -> None:
+    install(cli.packages, "endless", ENDLESS)
+    options = ["--target", "host", "--method", "endless", "--timeout", "45s", "--output", "run"]
+    done = cli("search", *project.onnx, *options, timeout=150)
+    assert done.returncode in (0, 1), done.stderr
+    found = results(cli.folder / "run")
+    assert "endless" in (cli.folder / "run" / "log.jsonl").read_text()
+    assert found["search"]["ended"] == "the budget of 45 s is used up"
+    assert found["seconds"]["total"] <= 45 + 30
+    assert found["seconds"]["measuring"] > found["seconds"]["overhead"]
