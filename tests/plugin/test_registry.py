@@ -34,8 +34,8 @@ BUILT_IN = {
         "snapdragon-8-gen-2",
         "snapdragon-855-plus",
     },
-    "search_files": {"no-training", "quick", "thorough"},
-    "samplers": {"nsga2", "random", "tpe"},
+    "search_files": {"int8-only", "no-training", "quick", "thorough"},
+    "samplers": {"ehvi", "gp", "nsga2", "nsga3", "random", "tpe"},
 }
 
 
