@@ -17,6 +17,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
+import psutil
+
 from orchestrator.devices import interrupt, openssh
 from orchestrator.devices.agent import IMPORT_S, MARKER, pack
 from orchestrator.devices.openssh import Address
@@ -31,6 +33,8 @@ ASK_S = 60.0
 ALIVE_S = 15.0
 END_S = 3.0
 SLOWEST_BYTES_PER_S = 20_000
+PREFIX = "orchestrator-"
+LONGEST_BASE = 38  # of the folder that a socket's folder lies in: the socket's own path may have 100 characters at most
 FOLDER = 'umask 077; f="${XDG_CACHE_HOME:-$HOME/.cache}/orchestrator-board"'
 DIGEST = hashlib.sha256(AGENT.read_bytes()).hexdigest()
 BROKEN = ("closed by remote host", "Broken pipe", "not responding", "Connection reset", "Connection to")
@@ -384,11 +388,31 @@ class Board:
 
 def _short_folder() -> Path:
     """A private folder for the shared connection's socket, whose path may have 100 characters at most."""
-    folder = Path(tempfile.mkdtemp(prefix="orchestrator-"))
-    if len(str(folder)) > 60:
-        folder.rmdir()
-        folder = Path(tempfile.mkdtemp(prefix="orchestrator-", dir="/tmp"))
-    return folder
+    base = Path(tempfile.gettempdir())
+    if len(str(base)) > LONGEST_BASE:
+        base = Path("/tmp")  # noqa: S108 mkdtemp makes the folder private
+    _sweep(base)
+    return Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=base))
+
+
+def _sweep(base: Path) -> None:
+    """Remove folders of processes that were killed and could not."""
+    for folder in base.glob(f"{PREFIX}*-*"):
+        with contextlib.suppress(OSError, ValueError):
+            owner = int(folder.name.removeprefix(PREFIX).partition("-")[0])
+            if folder.lstat().st_uid == os.getuid() and not psutil.pid_exists(owner) and not _answers(folder / "s"):
+                shutil.rmtree(folder)
+
+
+def _answers(path: Path) -> bool:
+    """Whether somebody listens at a socket: the process ids of another container mean nothing here."""
+    with socket.socket(socket.AF_UNIX) as one:
+        one.settimeout(1)
+        try:
+            one.connect(str(path))
+        except OSError:
+            return False
+    return True
 
 
 def _user() -> str:

@@ -1,6 +1,8 @@
 """A guarded child: whatever it does is an answer."""
 
 import os
+import socket
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -9,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestrator.devices import interrupt
+from orchestrator.devices import board, interrupt
 from orchestrator.devices.process import GuardedProcess
 from orchestrator.errors import Interrupted
 from orchestrator.plugin import JobFailed
@@ -132,3 +134,26 @@ def test_child_dies_with_its_parent(tmp_path: Path) -> None:
     process.kill()
     process.communicate()
     assert not psutil.wait_procs([agent], timeout=10)[1]
+
+
+def test_folders_of_killed_processes_are_swept_and_those_of_others_are_not(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    for name in (f"orchestrator-{ended.pid}-abc", f"orchestrator-{os.getpid()}-abc", "orchestrator-notes"):
+        (tmp_path / name).mkdir()
+    board._sweep(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {f"orchestrator-{os.getpid()}-abc", "orchestrator-notes"}
+
+
+def test_folder_stays_while_somebody_answers_in_it(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    folder = tmp_path / f"orchestrator-{ended.pid}-abc"  # the id may be another container's
+    folder.mkdir()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(folder / "s"))
+        listening.listen()
+        board._sweep(tmp_path)
+        assert folder.is_dir()
+    board._sweep(tmp_path)
+    assert not folder.exists()
