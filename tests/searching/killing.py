@@ -63,12 +63,11 @@ class Killed:
             self._check_kept()
             if process.poll() is not None:
                 process = self._start()
-        for _ in range(3):  # a worker that was killed while the task was loaded ends the program, and it can be begun again
-            code = self._end(process)
-            if code in (0, 1):
+        for _ in range(2):  # a worker that was killed while the task was loaded ends the program, and it can be begun again
+            if self._end(process) in (0, 1):
                 break
             process = self._start()
-        else:
+        if (code := self._end(process)) not in (0, 1):
             self._complain(f"it does not come to an end: exit code {code}, {self._said()}")
             return
         self._check_kept()
