@@ -102,6 +102,8 @@ def plain(value: Any) -> Any:
         found = {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
         if found.get("energy_mj", 0) is None:
             del found["energy_mj"]  # where there is no counter there is no figure, not even an empty one
+        if found.get("machines", True) == {}:
+            del found["machines"]  # the search was not shared
         return found
     if isinstance(value, Mapping):
         return {str(key): plain(entry) for key, entry in value.items()}

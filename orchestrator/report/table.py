@@ -60,6 +60,7 @@ def columns(run: RunResult) -> list[Column]:
         Column(title="peak memory", cell=lambda c: _amount(words.size, c.peak_memory_bytes)),
         Column(title="energy", evidence="measured", cell=lambda c: Cell(text=words.energy(c.energy_mj), order=c.energy_mj)),
         Column(title="gains", cell=_gains),
+        Column(title="machine", cell=_machine),
     ]
     return [column for column in listed if any(column.cell(c).order is not None for c in ordered(run))]
 
@@ -120,6 +121,14 @@ def _ratio(latency: LatencyResult | None) -> Cell:
 
 def _amount(show: Callable[[int | None], str], value: int | None) -> Cell:
     return Cell(text=show(value), order=value)
+
+
+def _machine(candidate: CandidateResult) -> Cell:
+    """Where several machines share a search: who built it, and who timed it where that is another one."""
+    built, measured = candidate.machines.get("built"), candidate.machines.get("measured")
+    if built is None:
+        return Cell()
+    return Cell(text=built, note=f"timed on {measured}" if measured not in (built, None) else "", order=built)
 
 
 def _gains(candidate: CandidateResult) -> Cell:

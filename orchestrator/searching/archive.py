@@ -13,6 +13,8 @@ from orchestrator.values.results import CandidateResult
 from orchestrator.values.task import TaskDescription
 
 PHASES = ("building", "scoring", "measuring")
+ELSEWHERE = "elsewhere."
+"""Begins the keys of a candidate's seconds that other processes of a shared search have spent."""
 
 
 class Archive:
@@ -99,7 +101,15 @@ class Archive:
 
     def seconds(self) -> dict[str, float]:
         """Where the candidates' time went, by phase."""
-        return {phase: sum(c.seconds.get(phase, 0.0) for c in self.known.values()) for phase in PHASES}
+        here = [(c.seconds, phase) for c in self.known.values() for phase in PHASES]
+        found = dict.fromkeys(PHASES, 0.0)
+        for seconds, phase in here:
+            found[phase] += seconds.get(phase, 0.0) - seconds.get(ELSEWHERE + phase, 0.0)
+        return found
+
+    def seconds_elsewhere(self) -> float:
+        """What other machines have spent on candidates, where a search is shared."""
+        return sum(c.seconds.get(ELSEWHERE + phase, 0.0) for c in self.known.values() for phase in PHASES)
 
 
 def _has_file(candidate: CandidateResult) -> bool:

@@ -377,6 +377,8 @@ class Engine:
             known[phase] = known.get(phase, 0.0) + spent
         total = self.elapsed()
         seconds = {"total": total, **known, "overhead": max(0.0, total - sum(known.values()))}
+        if elsewhere := self._known().seconds_elsewhere():
+            seconds["elsewhere"] = elsewhere
         return {name: round(value, 2) for name, value in seconds.items()}
 
     def note(self, text: str) -> None:

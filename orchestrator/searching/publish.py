@@ -17,6 +17,7 @@ from orchestrator.searching.engine import Found, refusals
 from orchestrator.searching.figures import counted, in_words
 from orchestrator.searching.recipe_file import recipe_text
 from orchestrator.searching.run_directory import RunDirectory
+from orchestrator.searching.sharing.machine import shares
 from orchestrator.values.files import write_atomic
 from orchestrator.values.results import CandidateResult, RunResult, TargetResult, TaskResult
 
@@ -69,7 +70,13 @@ def compose(found: Found, registry: Registry, run: RunDirectory) -> RunResult:
             "study": state.study,
             "reused": reused,
         },
-        notes=[*state.notes, *refusals(state), *found.notes, *in_words(reused, len(found.candidates))],
+        notes=[
+            *state.notes,
+            *refusals(state),
+            *found.notes,
+            *in_words(reused, len(found.candidates)),
+            *shares(found.candidates),
+        ],
     )
 
 

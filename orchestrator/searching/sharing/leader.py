@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 from orchestrator.errors import InputError
 from orchestrator.searching import study as studies
 from orchestrator.searching.again import MOST_MODELS
-from orchestrator.searching.archive import Archive
+from orchestrator.searching.archive import ELSEWHERE, PHASES, Archive
 from orchestrator.searching.fleet import rest
 from orchestrator.searching.request import RUN_STATE, RunState
 from orchestrator.searching.run_directory import CANDIDATE as RECORD
@@ -112,6 +112,7 @@ class Leader(Sharing):
         if not self._others(board) and ended is not None:
             return Turn(ended=ended)
         rest(POLL_S)
+        self._run.spend("waiting", POLL_S)
         return Turn(wait=True)
 
     def keep(self, candidate: CandidateResult, trial: optuna.Trial) -> CandidateResult | None:
@@ -190,7 +191,7 @@ class Leader(Sharing):
         measured = bool(candidate.latency) and candidate.latency[0].evidence == Evidence.MEASURED_ON_TARGET.value
         if measured and record.device_class != self._class:
             raise Missing(identifier)  # a time of another class is none
-        self._archive.keep(self._with_files(record))
+        self._archive.keep(_elsewhere(self._with_files(record)))
         self._records.forget_files(identifier)
         self._told_of(identifier)
 
@@ -229,7 +230,7 @@ class Leader(Sharing):
                 continue
             live = optuna.Trial(self._study, trial._trial_id)
             live.set_user_attr(OWNER, self.token)
-            return Handed(trial=live, record=record.candidate, model=replace(record.model, path=str(path)))
+            return Handed(trial=live, record=_elsewhere(record.candidate), model=replace(record.model, path=str(path)))
         return None
 
     def _tell_study(self, trial: optuna.Trial, candidate: CandidateResult) -> None:
@@ -243,3 +244,9 @@ class Leader(Sharing):
         best = archive.known.get(archive.standing.recommendation().id or "")
         tried = len(archive.known) - 1
         self._tell(event="candidate", candidate=candidate, tried=tried, baseline=archive.baseline, best=best)
+
+
+def _elsewhere(candidate: CandidateResult) -> CandidateResult:
+    """The candidate with its time so far as spent by another process."""
+    spent = {ELSEWHERE + phase: candidate.seconds[phase] for phase in PHASES if phase in candidate.seconds}
+    return replace(candidate, seconds={**candidate.seconds, **spent})

@@ -7,12 +7,14 @@ runtime with its version, and the threads of one inference.
 import math
 import os
 import platform
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from orchestrator.errors import Refused
 from orchestrator.plugin.device import Device
 from orchestrator.plugin.runtime import Runtime
+from orchestrator.values.results import CandidateResult
 
 VARIABLE = "ORCHESTRATE_DEVICE_CLASS"
 """Where the user knows better: machines that are given one name here are of one class, whatever they say of themselves."""
@@ -61,3 +63,12 @@ def _version(runtime: Runtime) -> str:
         return runtime.version()
     except Refused as reason:
         return f"unusable ({reason})"
+
+
+def shares(candidates: Iterable[CandidateResult]) -> list[str]:
+    """How the work was shared, as a note; nothing where it was not."""
+    built = Counter(c.machines["built"] for c in candidates if "built" in c.machines)
+    if not built:
+        return []
+    listed = ", ".join(f"{count} on {machine}" for machine, count in built.most_common())
+    return [f"the search was shared: of the candidates were built {listed}"]

@@ -18,6 +18,7 @@ from orchestrator.searching.sharing.exchange import Exchange, Missing
 from orchestrator.searching.sharing.heartbeat import Heartbeat, Watch
 from orchestrator.searching.sharing.machine import hostname
 from orchestrator.searching.sharing.records import Records
+from orchestrator.values.evidence import MEASURED
 from orchestrator.values.results import CandidateResult
 
 MISSING_S = 90.0
@@ -195,4 +196,9 @@ class Sharing(ABC):
         """The candidate with the names of the machines that made it."""
         built = candidate.machines.get("built", hostname())
         machines = {"built": built, **({"measured": hostname()} if candidate.latency else {})}
-        return replace(candidate, machines=machines)
+        where = {"machine": hostname(), "device_class": self._class}
+        latency = [
+            replace(one, conditions={**(one.conditions or {}), **where}) if one.evidence in MEASURED else one
+            for one in candidate.latency
+        ]
+        return replace(candidate, machines=machines, latency=latency)
