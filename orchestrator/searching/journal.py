@@ -24,6 +24,7 @@ class RunJournal(JournalFileBackend):
         for left in path.parent.glob(f"{path.name}.lock*"):  # of versions that locked it
             left.unlink(missing_ok=True)
         if path.exists():
+            _cut_unwritten(path)
             mend(path)
         super().__init__(str(path))
         # Kept open and never made anew: records after a deletion would be the end of a journal without its beginning.
@@ -57,3 +58,11 @@ class RunJournal(JournalFileBackend):
     def __del__(self) -> None:
         if hasattr(self, "_file"):
             os.close(self._file)
+
+
+def _cut_unwritten(path: Path) -> None:
+    """Cut a journal where a loss of power left zeros in the place of records; `restoring.py` makes up for what followed."""
+    content = path.read_bytes()
+    first = content.find(b"\0")
+    if first >= 0:
+        os.truncate(path, content.rfind(b"\n", 0, first) + 1)
