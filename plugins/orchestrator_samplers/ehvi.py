@@ -163,6 +163,8 @@ class _Proposal:
         rows = np.arange(len(self._points))
         self._objectives = [self._model(f"objective {k}", rows[: len(built)], values[chosen, k]) for k in range(len(signs))]
 
+        self._believe([s.point for s in seen if s.state == TrialState.RUNNING])
+
         self._limits: list[tuple[_Model, float]] = []
         judged = [*built, *rejected]
         for name in sorted({name for s in judged for name in s.constraints}):
@@ -188,6 +190,14 @@ class _Proposal:
             fit = _Fit(self._clock, names, fitted(apart, (values - values.mean()) / spread, start))
             self._fits[name] = fit
         return _Model(rows, GaussianProcess(apart, values, fit.found))
+
+    def _believe(self, running: Sequence[Point]) -> None:
+        """Leave to candidates that are under way what they will probably dominate (Ginsbourger et al. 2010, kriging believer)."""
+        if running:
+            apart = distances(self._recipes.encoded(running), self._points)
+            foretold = np.column_stack([model.predict(apart)[0] for model in self._objectives])
+            left = _outside(self._open, foretold)
+            self._open = left if len(left) else self._open
 
     def best(self) -> Point:
         """The recipe of the greatest expected gain among those that were thought of."""
@@ -225,6 +235,11 @@ def _undominated(front: np.ndarray, worst: np.ndarray, generator: np.random.Gene
     span = np.maximum(worst - front.min(axis=0), 1e-9)
     low, high = front.min(axis=0) - MARGIN * span, worst + MARGIN * span
     points = generator.uniform(low, high, size=(VOLUME_POINTS, front.shape[1]))
+    return _outside(points, front)
+
+
+def _outside(points: np.ndarray, front: np.ndarray) -> np.ndarray:
+    """The points that nothing on the front dominates."""
     dominated = np.logical_and.reduce(front[None, :, :] <= points[:, None, :], axis=2)
     return np.asarray(points[~np.logical_or.reduce(dominated, axis=1)])
 

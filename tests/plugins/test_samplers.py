@@ -187,6 +187,17 @@ def test_ehvi_looks_for_what_keeps_the_limits_while_nothing_does() -> None:
     assert np.mean([figures(recipe)[0] >= 0.905 for recipe in found]) > 3 * np.mean(chance)
 
 
+def test_ehvi_proposes_different_recipes_while_others_are_under_way() -> None:
+    recipes, study = space(), study_of(EhviSampler(0))
+    for _ in range(20):
+        trial = study.ask()
+        study.tell(trial, figures(recipes.suggest(trial)))
+    asked = [recipes.suggest(study.ask()) for _ in range(5)]
+    assert len({recipe.identifier for recipe in asked}) == 5
+    costs = np.array([figures(recipe) for recipe in asked])
+    assert (costs.std(axis=0) > 0).all()
+
+
 def test_parts_of_a_recipe_come_back_as_its_parameters() -> None:
     parameters = {
         "cut": "prune",
