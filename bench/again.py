@@ -37,13 +37,9 @@ def main() -> None:
 def search(target: str, folder: Path, name: str) -> tuple[float, float, dict[str, Any]]:
     """(wall seconds, seconds of them at the end, results)."""
     start = time.monotonic()
-    subprocess.run(
-        [sys.executable, "-m", "orchestrator", "search", "--target", target, "--trials", TRIALS]
-        + ["--store", str(folder / "store"), "--output", str(folder / name)],
-        check=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    command = [sys.executable, "-m", "orchestrator", "search", "--target", target, "--trials", TRIALS]
+    command += ["--store", str(folder / "store"), "--output", str(folder / name)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     whole = time.monotonic() - start
     events = [json.loads(line) for line in (folder / name / "log.jsonl").read_text().splitlines()]
     last = max(k for k, event in enumerate(events) if event["event"] == "candidate")

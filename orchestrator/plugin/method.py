@@ -65,14 +65,15 @@ class Train(Protocol):
 
 
 class Remember(Protocol):
-    """Keeps what is dear to compute, for the whole run and for its resumptions."""
+    """Keeps what is dear to compute, for the whole run, its resumptions, and later runs on the same task."""
 
     def __call__(self, key: str, compute: Callable[[], Any]) -> Any:
         """What `compute` returned when it was first called under this key, for this method and the network it is handed.
 
         Args:
-            key: Names the value; it holds all parameters that the value depends on.
-            compute: Returns data that JSON can hold; called only where the key is not yet known.
+            key: Names the value; it holds all parameters that the value depends on, and what was read of the target before.
+            compute: Returns data that JSON can hold; called only where the key is not yet known. What it reads of the context
+                itself is noted.
         """
 
 
