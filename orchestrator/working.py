@@ -29,8 +29,8 @@ from orchestrator.searching.run_directory import CANDIDATE, RunDirectory
 from orchestrator.searching.sharing.charter import Charter, read_charter
 from orchestrator.searching.sharing.exchange import Exchange, Missing
 from orchestrator.searching.sharing.guest import Guest
-from orchestrator.searching.sharing.machine import device_class
-from orchestrator.searching.sharing.part import OnlyTimer, code_digests, token
+from orchestrator.searching.sharing.machine import OnlyTimer, device_class
+from orchestrator.searching.sharing.part import code_digests, token
 from orchestrator.searching.storages import absolute as absolute_storage
 from orchestrator.searching.storages import masked, open_storage
 from orchestrator.values.results import CandidateResult
@@ -276,7 +276,7 @@ def _role(
         raise InputError(str(reason)) from None
     if options.device is not None:
         devices = attach(options.device, registry)
-        if isinstance(devices[0], SimulatedDevice) or devices[0].remote != (target.device.partition(":")[0] != HostDevice.scheme):
+        if isinstance(devices[0], SimulatedDevice) or devices[0].scheme != target.device.partition(":")[0]:
             raise InputError(f"--device '{options.device}' is no device like '{target.device}', on which the search times")
         for device in devices:
             device.check(runtime)

@@ -19,7 +19,7 @@ from orchestrator.searching.run_directory import RunDirectory
 from orchestrator.searching.sharing.charter import Charter, read_charter, write_charter
 from orchestrator.searching.sharing.claims import BUILT, CANDIDATE, KEPT, OWNER, Board, give_back
 from orchestrator.searching.sharing.exchange import Exchange, Missing
-from orchestrator.searching.sharing.machine import hostname
+from orchestrator.searching.sharing.machine import OnlyTimer, hostname
 from orchestrator.searching.sharing.records import SharedRecord
 from orchestrator.searching.sharing.sharing import Handed, Sharing, Turn
 from orchestrator.searching.trial import DEVICE
@@ -38,6 +38,7 @@ class Leader(Sharing):
         files: Digests of the user's own functions.
         grace_s: After so many seconds without a sign of life a worker is taken for dead.
         tell: Called with the fields of an event.
+        timer: Keeps other processes on this machine from taking times.
     """
 
     revives = True
@@ -53,10 +54,13 @@ class Leader(Sharing):
         files: dict[str, str],
         grace_s: float,
         tell: Callable[..., None],
+        timer: OnlyTimer,
     ) -> None:
         super().__init__(run, exchange, token=token, device_class=device_class)
+        self._timer = timer
         self._state, self._files, self._grace_s, self._tell = state, files, grace_s, tell
         self._joined = False
+        timer.acquire()  # it takes times in any case: from here on workers on this machine do not
 
     def join(self, study: optuna.Study, archive: Archive) -> None:
         """Publish the search, and settle what an earlier leader has left.
@@ -116,8 +120,11 @@ class Leader(Sharing):
         return Turn(wait=True)
 
     def keep(self, candidate: CandidateResult, trial: optuna.Trial) -> CandidateResult | None:
+        handed = candidate.machines.get("built") is not None
         candidate = self._archive.keep(self._here(candidate))
         self._publish(candidate, trial, with_files=False)
+        if handed:
+            self._records.forget_files(candidate.id)
         return candidate
 
     def over(self, ended: str) -> None:
@@ -129,6 +136,7 @@ class Leader(Sharing):
             give_back(self._study, trial)
 
     def leave(self) -> None:
+        self._timer.release()
         if self._joined:
             super().leave()
 

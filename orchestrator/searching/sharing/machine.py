@@ -7,9 +7,13 @@ runtime with its version, and the threads of one inference.
 import math
 import os
 import platform
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from orchestrator.errors import Refused
 from orchestrator.plugin.device import Device
@@ -72,3 +76,26 @@ def shares(candidates: Iterable[CandidateResult]) -> list[str]:
         return []
     listed = ", ".join(f"{count} on {machine}" for machine, count in built.most_common())
     return [f"the search was shared: of the candidates were built {listed}"]
+
+
+class OnlyTimer:
+    """Lets one worker of a machine and a search take times; the others there only build: times taken at once are worth little.
+
+    The lock goes with the process, however that ends.
+    """
+
+    def __init__(self, study: str) -> None:
+        name = "".join(letter if letter.isalnum() else "-" for letter in study)
+        self._lock = FileLock(Path(tempfile.gettempdir()) / f"orchestrator-times-{name}.lock")
+
+    def acquire(self) -> bool:
+        """Whether this process is the one."""
+        try:
+            self._lock.acquire(timeout=0)
+        except (Timeout, OSError):  # another process, or another user
+            return False
+        return True
+
+    def release(self) -> None:
+        """Let another one."""
+        self._lock.release()

@@ -2,12 +2,8 @@
 
 import os
 import secrets
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from orchestrator.errors import OrchestratorError, SurroundingsError
 from orchestrator.plugin.runtime import Runtime
@@ -18,7 +14,7 @@ from orchestrator.searching.run_directory import RunDirectory
 from orchestrator.searching.sharing.charter import digests
 from orchestrator.searching.sharing.exchange import Exchange
 from orchestrator.searching.sharing.leader import Leader
-from orchestrator.searching.sharing.machine import device_class, hostname
+from orchestrator.searching.sharing.machine import OnlyTimer, device_class, hostname
 from orchestrator.searching.sharing.sharing import Sharing
 
 FOLDER = "shared"
@@ -48,6 +44,7 @@ def leader(run: RunDirectory, state: RunState, fleet: Fleet, runtime: Runtime, *
         files=code_digests(request),
         grace_s=request.worker_timeout_s,
         tell=tell,
+        timer=OnlyTimer(state.study),
     )
 
 
@@ -74,26 +71,3 @@ def taking_part(sharing: Sharing | None, storage: str | None) -> Iterator[None]:
     finally:
         with suppress(OrchestratorError, *storages.failures()):
             sharing.leave()
-
-
-class OnlyTimer:
-    """Lets one worker of a machine and a search take times; the others there only build: times taken at once are worth little.
-
-    The lock goes with the process, however that ends.
-    """
-
-    def __init__(self, study: str) -> None:
-        name = "".join(letter if letter.isalnum() else "-" for letter in study)
-        self._lock = FileLock(Path(tempfile.gettempdir()) / f"orchestrator-times-{name}.lock")
-
-    def acquire(self) -> bool:
-        """Whether this process is the one."""
-        try:
-            self._lock.acquire(timeout=0)
-        except (Timeout, OSError):  # another process, or another user
-            return False
-        return True
-
-    def release(self) -> None:
-        """Let another one."""
-        self._lock.release()
