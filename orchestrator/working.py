@@ -14,6 +14,7 @@ from optuna.storages import BaseStorage
 from pydantic import ValidationError
 
 from orchestrator.building.references import absolute
+from orchestrator.building.store import store_bytes, store_folder
 from orchestrator.building.workshop import Workshop
 from orchestrator.devices import interrupt
 from orchestrator.devices.host import HostDevice
@@ -165,6 +166,8 @@ def _state(exchange: Exchange, charter: Charter, options: WorkOptions) -> RunSta
         timeout_s=None,
         warm_start=(),
         memory_bytes=int(MEMORY_SHARE * psutil.virtual_memory().available),
+        store=str(own) if there.store is not None and (own := store_folder(None)) else None,  # this machine's, not the leader's
+        store_bytes=store_bytes(),
     )
     return replace(state, request=request)
 
