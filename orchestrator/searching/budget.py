@@ -48,15 +48,23 @@ class Budget:
         """
         if self.timeout_s is None:
             return None
-        complete = [c for c in known if c.state == "complete"]
-        scoring = _mean(c.seconds.get("scoring", 0.0) for c in complete)
-        at_the_end = min(FRONT_AT_THE_END, len(complete)) * scoring
+        complete = kept = 0
+        scoring = measuring = 0.0
+        kinds: set[str] = set()
+        for c in known:  # once over all of them: it is asked several times a trial
+            if c.state == "complete":
+                complete += 1
+                scoring += c.seconds.get("scoring", 0.0)
+                measuring += c.seconds.get("measuring", 0.0)
+                kinds.add(c.latency[0].evidence)
+                kept += c.artifact is not None and c.artifact.path is not None  # the front and its near misses
+        scoring, measuring = scoring / max(1, complete), measuring / max(1, complete)
+        at_the_end = min(FRONT_AT_THE_END, complete) * scoring
         if under_way:
-            at_the_end += _mean(c.seconds.get("measuring", 0.0) for c in complete) + under_way * scoring
-        if any(c.latency[0].evidence == Evidence.MEASURED_ON_TARGET.value for c in complete):
-            kept = sum(c.artifact is not None and c.artifact.path is not None for c in complete)  # the front, its near misses
+            at_the_end += measuring + under_way * scoring
+        if Evidence.MEASURED_ON_TARGET.value in kinds:
             at_the_end += allowance_s(min(MOST_MODELS, kept), self.timeout_s)
-        if any(c.latency[0].evidence == Evidence.SIMULATED.value for c in complete):
+        if Evidence.SIMULATED.value in kinds:
             at_the_end += self.for_target_kernels()
         return self.timeout_s - self.elapsed() - RESERVE_S - at_the_end
 
@@ -96,8 +104,3 @@ class Budget:
     def used_up(self) -> str:
         """That time is up, in words."""
         return f"the budget of {self.timeout_s or 0.0:.0f} s is used up"
-
-
-def _mean(values: Iterable[float]) -> float:
-    found = list(values)
-    return sum(found) / len(found) if found else 0.0
