@@ -27,6 +27,7 @@ from orchestrator.searching.loop import Loop, open_study
 from orchestrator.searching.recommendation import Recommendation
 from orchestrator.searching.request import RunState, SearchRequest
 from orchestrator.searching.run_directory import RunDirectory
+from orchestrator.searching.sharing.machine import timed_here
 from orchestrator.searching.sharing.part import leader, taking_part
 from orchestrator.searching.sharing.sharing import Sharing
 from orchestrator.searching.simulator import Simulator
@@ -96,6 +97,7 @@ class Engine:
             left_s=self._budget.whole_left,
             tell=self._tell,
         )
+        self._shared: Sharing | None = None
         self._archive: Archive | None = None
         self._laboratory_made: Laboratory | None = None
         self._simulator = Simulator(None)
@@ -177,9 +179,9 @@ class Engine:
             InputError: it cannot be exported, scored or run.
         """
         archive = self._archive = Archive(self._run, self._request, state.task)
-        open_study(self._run, state, self._registry, archive)  # a storage that cannot be opened is better known now
         if BASELINE in archive.known:
             return archive.baseline
+        open_study(self._run, state, self._registry, archive)  # a storage that cannot be opened is better known now
         self._tell(event="phase", what="measuring the original")
         timeout_s = max(SCORING_S, self._request.candidate_timeout_s)
         found = self._laboratory(state, workshop).baseline(timeout_s=timeout_s)
@@ -209,6 +211,7 @@ class Engine:
         storage = self._request.storage
         if storage is not None and sharing is None:
             sharing = leader(self._run, state, self._fleet, self._runtime, tell=self._tell)
+        self._shared = sharing
         with taking_part(sharing, storage):
             loop = Loop(
                 self._run,
@@ -258,15 +261,19 @@ class Engine:
     def _found(self, state: RunState, ended: str, outcome: finishing.Outcome) -> Found:
         return Found(
             state=state,
-            baseline=outcome.known[BASELINE],
-            candidates=[c for c in outcome.known.values() if c.id != BASELINE],
-            front=outcome.front,
+            baseline=self._named(outcome.known[BASELINE]),
+            candidates=[self._named(c) for c in outcome.known.values() if c.id != BASELINE],
+            front=[self._named(c) for c in outcome.front],
             recommendation=outcome.recommendation,
             ended=ended,
             seconds=self._totals(state, outcome.seconds),
             devices=self._environments(),
             notes=[*self._fleet.notes, *self._simulator.notes, *dict.fromkeys(self._figures.notes), *outcome.notes],
         )
+
+    def _named(self, candidate: CandidateResult) -> CandidateResult:
+        """The candidate whose times say on which machine they were taken, where several share a search."""
+        return candidate if self._shared is None else timed_here(candidate, self._shared.device_class)
 
     def _environments(self) -> dict[str, dict[str, Any]]:
         found = self._fleet.environments()
