@@ -21,6 +21,7 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from orchestrator.building import network, training
+from orchestrator.building.chain import Chain, StepFailed, guarded
 from orchestrator.building.export import export_onnx
 from orchestrator.building.keys import digest_of
 from orchestrator.building.ladder import Ladder, Stopped
@@ -30,7 +31,7 @@ from orchestrator.building.results import ORIGINAL, Identity, Results, Trained
 from orchestrator.building.store import Store
 from orchestrator.building.task import LoadedTask
 from orchestrator.building.watching import Answers, Watch, WatchedContext
-from orchestrator.errors import FULL, MethodError, OrchestratorError, Refused
+from orchestrator.errors import FULL, MethodError, Refused
 from orchestrator.plugin.method import BuildContext, Method, Need, OnnxMethod, TorchMethod, TorchToOnnxMethod
 from orchestrator.plugin.parameters import Choice, Number, checked
 from orchestrator.values.recipe import Recipe, Step
@@ -42,14 +43,6 @@ WORTH_KEEPING_S = 0.5  # what is made faster is made again
 OFFERED = "offered on the original"
 
 Report = Callable[[str, float], None]
-
-
-class StepFailed(OrchestratorError):
-    """A step of a recipe raised; the message is the reason."""
-
-    def __init__(self, step: str, message: str, kind: str = "error") -> None:
-        super().__init__(message)
-        self.step, self.kind = step, kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,13 +64,14 @@ class Builder:
 
     Args:
         loss: The task's training loss `f(outputs, labels)`; None where there are no labels.
-        workspace: Files that serve the whole run: exported prefixes, checkpoints, tables that methods keep.
+        workspace: Files that serve the whole run: exported prefixes, checkpoints.
         report: Called with (what is done now, share done).
         student: Makes the network that the user named by `--student`.
         trains: Whether trainings are done; without them a model is a sketch of what the recipe makes.
         ladder: Looks at trainings on their way; None: nobody does.
         identity: What stands for the task in the keys of results.
-        answers: What stands there for the loss and the student.
+        answers: What stands there for `task_loss` and `student`.
+        remembered: Where tables that methods keep lie for the whole run; None: in the workspace.
         store: Where results are kept for other runs; None: nowhere.
 
     Attributes:
@@ -102,20 +96,23 @@ class Builder:
         ladder: Ladder | None = None,
         identity: Identity | None = None,
         answers: Mapping[str, Any] | None = None,
+        remembered: Path | None = None,
         store: Store | None = None,
     ) -> None:
         self._ladder, self.reused, self.took_s = ladder, False, 0.0
         self._task, self._methods, self._report, self._trains = task, methods, report, trains
         self._exports = workspace / "exports"
         self._checkpoints = checkpoints(workspace)
-        nobody = {"loss": None, "student": None, **(answers or {})}
+        own = Store(remembered or workspace / "remembered", bound=sys.maxsize, note=lambda _: None)
+        said = {"epochs": list(epochs), "task_loss": None, "student": None, **(answers or {})}
         self._results = Results(
-            [Store(workspace / "remembered", bound=sys.maxsize, note=lambda _: None), *([store] if store else [])],
+            [own, *([store] if store else [])],
             identity or Identity(),
-            Answers(target, {"epochs": list(epochs), "task_loss": nobody["loss"], "student": nobody["student"]}),
+            Answers(target, description, said),
             seed=seed,
             trains=trains,
         )
+        self._chain = Chain(methods, self._results)
         shutil.rmtree(self._exports, ignore_errors=True)  # a worker that died may have left half of one
         self._exports.mkdir(parents=True, exist_ok=True)
         self._networks: OrderedDict[str, nn.Module] = OrderedDict()
@@ -185,9 +182,9 @@ class Builder:
         start = time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)
         steps = tuple(self._checked(step) for step in recipe.steps)
-        on_modules = self._on_modules(steps)
+        on_modules = self._chain.on_modules(steps)
         final = folder / "model.onnx"
-        key = self._file_key(steps, on_modules)
+        key = self._chain.file(steps)
         self.reused = False
         if key is not None and self._results.file(key, final):
             self.reused = not self._results.made_here(key)
@@ -197,52 +194,12 @@ class Builder:
         model = self._on_files(steps, on_modules, folder)
         if model != final:
             last = steps[-1].method if steps else "export"
-            _guarded(last, partial(shutil.copyfile, model, final))  # a method may name a file that it never wrote
+            guarded(last, partial(shutil.copyfile, model, final))  # a method may name a file that it never wrote
         self.took_s = time.monotonic() - start
-        if (key := self._file_key(steps, on_modules)) is not None:
+        if (key := self._chain.file(steps)) is not None:
             self._results.keep_value("seconds", key, round(self.took_s, 3))
             self._results.keep_file(key, final)
         return final
-
-    def _on_modules(self, steps: Sequence[Step]) -> int:
-        """How many steps, from the first, are from module to module."""
-        kinds = [self._methods[step.method] for step in steps]
-        count = next((k for k, method in enumerate(kinds) if not isinstance(method, TorchMethod)), len(steps))
-        for step, method in zip(steps[count:], kinds[count:], strict=True):
-            if not isinstance(method, OnnxMethod) and (step is not steps[count] or isinstance(method, TorchMethod)):
-                raise StepFailed("recipe", "a step on the torch module cannot follow a step on the ONNX file")
-        return count
-
-    def _keys(self, steps: Sequence[Step]) -> list[str]:
-        """The key of what each step makes, as far as they are known: after one that never ran nothing is."""
-        key, found, is_file = ORIGINAL, list[str](), False
-        for step in steps:
-            method = self._methods[step.method]
-            if isinstance(method, OnnxMethod) and not is_file:
-                key = self._results.exported(key)
-            is_file = not isinstance(method, TorchMethod)
-            made = self._results.key(self._results.address(key, step, method))
-            if made is None:
-                return found
-            key = made
-            found.append(key)
-        return found
-
-    def _key_before(self, steps: Sequence[Step], method: Method) -> str:
-        """The key of what a method is given after those steps, all of which ran before."""
-        keys = self._keys(steps)
-        if len(keys) < len(steps):
-            raise RuntimeError("a step comes after all those before it")
-        key = keys[-1] if keys else ORIGINAL
-        on_module = not steps or isinstance(self._methods[steps[-1].method], TorchMethod)
-        return self._results.exported(key) if on_module and isinstance(method, OnnxMethod) else key
-
-    def _file_key(self, steps: Sequence[Step], on_modules: int) -> str | None:
-        """The key of the file that a recipe makes; None where a step of it never ran."""
-        keys = self._keys(steps)
-        if len(keys) < len(steps):
-            return None
-        return keys[-1] if len(steps) > on_modules else self._results.exported(keys[-1] if keys else ORIGINAL)
 
     def _on_files(self, steps: Sequence[Step], on_modules: int, folder: Path) -> Path:
         """The file after all steps, not yet in its place."""
@@ -258,7 +215,7 @@ class Builder:
     def _file(self, folder: Path, before: Sequence[Step], step: Step, given: Callable[[], Any]) -> Path:
         """The file that a step makes of what it is given."""
         method: Any = self._methods[step.method]
-        keys = self._keys((*before, step))
+        keys = self._chain.keys((*before, step))
         scratch = folder / f"{step.method}.work"
         scratch.mkdir(parents=True, exist_ok=True)
         if len(keys) > len(before) and self._results.file(keys[-1], scratch / "kept.onnx"):
@@ -275,13 +232,13 @@ class Builder:
         """One step done: what it made, its key, and the seconds that it took; `transform(parameters, context)` does it."""
         self._report(step.method, 0.0)
         method, watch, ladder = self._methods[step.method], Watch(), self._ladder
-        address = self._results.address(self._key_before(before, method), step, method)
+        address = self._results.address(self._chain.given(before, method), step, method)
         if ladder is not None and (known := self._results.key(address)) and (went := self._results.trained(known)):
             ladder.stop_if_below(went.rungs)  # so it went before, and so it would go again
         context = self._context(folder, before, method, step, watch)
         start, seen, trained_s = time.monotonic(), len(ladder.rungs) if ladder else 0, ladder.training_s if ladder else 0.0
         try:
-            made = _guarded(step.method, partial(transform, step.parameters, context))
+            made = guarded(step.method, partial(transform, step.parameters, context))
         except StepFailed:
             for kept in self._checkpoints.glob(f"{self._key(before, step)}-*"):
                 kept.unlink(missing_ok=True)  # it would fail there again
@@ -301,7 +258,7 @@ class Builder:
 
     def _recount(self, steps: Sequence[Step]) -> None:
         """Tell the ladder how trainings went whose results are at hand."""
-        for key in self._keys(steps) if self._ladder is not None else ():
+        for key in self._chain.keys(steps) if self._ladder is not None else ():
             if self._ladder is not None and (trained := self._results.trained(key)):
                 self._ladder.recount(trained.rungs, trained.seconds)
 
@@ -310,7 +267,7 @@ class Builder:
         if not steps:
             original: nn.Module = self._original()
             return original
-        keys = self._keys(steps)
+        keys = self._chain.keys(steps)
         made = self._at_hand(keys[-1]) if len(keys) == len(steps) else None
         if made is not None:
             self._recount(steps)
@@ -345,21 +302,19 @@ class Builder:
 
     def _exported(self, steps: tuple[Step, ...], folder: Path | None = None) -> Path:
         """The export of the network after those steps."""
-        keys = self._keys(steps)
-        if len(keys) == len(steps):
-            key = self._results.exported(keys[-1] if keys else ORIGINAL)
+        if (key := self._chain.file(steps)) is not None:
             path = self._export_path(key)
             if path.exists() or self._results.file(key, path):
                 self._recount(steps)
                 return path
         made = self._network(steps, folder or self._exports) if self._task.module is not None else None
-        keys = self._keys(steps)
-        path = self._export_path(self._results.exported(keys[-1] if keys else ORIGINAL))
+        key = self._results.exported(self._chain.keys(steps)[-1] if steps else ORIGINAL)
+        path = self._export_path(key)
         self._report("exporting", 0.0)
         start = time.monotonic()
-        _guarded("export", partial(self._export, path, made))
+        guarded("export", partial(self._export, path, made))
         if time.monotonic() - start > WORTH_KEEPING_S:
-            self._results.keep_file(path.stem, path)
+            self._results.keep_file(key, path)
         return path
 
     def _export_path(self, key: str) -> Path:
@@ -406,7 +361,7 @@ class Builder:
             train(model, **wishes)
 
         # Not of the step's own parameters: what depends on one of them has it in its key.
-        scope = self._results.address(self._key_before(before, method), replace(own, parameters={}), method)
+        scope = self._results.address(self._chain.given(before, method), replace(own, parameters={}), method)
         made = replace(
             self.context,
             workspace=workspace,
@@ -475,20 +430,3 @@ class Builder:
         finally:
             if original is not None:
                 original.to("cpu")
-
-
-def _guarded(step: str, work: Callable[[], Any]) -> Any:
-    """Run a step; what it raises becomes the reason of a failed candidate."""
-    try:
-        return work()
-    except MemoryError as error:
-        raise StepFailed(step, f"MemoryError: {error}", "out-of-memory") from error
-    except OSError as error:
-        if error.errno in FULL:
-            raise  # not the candidate's fault: the run stops, and goes on when it is mended
-        raise StepFailed(step, f"{type(error).__name__}: {error}") from error
-    except OrchestratorError as error:
-        raise StepFailed(step, str(error)) from error
-    except Exception as error:  # a method, ours or a third party's, may raise anything
-        text = (str(error).strip().splitlines() or ["(no message)"])[0]
-        raise StepFailed(step, f"{type(error).__name__}: {text}") from error

@@ -147,10 +147,11 @@ def prepare(request: PrepareRequest, report: Report) -> Prepared:
         seed=request.seed,
         report=report,
         student=student,
+        remembered=builds(workspace) / "remembered",
         store=store,
         identity=identity,
         answers={
-            "loss": sources_digest(request.loss, beside(request.loss)),
+            "task_loss": sources_digest(request.loss, beside(request.loss)),
             "student": None if student is None else [sources_digest(request.student, beside(request.student)), _weights(student)],
         },
     )
@@ -184,7 +185,8 @@ def _identity(request: PrepareRequest, task: LoadedTask, metric: Metric) -> Iden
             digest_of_training_data(task.splits),
             [sources_digest(reference, beside(reference)) for reference in (request.model, request.data)],
             architecture_of(parts),
-            [spec.name for spec in (*task.inputs, *task.outputs)],
+            [[spec.name, spec.dtype, spec.shape] for spec in (*task.inputs, *task.outputs)],
+            task.classes,
         ],
         judge=[sources_digest(request.metric, beside(request.metric)), metric.name, code_digest(type(metric).__module__)],
         classes=tuple(sorted({type(part).__module__ for part in parts})),

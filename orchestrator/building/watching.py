@@ -13,9 +13,12 @@ from pydantic import TypeAdapter
 
 from orchestrator.plugin.method import BuildContext
 from orchestrator.values.target import Target
+from orchestrator.values.task import TaskDescription
 
-ANSWERED = frozenset({"target", "epochs", "student", "task_loss"})
-"""What of the context differs between runs on the same task; the rest is in every key."""
+ANSWERED = frozenset({"epochs", "student", "task_loss"})
+"""What of the context, beside its target and its task, differs between runs on the same task; the rest is in every key."""
+SAID = frozenset({"name", "model", "data", "metric", "direction"})
+"""What of the task's description differs between runs on the same task."""
 PARTS = frozenset(field.name for field in dataclasses.fields(Target)) | {"support"}
 MULTIPLE = "channel_multiple:"
 TARGET: TypeAdapter[Any] = TypeAdapter(Target)
@@ -25,7 +28,7 @@ class Watch:
     """What has been asked since it began.
 
     Attributes:
-        asked: Questions: "epochs", "target.runtime", "target.channel_multiple:int8".
+        asked: Questions: "epochs", "task.metric", "target.runtime", "target.channel_multiple:int8".
         trained: Whether a training was asked for.
     """
 
@@ -48,11 +51,11 @@ class Answers:
     """What the surroundings answer, as JSON has it.
 
     Args:
-        plain: Answers that are not the target's, by question.
+        plain: Answers of neither of them, by question.
     """
 
-    def __init__(self, target: Target | None, plain: Mapping[str, Any]) -> None:
-        self._target, self._plain = target, dict(plain)
+    def __init__(self, target: Target | None, task: TaskDescription, plain: Mapping[str, Any]) -> None:
+        self._target, self._task, self._plain = target, task, dict(plain)
         self._whole: dict[str, Any] | None = None
 
     def to(self, questions: "set[str] | frozenset[str]") -> dict[str, Any]:
@@ -63,6 +66,8 @@ class Answers:
         name, dot, part = question.partition(".")
         if not dot:
             return self._plain[name]
+        if name == "task":
+            return getattr(self._task, part)
         if self._target is None:
             return None
         if part.startswith(MULTIPLE):
@@ -114,6 +119,28 @@ class WatchedTarget(Target):
         return (_plain, (self._inner,))
 
 
+class WatchedTask(TaskDescription):
+    """A task that notes what is asked of it."""
+
+    __slots__ = ("_watch",)
+    _watch: Watch
+
+    @classmethod
+    def of(cls, task: TaskDescription, watch: Watch) -> "WatchedTask":
+        """The same task, watched."""
+        made: WatchedTask = cls.__new__(cls)
+        for field in dataclasses.fields(TaskDescription):
+            object.__setattr__(made, field.name, getattr(task, field.name))
+        object.__setattr__(made, "_watch", watch)
+        return made
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in SAID:
+            with suppress(AttributeError):
+                object.__getattribute__(self, "_watch").asked.add(f"task.{name}")
+        return object.__getattribute__(self, name)
+
+
 class WatchedContext(BuildContext):
     """A context that notes what is asked of it."""
 
@@ -128,11 +155,12 @@ class WatchedContext(BuildContext):
             object.__setattr__(made, field.name, getattr(context, field.name))
         if context.target is not None:
             object.__setattr__(made, "target", WatchedTarget.of(context.target, watch))
+        object.__setattr__(made, "task", WatchedTask.of(context.task, watch))
         object.__setattr__(made, "_watch", watch)
         return made
 
     def __getattribute__(self, name: str) -> Any:
-        if name in ANSWERED and name != "target":  # a target that is only handed on says nothing yet
+        if name in ANSWERED:
             with suppress(AttributeError):  # a copy that a method made for itself: what it was made of has been noted
                 object.__getattribute__(self, "_watch").asked.add(name)
         return object.__getattribute__(self, name)

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 from orchestrator.building.keys import FORM, digest_of, file_digest, machine_of, package_digest, this_machine, versions
 from orchestrator.building.store import Store
 from orchestrator.devices.host import HostDevice
-from orchestrator.measuring.evaluation import BESIDE, OBJECTIVE, Evaluator, RunFigures, estimated
+from orchestrator.measuring.evaluation import BESIDE, CPU_PROVIDER, OBJECTIVE, Evaluator, RunFigures, estimated
 from orchestrator.measuring.inspection import Inspection
 from orchestrator.values.evidence import MEASURED
 from orchestrator.values.results import CandidateResult, LatencyResult, QualityResult
@@ -116,9 +116,12 @@ class Figures:
     def _key(self, what: str, evaluator: Evaluator, model: Inspection, baseline: Path | None, more: Any) -> str | None:
         if self._store is None or not self._store.keeps or (machine := _machine(evaluator)) is None:
             return None
+        settings = evaluator.settings()
+        if settings["options"].get("providers", CPU_PROVIDER) != CPU_PROVIDER:
+            return None  # what is known of a machine does not say which accelerator it has
         beside = None if baseline is None else file_digest(baseline)
         code = [versions(LIBRARIES), package_digest(*MEASURING)]
-        return digest_of([FORM, what, model.digest, beside, self._task, evaluator.settings(), machine, code, more])
+        return digest_of([FORM, what, model.digest, beside, self._task, settings, machine, code, more])
 
     def _get(self, key: str | None) -> Any:
         content = None if self._store is None or key is None else self._store.get("figures", key)

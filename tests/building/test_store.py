@@ -345,7 +345,7 @@ def make(project: Project, tmp_path: Path) -> Callable[..., Builder]:
             trains=trains,
             ladder=looked,
             identity=Identity(task=task),
-            answers={"loss": loss},
+            answers={"task_loss": loss},
             store=None if store is None else Store(store, bound=BYTES, note=print),
         )
 

@@ -35,7 +35,7 @@ class Evaluator:
         self.target = replace(self.target, is_device=is_device)
 
     def settings(self) -> dict[str, Any]:
-        return {"threads": self.threads, "device": self.target.device, "is_device": self.target.is_device}
+        return {"options": {}, "threads": self.threads, "device": self.target.device, "is_device": self.target.is_device}
 
     def briefly(self, model: Inspection, baseline: Path) -> LatencyResult:
         self.asked += 1
