@@ -2,11 +2,9 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -19,6 +17,7 @@ import psutil
 import pytest
 
 from tests.conftest import Cli, Project, install
+from tests.searching import postgres
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -98,46 +97,15 @@ def shop(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
 @pytest.fixture
 def postgresql() -> Iterator[str]:
     """The URL of a real PostgreSQL, on a socket of its own."""
-    pytest.importorskip("psycopg")
-    known = [*sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True), *map(Path, os.environ["PATH"].split(os.pathsep))]
-    programs = next((f for f in known if all((f / name).is_file() for name in ("initdb", "postgres", "pg_isready"))), None)
-    if programs is None:
-        pytest.skip("PostgreSQL is not installed here")
-    owner: dict[str, Any] = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.getuid() == 0 else {}
-    folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))  # not below pytest's, which only its owner may enter
-    if owner:
-        shutil.chown(folder, "postgres", "postgres")
-    data = folder / "data"
-    subprocess.run(
-        [programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "--no-sync"],
-        check=True,
-        cwd=folder,
-        capture_output=True,
-        **owner,
-    )
-    server = subprocess.Popen(
-        [programs / "postgres", "-D", data, "-k", folder, "-c", "listen_addresses=", "-c", "fsync=off"],
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        **owner,
-    )
-    try:
-        deadline = time.monotonic() + 60
-        while subprocess.run([programs / "pg_isready", "-h", folder], capture_output=True, check=False).returncode:
-            assert time.monotonic() < deadline and server.poll() is None, "PostgreSQL does not start"
-            time.sleep(0.1)
-        yield f"postgresql://postgres@/postgres?host={folder}"
-    finally:
-        server.send_signal(signal.SIGINT)  # "fast": clients are thrown out
-        server.wait(30)
-        shutil.rmtree(folder, ignore_errors=True)
+    if postgres.programs() is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("PostgreSQL is not installed here")
+    with postgres.server("fsync=off") as url:
+        yield url
 
 
 @pytest.fixture
 def proxy(tmp_path: Path) -> Iterator[str]:
     """The URL of Optuna's gRPC proxy before a journal."""
-    pytest.importorskip("grpc")
     import socket
 
     with socket.socket() as free:
@@ -307,15 +275,20 @@ def test_a_machine_of_another_class_builds_and_the_leader_takes_the_times(
     shop: Shop, project: Project, proxy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Over the gRPC proxy, on the target `host`, where times are measured."""
-    monkeypatch.setenv("TOGETHER", "2")
+    monkeypatch.setenv("TOGETHER", "3")
     asked = arguments(project, proxy, "--trials", "6")
     asked[asked.index("raspberry-pi")] = "host"
     leader = shop.start(*asked)
+    alike = joined(leader, shop, proxy)
     monkeypatch.setenv("ORCHESTRATE_DEVICE_CLASS", "a board from another drawer")
     worker = joined(leader, shop, proxy)
-    out, err = worker.communicate(timeout=280)
-    assert worker.returncode == 0, err
-    assert "this worker only builds: its times are of another class (a board from another drawer" in out
+    for process, why in (
+        (worker, "its times are of another class (a board from another drawer"),
+        (alike, "another process on this machine takes times for this search"),
+    ):
+        out, err = process.communicate(timeout=280)
+        assert process.returncode == 0, err
+        assert f"this worker only builds: {why}" in out
     finish(leader)
     found = results(shop.folder)
     check_whole(found, 6)
@@ -325,6 +298,7 @@ def test_a_machine_of_another_class_builds_and_the_leader_takes_the_times(
     for candidate in found["candidates"]:
         first = candidate["latency"][0]
         assert (first["evidence"], first["ratio"] is not None) == ("measured-on-target", True)
+        assert "a board from another drawer" not in first["conditions"]["device_class"]
     assert not list((shop.folder / "run" / "shared").rglob("files/*")), "what was fetched is gone from the exchange"
 
 

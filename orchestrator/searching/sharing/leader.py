@@ -70,10 +70,10 @@ class Leader(Sharing):
         """
         before = read_charter(study.user_attrs, study.study_name)
         measured = archive.standing.measured_on_target
-        if before is not None and measured and before.device_class != self._class:
+        if before is not None and measured and before.device_class != self.device_class:
             raise InputError(
                 f"the run was begun on a machine of another class ({before.device_class}), and this one's times "
-                f"({self._class}) cannot be compared with those: resume it there, or begin a new run"
+                f"({self.device_class}) cannot be compared with those: resume it there, or begin a new run"
             )
         self._exchange.check()
         request = replace(self._state.request, storage=None)  # who reads this has the storage already, and its password
@@ -83,7 +83,7 @@ class Leader(Sharing):
             artifacts=self._exchange.url,
             state=self._exchange.write(STATE, RUN_STATE.dump_json(state)),
             baseline=self._exchange.write(BASELINE, RECORD.dump_json(archive.baseline)),
-            device_class=self._class,
+            device_class=self.device_class,
             leader=self.token,
             host=hostname(),
             trials=request.trials,
@@ -155,7 +155,7 @@ class Leader(Sharing):
             if kept is not None and kept.trial == trial.number:
                 live = optuna.Trial(self._study, trial._trial_id)
                 if KEPT not in trial.user_attrs:
-                    live.set_user_attr(KEPT, self._records.write(kept, trial.number, device_class=self._class))
+                    live.set_user_attr(KEPT, self._records.write(kept, trial.number, device_class=self.device_class))
                 self._tell_study(live, kept)
             elif earlier is not None and trial.user_attrs.get(OWNER) == earlier and BUILT not in trial.user_attrs:
                 give_back(self._study, trial)
@@ -197,7 +197,7 @@ class Leader(Sharing):
         record = self._records.read(identifier, trial.number, trial.user_attrs[KEPT])
         candidate = record.candidate
         measured = bool(candidate.latency) and candidate.latency[0].evidence == Evidence.MEASURED_ON_TARGET.value
-        if measured and record.device_class != self._class:
+        if measured and record.device_class != self.device_class:
             raise Missing(identifier)  # a time of another class is none
         self._archive.keep(_elsewhere(self._with_files(record)))
         self._records.forget_files(identifier)

@@ -10,6 +10,7 @@ import platform
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from filelock import FileLock, Timeout
 from orchestrator.errors import Refused
 from orchestrator.plugin.device import Device
 from orchestrator.plugin.runtime import Runtime
+from orchestrator.values.evidence import MEASURED
 from orchestrator.values.results import CandidateResult
 
 VARIABLE = "ORCHESTRATE_DEVICE_CLASS"
@@ -67,6 +69,16 @@ def _version(runtime: Runtime) -> str:
         return runtime.version()
     except Refused as reason:
         return f"unusable ({reason})"
+
+
+def timed_here(candidate: CandidateResult, own_class: str) -> CandidateResult:
+    """The candidate whose measured times name this machine, those that name none yet."""
+    where = {"machine": hostname(), "device_class": own_class}
+    latency = [
+        replace(one, conditions={**where, **(one.conditions or {})}) if one.evidence in MEASURED else one
+        for one in candidate.latency
+    ]
+    return replace(candidate, latency=latency)
 
 
 def shares(candidates: Iterable[CandidateResult]) -> list[str]:

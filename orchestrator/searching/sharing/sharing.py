@@ -16,9 +16,8 @@ from orchestrator.searching.sharing.charter import Charter, read_charter
 from orchestrator.searching.sharing.claims import BUILT, CANDIDATE, KEPT, OWNER, Board, Claims
 from orchestrator.searching.sharing.exchange import Exchange, Missing
 from orchestrator.searching.sharing.heartbeat import Heartbeat, Watch
-from orchestrator.searching.sharing.machine import hostname
+from orchestrator.searching.sharing.machine import hostname, timed_here
 from orchestrator.searching.sharing.records import Records
-from orchestrator.values.evidence import MEASURED
 from orchestrator.values.results import CandidateResult
 
 MISSING_S = 90.0
@@ -64,7 +63,7 @@ class Sharing(ABC):
     revives = False
 
     def __init__(self, run: RunDirectory, exchange: Exchange, *, token: str, device_class: str) -> None:
-        self._run, self._exchange, self.token, self._class = run, exchange, token, device_class
+        self._run, self._exchange, self.token, self.device_class = run, exchange, token, device_class
         self._records = Records(exchange, run)
         self._missing: dict[int, float] = {}
         self.exhausted: str | None = None
@@ -128,7 +127,7 @@ class Sharing(ABC):
 
     def _publish(self, candidate: CandidateResult, trial: optuna.Trial, *, with_files: bool) -> bool:
         """Write its record and announce it; whether the trial is still this process's."""
-        digest = self._records.write(candidate, trial.number, device_class=self._class, with_files=with_files)
+        digest = self._records.write(candidate, trial.number, device_class=self.device_class, with_files=with_files)
         return self._announce(trial, KEPT, digest)
 
     def _announce(self, trial: optuna.Trial, what: str, digest: str) -> bool:
@@ -196,9 +195,4 @@ class Sharing(ABC):
         """The candidate with the names of the machines that made it."""
         built = candidate.machines.get("built", hostname())
         machines = {"built": built, **({"measured": hostname()} if candidate.latency else {})}
-        where = {"machine": hostname(), "device_class": self._class}
-        latency = [
-            replace(one, conditions={**(one.conditions or {}), **where}) if one.evidence in MEASURED else one
-            for one in candidate.latency
-        ]
-        return replace(candidate, machines=machines, latency=latency)
+        return timed_here(replace(candidate, machines=machines), self.device_class)
