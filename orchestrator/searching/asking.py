@@ -88,6 +88,9 @@ class Questions:
             self._claims.own(trial)
         recipe = self._space.suggest(trial)
         known = self._archive.known.get(recipe.identifier)
+        if known is not None and self._claims is not None and self._claims.anew(trial):
+            self._archive.forget(recipe.identifier)
+            known = None
         if known is None and recipe.identifier not in under_way:
             trial.set_user_attr("recipe", str(recipe))
             return (trial, recipe) if self._is_ours(trial, recipe) else None

@@ -210,7 +210,8 @@ class Engine:
         """
         storage = self._request.storage
         if storage is not None and sharing is None:
-            sharing = leader(self._run, state, self._fleet, self._runtime, tell=self._tell)
+            finished = self._registry.trial_finished
+            sharing = leader(self._run, state, self._fleet, self._runtime, tell=self._tell, finished=finished)
         self._shared = sharing
         with taking_part(sharing, storage):
             loop = Loop(

@@ -156,7 +156,7 @@ class Loop:
 
     def _revived(self) -> CandidateResult | None:
         """A candidate that was stopped in its training and is worth going on with after all; not one that is under way."""
-        if self._sharing is not None and not self._sharing.revives:
+        if self._sharing is not None and not self._sharing.leads:
             return None
         if self._under_way or not any(c.state == "stopped" and c.rungs for c in self._archive.known.values()):
             return None
@@ -192,7 +192,8 @@ class Loop:
         self._questions.tell(item, candidate)
         self._run.write_elapsed(self._budget.elapsed())
         archive.drop_dominated()
-        self._registry.trial_finished(candidate)
+        if self._sharing is None or self._sharing.leads:  # the leader tells of what workers have found
+            self._registry.trial_finished(candidate)
         best = archive.known.get(archive.standing.recommendation().id or "")
         tried = len(archive.known) - 1
         self._tell(event="candidate", candidate=candidate, tried=tried, baseline=archive.baseline, best=best)

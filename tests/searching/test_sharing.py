@@ -321,6 +321,18 @@ def test_what_was_finished_just_before_it_was_given_back_is_not_made_again(study
     assert claims(study).claim(study.ask(), "a") == "taken"
 
 
+def test_what_the_leader_lost_is_made_anew_by_those_who_know_it(study: optuna.Study) -> None:
+    trial = asked(study)
+    trial.set_user_attr(CANDIDATE, "a")
+    study.tell(trial, 1.0)
+    give_back(study, study.trials[0], lost=True)
+    again = study.ask()
+    guest = Claims(study, "guest", most=lambda: None, dead=lambda _: False, leads=False)
+    assert guest.anew(again)
+    assert not claims(study).anew(again), "what the leader knows is not lost"
+    assert not guest.anew(study.ask())
+
+
 def test_what_is_lost_is_made_again_although_it_was_finished(study: optuna.Study) -> None:
     trial = asked(study)
     trial.set_user_attr(CANDIDATE, "a")

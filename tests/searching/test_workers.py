@@ -23,6 +23,7 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 SLOW = """
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -34,6 +35,8 @@ from orchestrator.plugin import Number, OnnxMethod, hookimpl
 
 evaluation.OBJECTIVE = evaluation.BESIDE = Plan(max_seconds=0.3)  # nobody looks at how sure these figures are
 evaluation.TOGETHER_S = 0.3
+if "orchestrator.searching.sharing.sharing" in sys.modules:  # a process that searches
+    sys.modules["orchestrator.searching.sharing.sharing"].MISSING_S = 2.0
 
 
 class Slow(OnnxMethod):
@@ -342,9 +345,47 @@ def test_workers_go_when_the_time_is_up_and_what_they_had_under_way_is_left_for_
     assert set(stuck) <= set(ks(results(shop.folder)))
 
 
+@pytest.mark.slow
+def test_a_candidate_is_made_again_when_its_record_vanished_before_the_leader_had_it(
+    shop: Shop, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOGETHER", "2")
+    monkeypatch.setenv("SLEEP", "15")
+    storage = f"journal:{shop.folder / 'study'}"
+    leader = shop.start(*arguments(project, storage, "--trials", "3", "--artifacts", str(shop.folder / "exchange")))
+    monkeypatch.setenv("SLEEP", "0")
+    worker = joined(leader, shop, storage)
+    until(lambda: list((shop.folder / "exchange").glob("*/candidates/*/[0-9]*.json")), leader, worker)
+    (record, *_) = (shop.folder / "exchange").glob("*/candidates/*/[0-9]*.json")
+    number = int(record.stem)
+    record.unlink()
+    _, err = worker.communicate(timeout=280)
+    assert worker.returncode == 0, err
+    finish(leader)
+    found = results(shop.folder)
+    check_whole(found, 3)
+    again = next(c for c in found["candidates"] if c["id"] == record.parent.name)
+    assert again["trial"] != number
+    assert Counter(k for k, _ in builds(shop.folder))[str(again["recipe"][0]["parameters"]["k"])] == 2
+
+
+@pytest.mark.slow
+def test_a_worker_ends_when_nobody_leads_for_too_long(shop: Shop, project: Project) -> None:
+    storage = f"journal:{shop.folder / 'study'}"
+    leader = shop.start(*arguments(project, storage, "--trials", "100"))
+    worker = joined(leader, shop, storage, "--wait", "3s")
+    until(lambda: any(process == worker.pid for _, process in builds(shop.folder)), leader, worker)
+    leader.send_signal(signal.SIGINT)
+    leader.communicate(timeout=60)
+    _, err = worker.communicate(timeout=120)
+    assert worker.returncode == 4
+    assert "has given no sign of life for 3 s" in err.strip().splitlines()[-1]
+
+
 # -- what a worker refuses, each in one line ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_worker_says_what_is_wrong_when_it_cannot_join(shop: Shop, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     storage = f"journal:{shop.folder / 'study'}"
     none = shop("worker", "--storage", storage, "--wait", "0")

@@ -125,6 +125,7 @@ class Claims:
         most: Candidates that the budget allows now; None: any number.
         look: Called before each look at the trials, so that signs of life are noted.
         dead: Whether a trial's process is dead, by its trial.
+        leads: Whether what this process knows is what counts.
     """
 
     def __init__(
@@ -134,12 +135,17 @@ class Claims:
         *,
         most: Callable[[], int | None],
         dead: Callable[[FrozenTrial], bool],
+        leads: bool = True,
     ) -> None:
-        self._study, self._token, self._most, self._dead = study, token, most, dead
+        self._study, self._token, self._most, self._dead, self._leads = study, token, most, dead, leads
 
     def own(self, trial: optuna.Trial) -> None:
         """The first thing to do with a trial: say whose it is."""
         trial.set_user_attr(OWNER, self._token)
+
+    def anew(self, trial: optuna.Trial) -> bool:
+        """Whether a candidate is to be made although this process knows it: the leader has lost it."""
+        return not self._leads and LOST in trial.user_attrs
 
     def claim(self, trial: optuna.Trial, identifier: str) -> Verdict:
         """Whether this process is to make that candidate; it is then written down as its own.

@@ -9,6 +9,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from orchestrator.devices import interrupt
+from orchestrator.errors import SurroundingsError
 from orchestrator.searching.archive import Archive
 from orchestrator.searching.fleet import rest
 from orchestrator.searching.run_directory import RunDirectory
@@ -65,7 +66,10 @@ class Guest(Sharing):
         if not self._watch.alive(self._charter.leader):
             self._alone_since = self._alone_since or time.monotonic()
             if time.monotonic() - self._alone_since > self._wait_s:
-                return Turn(ended=f"the search on {self._charter.host} has given no sign of life for {self._wait_s:.0f} s")
+                raise SurroundingsError(
+                    f"the search on {self._charter.host} has given no sign of life for {self._wait_s:.0f} s; what was made here "
+                    f"waits for it: go on there with orchestrate resume RUN"
+                )
         else:
             self._alone_since = None
             self._absorb_all(board)

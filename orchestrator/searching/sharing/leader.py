@@ -38,10 +38,11 @@ class Leader(Sharing):
         files: Digests of the user's own functions.
         grace_s: After so many seconds without a sign of life a worker is taken for dead.
         tell: Called with the fields of an event.
+        finished: Called with each candidate that another process has finished.
         timer: Keeps other processes on this machine from taking times.
     """
 
-    revives = True
+    leads = True
 
     def __init__(
         self,
@@ -54,10 +55,11 @@ class Leader(Sharing):
         files: dict[str, str],
         grace_s: float,
         tell: Callable[..., None],
+        finished: Callable[[CandidateResult], None],
         timer: OnlyTimer,
     ) -> None:
         super().__init__(run, exchange, token=token, device_class=device_class)
-        self._timer = timer
+        self._finished, self._timer = finished, timer
         self._state, self._files, self._grace_s, self._tell = state, files, grace_s, tell
         self._joined = False
         timer.acquire()  # it takes times in any case: from here on workers on this machine do not
@@ -249,6 +251,7 @@ class Leader(Sharing):
         archive = self._archive
         archive.drop_dominated()
         candidate = archive.known[identifier]
+        self._finished(candidate)
         best = archive.known.get(archive.standing.recommendation().id or "")
         tried = len(archive.known) - 1
         self._tell(event="candidate", candidate=candidate, tried=tried, baseline=archive.baseline, best=best)

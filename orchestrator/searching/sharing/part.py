@@ -16,6 +16,7 @@ from orchestrator.searching.sharing.exchange import Exchange
 from orchestrator.searching.sharing.leader import Leader
 from orchestrator.searching.sharing.machine import OnlyTimer, device_class, hostname
 from orchestrator.searching.sharing.sharing import Sharing
+from orchestrator.values.results import CandidateResult
 
 FOLDER = "shared"
 """In the run directory: the exchange of a search whose user names none."""
@@ -26,7 +27,15 @@ def token() -> str:
     return f"{hostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
-def leader(run: RunDirectory, state: RunState, fleet: Fleet, runtime: Runtime, *, tell: Callable[..., None]) -> Leader:
+def leader(
+    run: RunDirectory,
+    state: RunState,
+    fleet: Fleet,
+    runtime: Runtime,
+    *,
+    tell: Callable[..., None],
+    finished: Callable[[CandidateResult], None],
+) -> Leader:
     """The part of the process that `orchestrate search` or `resume` started.
 
     Raises:
@@ -44,6 +53,7 @@ def leader(run: RunDirectory, state: RunState, fleet: Fleet, runtime: Runtime, *
         files=code_digests(request),
         grace_s=request.worker_timeout_s,
         tell=tell,
+        finished=finished,
         timer=OnlyTimer(state.study),
     )
 

@@ -55,12 +55,12 @@ class Sharing(ABC):
 
     Attributes:
         builds_only: Whether this process may not time candidates.
-        revives: Whether this process goes on with candidates that were stopped too early.
+        leads: Whether this process keeps what all have found, and goes on with candidates that were stopped too early.
         exhausted: Why nothing new can be asked for, where that is so.
     """
 
     builds_only = False
-    revives = False
+    leads = False
 
     def __init__(self, run: RunDirectory, exchange: Exchange, *, token: str, device_class: str) -> None:
         self._run, self._exchange, self.token, self.device_class = run, exchange, token, device_class
@@ -72,7 +72,7 @@ class Sharing(ABC):
         self._study, self._archive, self._charter = study, archive, charter
         self._watch = Watch(charter.grace_s)
         self._heart = Heartbeat(study, self.token, charter.grace_s, self._heard)
-        self.claims = Claims(study, self.token, most=lambda: self._charter.trials, dead=self._dead)
+        self.claims = Claims(study, self.token, most=lambda: self._charter.trials, dead=self._dead, leads=self.leads)
         self._heart.start()
 
     @property
