@@ -75,7 +75,7 @@ class Store:
         self._written: int | None = None  # since all entries were looked at; None: they never were
         self._before = 0
         self._noted = False
-        if folder is not None and folder.exists() and (reason := _unsafe(folder)):
+        if folder is not None and (reason := _unsafe(folder)):
             self._stop(reason)
 
     @property
@@ -94,7 +94,7 @@ class Store:
         Raises:
             OSError: `path` cannot be written.
         """
-        if self._folder is None or not self._path(kind, key).exists():
+        if self._folder is None or not os.path.exists(self._path(kind, key)):  # noqa: PTH110  # pathlib's raises on some errors
             return False
         partial = path.with_name(f"{path.name}.partial")
         try:
@@ -270,6 +270,8 @@ def _unsafe(folder: Path) -> str | None:
     """Why results may not be read from a folder: somebody else could have written a pickle there that runs their code."""
     try:
         found = folder.stat()
+    except FileNotFoundError:
+        return None
     except OSError as error:
         return f"{error.strerror} ({folder})"
     if not stat.S_ISDIR(found.st_mode):

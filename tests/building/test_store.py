@@ -182,6 +182,15 @@ def test_file_in_the_place_of_the_folder_is_a_note(tmp_path: Path) -> None:
     assert len(notes) == 1
 
 
+def test_folder_that_cannot_be_reached_is_a_note(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    store, notes = opened(tmp_path / "file" / "store")
+    assert store.get("table", KEY) is None
+    assert not store.fetch("table", KEY, tmp_path / "copy")
+    store.put("table", KEY, b"1")
+    assert len(notes) == 1
+
+
 def test_option_wins_over_the_variable_and_none_is_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ORCHESTRATE_STORE", str(tmp_path))
     assert store_folder(None) == tmp_path
