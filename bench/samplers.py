@@ -43,12 +43,12 @@ def samplers() -> dict[str, Factory]:
     tpe, nsga2 = optuna.samplers.TPESampler, optuna.samplers.NSGAIISampler
     return {
         **Registry.discover().samplers(),
-        "tpe, each parameter alone": lambda seed: tpe(seed=seed, multivariate=False),
-        "tpe, 20 random first": lambda seed: tpe(seed=seed, multivariate=True, group=True, n_startup_trials=20),
-        "tpe, 64 candidates": lambda seed: tpe(seed=seed, multivariate=True, group=True, n_ei_candidates=64),
-        "nsga2, population 8": lambda seed: nsga2(seed=seed, population_size=8),
-        "nsga2, population 32": lambda seed: nsga2(seed=seed, population_size=32),
-        "nsga2, population 16, mutation 0.3": lambda seed: nsga2(seed=seed, population_size=16, mutation_prob=0.3),
+        "tpe-univariate": lambda seed: tpe(seed=seed, multivariate=False),
+        "tpe-20-first": lambda seed: tpe(seed=seed, multivariate=True, group=True, n_startup_trials=20),
+        "tpe-64-candidates": lambda seed: tpe(seed=seed, multivariate=True, group=True, n_ei_candidates=64),
+        "nsga2-8": lambda seed: nsga2(seed=seed, population_size=8),
+        "nsga2-32": lambda seed: nsga2(seed=seed, population_size=32),
+        "nsga2-mutation-0.3": lambda seed: nsga2(seed=seed, population_size=16, mutation_prob=0.3),
     }
 
 

@@ -33,7 +33,7 @@ class SearchSettings:
     schema: Literal[1]
     name: str
     title: str
-    sampler: str = "tpe"
+    sampler: str = "ehvi"
     trials: int | None = None
     timeout: str | None = None
     candidate_timeout: str | None = None
