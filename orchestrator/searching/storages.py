@@ -5,6 +5,7 @@ import json
 import os
 import re
 import sys
+import time
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +19,8 @@ from orchestrator.errors import InputError, SurroundingsError
 
 CONNECT_S = 10
 """How long a storage may take to answer at all."""
+ATTEMPTS = 6
+"""To make a database's tables while other processes do."""
 LOCKED_S = 60
 """How long SQLite waits for other processes."""
 GRPC_PORT = 13000
@@ -142,7 +145,7 @@ def _database(url: str) -> BaseStorage:
     from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
     try:
-        return RDBStorage(_with_driver(url), engine_kwargs=_engine_options(url))
+        return _made(_with_driver(url), _engine_options(url))
     except ImportError as error:
         cause = error.__cause__ or error
         extra = next((extra for scheme, (_, extra) in DRIVERS.items() if url.startswith(scheme)), None)
@@ -153,6 +156,20 @@ def _database(url: str) -> BaseStorage:
         raise kind(f"--storage '{masked(url)}' cannot be opened: {_first_line(error.orig or error)}") from None
     except (SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError, ValueError) as error:
         raise InputError(f"--storage '{masked(url)}' cannot be opened: {_first_line(error)}") from None
+
+
+def _made(url: str, options: dict[str, Any]) -> RDBStorage:
+    """The storage with its tables, which several processes may be making at this moment: then look again."""
+    from sqlalchemy.exc import DBAPIError
+
+    for attempt in range(1, ATTEMPTS):
+        try:
+            return RDBStorage(url, engine_kwargs=options)
+        except DBAPIError as error:
+            if not re.search("already exists|duplicate|unique", str(error), re.IGNORECASE):
+                raise
+            time.sleep(0.2 * attempt)
+    return RDBStorage(url, engine_kwargs=options)
 
 
 def _with_driver(url: str) -> str:

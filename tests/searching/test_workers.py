@@ -215,6 +215,15 @@ def test_a_worker_joins_over_a_shared_folder_and_every_candidate_is_made_once(
 
 
 @pytest.mark.slow
+def test_several_processes_may_open_a_new_database_at_once(postgresql: str) -> None:
+    code = f"from orchestrator.searching.storages import open_storage; open_storage({postgresql!r}).get_all_studies()"
+    running = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) for _ in range(5)]
+    for process in running:
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+
+
+@pytest.mark.slow
 def test_nothing_is_lost_and_nothing_made_twice_when_one_of_three_workers_is_killed(
     shop: Shop, project: Project, postgresql: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
