@@ -5,38 +5,31 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import psutil
-from optuna.storages import BaseStorage
-from pydantic import ValidationError
 
 from orchestrator.building.references import absolute
 from orchestrator.building.store import store_bytes, store_folder
 from orchestrator.building.workshop import Workshop
 from orchestrator.devices import interrupt
 from orchestrator.devices.host import HostDevice
-from orchestrator.errors import InputError, Interrupted, OrchestratorError, PluginError, Refused, SurroundingsError
+from orchestrator.errors import InputError, Interrupted, OrchestratorError, Refused
 from orchestrator.planning import MEMORY_SHARE, attach, plugin_versions, simulated_device
 from orchestrator.plugin.device import Device, SimulatedDevice
 from orchestrator.plugin.registry import Registry
 from orchestrator.plugin.runtime import Runtime
+from orchestrator.searching import storages
 from orchestrator.searching.engine import Engine, Observer
-from orchestrator.searching.fleet import rest
-from orchestrator.searching.request import RUN_STATE, RunState, SearchRequest
-from orchestrator.searching.run_directory import CANDIDATE, RunDirectory
-from orchestrator.searching.sharing.charter import Charter, read_charter
-from orchestrator.searching.sharing.exchange import Exchange, Missing
+from orchestrator.searching.request import RunState, SearchRequest
+from orchestrator.searching.run_directory import RunDirectory
+from orchestrator.searching.sharing.charter import Charter
+from orchestrator.searching.sharing.exchange import Exchange
 from orchestrator.searching.sharing.guest import Guest
+from orchestrator.searching.sharing.joining import check_files, check_plugins, find_search, read_baseline, read_state
 from orchestrator.searching.sharing.machine import OnlyTimer, device_class
-from orchestrator.searching.sharing.part import code_digests, token
-from orchestrator.searching.storages import absolute as absolute_storage
-from orchestrator.searching.storages import masked, open_storage
-from orchestrator.values.results import CandidateResult
-
-POLL_S = 2.0
+from orchestrator.searching.sharing.part import token
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,9 +89,15 @@ def work(options: WorkOptions, *, observer: Observer = lambda _: None) -> Worked
         SurroundingsError: the storage or the exchange is lost.
         Interrupted: the user stopped it; what was under way is free for others.
     """
-    storage = open_storage(absolute_storage(options.storage))
-    with interrupt.heard():
-        name, charter = _joinable(storage, options, observer)
+    storage = storages.open_storage(storages.absolute(options.storage))
+    with interrupt.heard(), storages.guarded(options.storage):
+        name, charter = find_search(
+            storage,
+            options.study,
+            where=f"--storage '{storages.masked(options.storage)}'",
+            wait_s=options.wait_s,
+            waiting=lambda: _tell(observer, event="phase", what="waiting for a search to begin"),
+        )
         if charter.over is not None:
             return Worked(study=name, ended=charter.over, candidates=0)
         exchange = Exchange(options.artifacts or charter.artifacts, name)
@@ -107,51 +106,9 @@ def work(options: WorkOptions, *, observer: Observer = lambda _: None) -> Worked
             return _serve(name, charter, exchange, state, RunDirectory.create(folder), options, observer)
 
 
-def _joinable(storage: BaseStorage, options: WorkOptions, observer: Observer) -> tuple[str, Charter]:
-    """The search that is meant, as soon as it is there."""
-    begin, told = time.monotonic(), False
-    while True:
-        studies = {study.study_name: study.user_attrs for study in storage.get_all_studies()}
-        found = {name: charter for name, attributes in studies.items() if (charter := read_charter(attributes, name))}
-        if options.study is not None and options.study in found:
-            return options.study, found[options.study]
-        running = sorted(name for name, charter in found.items() if charter.over is None)
-        where = f"--storage '{masked(options.storage)}'"
-        if options.study is None and len(running) == 1:
-            return running[0], found[running[0]]
-        if options.study is None and running:
-            raise InputError(f"{where} holds {len(running)} searches; name one with --study: {', '.join(running)}")
-        if time.monotonic() - begin >= options.wait_s:
-            wanted = f"no search '{options.study}'" if options.study else "no search that goes on"
-            others = f"; it holds {', '.join(running)}" if running else "; begin one with orchestrate search --storage ..."
-            raise InputError(f"{where} holds {wanted}{others}")
-        if not told:
-            _tell(observer, event="phase", what="waiting for a search to begin")
-            told = True
-        rest(min(POLL_S, options.wait_s))
-
-
 def _state(exchange: Exchange, charter: Charter, options: WorkOptions) -> RunState:
-    """The search as the leader published it, with this machine's own references.
-
-    Raises:
-        InputError: the exchange is not the leader's, or another version is installed here.
-    """
-    if charter.version != version("orchestrator"):
-        raise InputError(
-            f"the search runs with orchestrate {charter.version}, and here is {version('orchestrator')}: install the same"
-        )
-    try:
-        state: RunState = RUN_STATE.validate_json(exchange.read("state.json", charter.state))
-    except Missing:
-        raise InputError(
-            f"the files of the search are not in '{exchange.url}': it must be a place that all machines see; "
-            f"--artifacts says where this machine finds it"
-        ) from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise InputError(f"the search was not begun by this version: {where}: {first['msg']}") from None
+    """The search as the leader published it, with this machine's own references."""
+    state = read_state(exchange, charter)
     there = state.request
     request = replace(
         there,
@@ -161,7 +118,7 @@ def _state(exchange: Exchange, charter: Charter, options: WorkOptions) -> RunSta
         loss=_own(options.loss) or there.loss,
         student=_own(options.student) or there.student,
         folder=str(Path.cwd()),
-        storage=absolute_storage(options.storage),
+        storage=storages.absolute(options.storage),
         trials=None,
         timeout_s=None,
         warm_start=(),
@@ -182,9 +139,9 @@ def _serve(
     observer: Observer,
 ) -> Worked:
     registry = Registry.discover(without=state.request.without_plugins)
-    _check_versions(state, registry)
+    check_plugins(state, registry, plugin_versions(registry))
     runtime = registry.runtimes()[state.request.target.runtime]
-    _check_files(state.request, charter)
+    check_files(charter, state.request)
     timer = OnlyTimer(name)
     role = _role(state.request, charter, registry, runtime, options, timer)
     if role.builds_only is not None:
@@ -232,34 +189,6 @@ def _changed(name: str, charter: Charter) -> str:
         f"the model or its data are not those of the search '{name}': copy them from {charter.host}, "
         f"and say with --model and --data where they are here"
     )
-
-
-def _check_versions(state: RunState, registry: Registry) -> None:
-    """Candidates of one search are made by the same code."""
-    before, now = state.request.plugins, plugin_versions(registry)
-    changed = [f"{name}: {text} there, {now.get(name, 'none')} here" for name, text in before.items() if now.get(name) != text]
-    methods = registry.methods()
-    for offer in state.offers:
-        if offer.refused is None and (offer.method not in methods or methods[offer.method].version != offer.version):
-            here = f"version {methods[offer.method].version}" if offer.method in methods else "none"
-            changed.append(f"method {offer.method}: version {offer.version} there, {here} here")
-    if changed:
-        raise PluginError(f"the plugins are not those of the search ({'; '.join(changed)}); install the same")
-    name = state.request.target.runtime
-    if name not in registry.runtimes():
-        raise PluginError(f"the search makes models for {name}, and no plugin brings it here")
-
-
-def _check_files(request: SearchRequest, charter: Charter) -> None:
-    try:
-        own = code_digests(request)
-    except OSError as error:
-        raise InputError(
-            f"'{error.filename}' is not here: name this machine's own file with --metric, --loss or --student"
-        ) from None
-    for name, digest in charter.files.items():
-        if own.get(name) != digest:
-            raise InputError(f"the file of --{name} is not the one that the search has; copy it from {charter.host}")
 
 
 def _role(
@@ -314,10 +243,7 @@ def _baseline(
     workshop: Workshop,
 ) -> None:
     """The original: measured here too, where this machine times; else as the leader found it."""
-    try:
-        there: CandidateResult = CANDIDATE.validate_json(exchange.read("baseline.json", charter.baseline))
-    except (Missing, ValidationError):
-        raise SurroundingsError(f"the original's record is not in '{exchange.url}'") from None
+    there = read_baseline(exchange, charter)
     if role.builds_only is not None:
         artifact = None if there.artifact is None else replace(there.artifact, path=None)
         run.write_candidate(replace(there, artifact=artifact))

@@ -7,6 +7,7 @@ import re
 import sys
 import time
 import warnings
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,20 @@ def _engine_options(url: str) -> dict[str, Any]:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+@contextlib.contextmanager
+def guarded(url: str) -> Iterator[None]:
+    """A storage that is lost while the body runs becomes one line.
+
+    Raises:
+        SurroundingsError: it failed.
+    """
+    try:
+        yield
+    except failures() as error:
+        text = " ".join(str(error).split())[:300] or type(error).__name__
+        raise SurroundingsError(f"the storage '{masked(url)}' failed: {text}") from error
 
 
 def failures() -> tuple[type[BaseException], ...]:

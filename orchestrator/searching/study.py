@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from orchestrator.searching.journal import RunJournal
-from orchestrator.searching.storages import open_storage
+from orchestrator.searching.storages import guarded, open_storage
 from orchestrator.values.results import CandidateResult
 
 CANDIDATE_ATTRIBUTE = "candidate"
@@ -32,14 +33,14 @@ def open_study(path: Path, storage: str | None, sampler: Any, direction: str, na
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     backend: BaseStorage = JournalStorage(RunJournal(path)) if storage is None else open_storage(storage)
     quality = StudyDirection.MAXIMIZE if direction == "maximize" else StudyDirection.MINIMIZE
-    study = optuna.create_study(
-        study_name=name,
-        storage=backend,
-        sampler=sampler,
-        directions=[quality, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE],
-        load_if_exists=True,
-    )
-    with warnings.catch_warnings():
+    with nullcontext() if storage is None else guarded(storage), warnings.catch_warnings():
+        study = optuna.create_study(
+            study_name=name,
+            storage=backend,
+            sampler=sampler,
+            directions=[quality, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE],
+            load_if_exists=True,
+        )
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.set_metric_names(list(OBJECTIVES))
     return study

@@ -88,6 +88,8 @@ class Guest(Sharing):
 
     def leave(self) -> None:
         """Give back what is not finished."""
+        if not self._joined:
+            return
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             attributes = trial.user_attrs
             if attributes.get(OWNER) == self.token and not {BUILT, KEPT} & attributes.keys():

@@ -19,6 +19,7 @@ from orchestrator.searching.run_directory import RunDirectory
 from orchestrator.searching.sharing.charter import Charter, read_charter, write_charter
 from orchestrator.searching.sharing.claims import BUILT, CANDIDATE, KEPT, OWNER, Board, give_back
 from orchestrator.searching.sharing.exchange import Exchange, Missing
+from orchestrator.searching.sharing.joining import BASELINE, STATE
 from orchestrator.searching.sharing.machine import OnlyTimer, hostname
 from orchestrator.searching.sharing.records import SharedRecord
 from orchestrator.searching.sharing.sharing import Handed, Sharing, Turn
@@ -28,7 +29,6 @@ from orchestrator.values.results import CandidateResult
 
 POLL_S = 0.3
 LEAST_LEFT_S = 1.0
-STATE, BASELINE = "state.json", "baseline.json"
 
 
 class Leader(Sharing):
@@ -61,7 +61,6 @@ class Leader(Sharing):
         super().__init__(run, exchange, token=token, device_class=device_class)
         self._finished, self._timer = finished, timer
         self._state, self._files, self._grace_s, self._tell = state, files, grace_s, tell
-        self._joined = False
         timer.acquire()  # it takes times in any case: from here on workers on this machine do not
 
     def join(self, study: optuna.Study, archive: Archive) -> None:
@@ -95,7 +94,6 @@ class Leader(Sharing):
         self._join(study, archive, charter)
         self._settle(Board.of(study), before.leader if before else None)
         write_charter(study, charter)
-        self._joined = True
 
     def suggest(self, starters: Mapping[str, Mapping[str, Any]]) -> None:
         # No more than the budget allows: what waits counts as a candidate.
@@ -139,8 +137,7 @@ class Leader(Sharing):
 
     def leave(self) -> None:
         self._timer.release()
-        if self._joined:
-            super().leave()
+        super().leave()
 
     def _others(self, board: Board) -> bool:
         """Whether anybody else has something under way, or has finished what is not absorbed yet."""

@@ -5,14 +5,14 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from orchestrator.errors import OrchestratorError, SurroundingsError
+from orchestrator.errors import OrchestratorError
 from orchestrator.plugin.runtime import Runtime
 from orchestrator.searching import storages
 from orchestrator.searching.fleet import Fleet
-from orchestrator.searching.request import RunState, SearchRequest
+from orchestrator.searching.request import RunState
 from orchestrator.searching.run_directory import RunDirectory
-from orchestrator.searching.sharing.charter import digests
 from orchestrator.searching.sharing.exchange import Exchange
+from orchestrator.searching.sharing.joining import code_digests
 from orchestrator.searching.sharing.leader import Leader
 from orchestrator.searching.sharing.machine import OnlyTimer, device_class, hostname
 from orchestrator.searching.sharing.sharing import Sharing
@@ -58,11 +58,6 @@ def leader(
     )
 
 
-def code_digests(request: SearchRequest) -> dict[str, str]:
-    """Digests of the user's own functions, which have to be the same on every machine."""
-    return digests({"metric": request.metric, "loss": request.loss, "student": request.student})
-
-
 @contextmanager
 def taking_part(sharing: Sharing | None, storage: str | None) -> Iterator[None]:
     """Leave the search when the body ends, however it does; a storage that is lost becomes one line.
@@ -74,10 +69,8 @@ def taking_part(sharing: Sharing | None, storage: str | None) -> Iterator[None]:
         yield
         return
     try:
-        yield
-    except storages.failures() as error:
-        text = " ".join(str(error).split())[:300] or type(error).__name__
-        raise SurroundingsError(f"the storage '{storages.masked(storage)}' failed: {text}") from error
+        with storages.guarded(storage):
+            yield
     finally:
         with suppress(OrchestratorError, *storages.failures()):
             sharing.leave()

@@ -67,12 +67,14 @@ class Sharing(ABC):
         self._records = Records(exchange, run)
         self._missing: dict[int, float] = {}
         self.exhausted: str | None = None
+        self._joined = False
 
     def _join(self, study: optuna.Study, archive: Archive, charter: Charter) -> None:
         self._study, self._archive, self._charter = study, archive, charter
         self._watch = Watch(charter.grace_s)
         self._heart = Heartbeat(study, self.token, charter.grace_s, self._heard)
         self.claims = Claims(study, self.token, most=lambda: self._charter.trials, dead=self._dead, leads=self.leads)
+        self._joined = True
         self._heart.start()
 
     @property
@@ -112,7 +114,8 @@ class Sharing(ABC):
 
     def leave(self) -> None:
         """Go: what this process has under way is free for others."""
-        self._heart.close()
+        if self._joined:
+            self._heart.close()
 
     def hand_over(self, record: CandidateResult, model: Inspection, trial: optuna.Trial) -> None:
         """Leave a candidate that is built to a process that may time it.
