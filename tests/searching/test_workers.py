@@ -379,6 +379,25 @@ def test_a_candidate_is_made_again_when_its_record_vanished_before_the_leader_ha
 
 
 @pytest.mark.slow
+def test_leader_and_worker_end_with_one_line_when_the_database_is_lost(
+    shop: Shop, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if postgres.programs() is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("PostgreSQL is not installed here")
+    monkeypatch.setenv("TOGETHER", "2")
+    with postgres.server("fsync=off") as url:
+        leader = shop.start(*arguments(project, url, "--trials", "500"))
+        worker = joined(leader, shop, url)
+        until(lambda: len({process for _, process in builds(shop.folder)}) == 2, leader, worker)
+    for process in (leader, worker):
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 4, err
+        assert len(err.strip().splitlines()) == 1
+        assert "orchestrate: the storage 'postgresql://postgres@/postgres?host=" in err
+    assert (shop.folder / "run" / "results.json").is_file(), "what the leader has is published"
+
+
+@pytest.mark.slow
 def test_a_worker_ends_when_nobody_leads_for_too_long(shop: Shop, project: Project) -> None:
     storage = f"journal:{shop.folder / 'study'}"
     leader = shop.start(*arguments(project, storage, "--trials", "100"))
