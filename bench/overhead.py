@@ -112,12 +112,13 @@ def orchestrator_devices():
 
 @dataclass
 class Clock:
-    """Seconds spent inside Optuna, calls from within it not counted twice."""
+    """Seconds, and CPU seconds of this process, spent inside some calls; calls from within them are not counted twice."""
 
     seconds: float = 0.0
+    cpu: float = 0.0
     _depth: int = 0
 
-    def watch(self, owner: type, names: Iterator[str] | tuple[str, ...]) -> None:
+    def watch(self, owner: type, names: tuple[str, ...]) -> None:
         """Time these methods of a class."""
         for name in names:
             setattr(owner, name, self._timed(getattr(owner, name)))
@@ -126,13 +127,14 @@ class Clock:
         @functools.wraps(call)
         def timed(*arguments: Any, **named: Any) -> Any:
             self._depth += 1
-            begin = time.perf_counter()
+            begin, before = time.perf_counter(), time.process_time()
             try:
                 return call(*arguments, **named)
             finally:
                 self._depth -= 1
                 if self._depth == 0:
                     self.seconds += time.perf_counter() - begin
+                    self.cpu += time.process_time() - before
 
         return timed
 
@@ -142,14 +144,16 @@ class Trials:
     """What each trial took, read from the search's events.
 
     Attributes:
-        rows: (trial, ms in all, ms in Optuna, ms beyond Optuna, building, scoring and measuring) each.
+        rows: (trial, ms in all, ms in Optuna, ms beyond Optuna, building, scoring and measuring, CPU ms of that) each.
     """
 
     clock: Clock
-    rows: list[tuple[int, float, float, float]] = field(default_factory=list)
+    working: Clock
+    rows: list[tuple[int, float, float, float, float]] = field(default_factory=list)
     resident: dict[int, float] = field(default_factory=dict)
     _at: float = 0.0
     _in_optuna: float = 0.0
+    _cpu: float = 0.0
 
     def observe(self, event: dict[str, Any]) -> None:
         """An event of the search."""
@@ -157,20 +161,25 @@ class Trials:
             now, inside = time.perf_counter(), self.clock.seconds
             if event["event"] == "candidate":
                 whole, optunas = now - self._at, inside - self._in_optuna
-                working = sum(event["candidate"].seconds.values())
-                self.rows.append((event["tried"], 1e3 * (whole - working), 1e3 * optunas, 1e3 * (whole - working - optunas)))
+                working = sum(event["candidate"].seconds.get(phase, 0.0) for phase in ("building", "scoring", "measuring"))
+                beyond, cpu = whole - working - optunas, self._beyond() - self._cpu
+                self.rows.append((event["tried"], *(1e3 * s for s in (whole - working, optunas, beyond, cpu))))
                 self.resident[event["tried"]] = psutil.Process().memory_info().rss / 1e6
                 if event["tried"] % 100 == 0:
                     print(f"trial {event['tried']}: {self.words(event['tried'])}", file=sys.stderr, flush=True)
-            self._at, self._in_optuna = time.perf_counter(), self.clock.seconds
+            self._at, self._in_optuna, self._cpu = time.perf_counter(), self.clock.seconds, self._beyond()
+
+    def _beyond(self) -> float:
+        return time.process_time() - self.clock.cpu - self.working.cpu
 
     def words(self, trial: int) -> str:
         """The medians of the trials before this one."""
         near = [row for row in self.rows if trial - WINDOW < row[0] <= trial]
-        whole, optunas, rest = (statistics.median(row[k] for row in near) for k in (1, 2, 3))
+        whole, optunas, rest, cpu = (statistics.median(row[k] for row in near) for k in (1, 2, 3, 4))
         worst = max(row[3] for row in near)
         return (
-            f"{whole:6.1f} ms in all, {optunas:6.1f} sampler and storage, {rest:5.1f} beyond (at most {worst:5.1f}), "
+            f"{whole:6.1f} ms in all, {optunas:6.1f} sampler and storage, {rest:5.1f} beyond (at most {worst:5.1f}; "
+            f"{cpu:.1f} of CPU), "
             f"{self.resident[trial]:4.0f} MB"
         )
 
@@ -221,6 +230,7 @@ def _task(folder: Path) -> tuple[str, str]:
 def no_op(trials: int, sampler: str | None, folder: Path) -> None:
     """The rows of the search that does nothing."""
     import orchestrator
+    from orchestrator.building.workshop import Workshop
     from orchestrator.measuring import evaluation
     from orchestrator.measuring.timing import Plan
     from orchestrator.searching import publish
@@ -230,7 +240,10 @@ def no_op(trials: int, sampler: str | None, folder: Path) -> None:
     names = ("ask", "tell", "enqueue_trial", "get_trials", "add_trial", "set_user_attr")
     clock.watch(optuna.Study, names)
     clock.watch(optuna.Trial, ("suggest_categorical", "suggest_float", "suggest_int", "set_user_attr", "set_constraint"))
-    seen = Trials(clock=clock)
+    working = Clock()
+    working.watch(evaluation.Evaluator, ("run", "outputs"))
+    working.watch(Workshop, ("build", "score"))
+    seen = Trials(clock=clock, working=working)
     model, data = _task(folder)
     search = folder / "search.toml"
     quick = Path(orchestrator.__file__).parents[1] / "searches" / "quick.toml"
