@@ -180,13 +180,13 @@ def search(
     *,
     seed: int,
     trials: int,
-    starters: bool,
+    starters: int | None,
     useful_drop: float | None,
 ) -> list[str]:
     """The recipes that a search of so many trials tries, in order.
 
     Args:
-        starters: Whether the product's starting recipes come first, as they do in a search.
+        starters: How many of the product's starting recipes come first; None: all, as in a search.
         useful_drop: See `SearchSettings`; None: the search has no constraint.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -196,8 +196,7 @@ def search(
     run: Any = _Memory(grid.candidates[BASELINE])
     archive = Archive(run, request, task)
     questions = Questions(study, grid.space, archive, np.random.default_rng([seed, 1]))
-    if starters:
-        studies.ask_first(study, [grid.space.parameters(recipe) for recipe in grid.space.starters(trials)])
+    studies.ask_first(study, [grid.space.parameters(recipe) for recipe in grid.space.starters(trials)[:starters]])
     order: list[str] = []
     while len(order) < trials and (asked := questions.ask({})) is not None:
         trial, recipe = asked

@@ -57,7 +57,7 @@ def _grid(path: Path) -> Grid:
     return Grid.read(path)
 
 
-def _curve(job: tuple[Path, str, int, bool, bool, int]) -> np.ndarray:
+def _curve(job: tuple[Path, str, int, int | None, bool, int]) -> np.ndarray:
     """One search's hypervolume after each trial."""
     path, name, seed, starters, whole, trials = job
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -68,29 +68,36 @@ def _curve(job: tuple[Path, str, int, bool, bool, int]) -> np.ndarray:
     return Yardstick(grid=grid, useful_drop=useful_drop).curve(order)
 
 
-def table(path: Path, names: list[str], seeds: list[int], *, starters: bool, whole: bool, workers: int) -> None:
+def table(path: Path, names: list[str], seeds: list[int], *, starters: int | None, whole: bool, workers: int) -> None:
     """Print one table: medians over the seeds, in brackets the quartiles."""
-    print(f"\n{'with the starting recipes' if starters else 'without starting recipes'}, seeds {seeds[0]} to {seeds[-1]}")
+    begin = "the product's" if starters is None else f"{starters}"
+    print(f"\n{begin} starting recipes, seeds {seeds[0]} to {seeds[-1]}, {len(_grid(path).candidates)} points")
     print("| sampler | 32 trials | 80 | 200 | trials to random's 200 | of them within 80 | p against random at 32 / 80 / 200 |")
     print("|---|---|---|---|---|---|---|")
-    everyone = names if "random" in names else ["random", *names]
+    everyone = ["random", *(name for name in names if name != "random")]
     with ProcessPoolExecutor(workers) as pool:
         jobs = [(path, name, seed, starters, whole, TRIALS) for name in everyone for seed in seeds]
-        found = list(pool.map(_curve, jobs))
-    curves = {name: np.array(found[k * len(seeds) : (k + 1) * len(seeds)]) for k, name in enumerate(everyone)}
-    control = curves["random"]
+        found = pool.map(_curve, jobs)
+        control: np.ndarray | None = None
+        for name in everyone:
+            own = np.array([next(found) for _ in seeds])
+            control = own if control is None else control
+            if name in names:
+                print(_row(name, own, control), flush=True)
+
+
+def _row(name: str, own: np.ndarray, control: np.ndarray) -> str:
+    """A sampler's curves, shape (seeds, trials), against those of random."""
     goal = float(np.median(control[:, -1]))
-    for name in names:
-        own = curves[name]
-        shares = [
-            f"{np.median(own[:, k - 1]):.3f} ({np.quantile(own[:, k - 1], 0.25):.3f} to {np.quantile(own[:, k - 1], 0.75):.3f})"
-            for k in AT
-        ]
-        reached = np.array([int(np.argmax(row >= goal)) + 1 if (row >= goal).any() else TRIALS + 1 for row in own])
-        median = float(np.median(reached))
-        when = f"{median:g}" if median <= TRIALS else f"over {TRIALS}"
-        sure = "" if name == "random" else " / ".join(f"{_p(own[:, k - 1], control[:, k - 1]):.3f}" for k in AT)
-        print(f"| {name} | {' | '.join(shares)} | {when} | {int((reached <= 80).sum())} of {len(seeds)} | {sure} |", flush=True)
+    shares = [
+        f"{np.median(own[:, k - 1]):.3f} ({np.quantile(own[:, k - 1], 0.25):.3f} to {np.quantile(own[:, k - 1], 0.75):.3f})"
+        for k in AT
+    ]
+    reached = np.array([int(np.argmax(row >= goal)) + 1 if (row >= goal).any() else TRIALS + 1 for row in own])
+    median = float(np.median(reached))
+    when = f"{median:g}" if median <= TRIALS else f"over {TRIALS}"
+    sure = "" if name == "random" else " / ".join(f"{_p(own[:, k - 1], control[:, k - 1]):.3f}" for k in AT)
+    return f"| {name} | {' | '.join(shares)} | {when} | {int((reached <= 80).sum())} of {len(own)} | {sure} |"
 
 
 def _p(own: np.ndarray, control: np.ndarray) -> float:
@@ -154,7 +161,7 @@ def main() -> None:
     parser.add_argument("--samplers", help="names, commas between; default: the product's", default=None)
     parser.add_argument("--seeds", type=_seeds, default=_seeds("0-9"), metavar="0-9")
     parser.add_argument("--all", action="store_true", help="the other settings of Optuna's samplers too")
-    parser.add_argument("--without-starters", action="store_true")
+    parser.add_argument("--starters", type=int, help="how many starting recipes come first; default: the product's")
     parser.add_argument("--whole", action="store_true", help="no constraint, and the whole range of accuracy")
     parser.add_argument("--cost", action="store_true", help="what a trial costs instead")
     parser.add_argument("--grid", type=Path, default=GRID)
@@ -171,7 +178,7 @@ def main() -> None:
             options.grid,
             names,
             options.seeds,
-            starters=not options.without_starters,
+            starters=options.starters,
             whole=options.whole,
             workers=options.workers,
         )
