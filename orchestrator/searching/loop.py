@@ -93,9 +93,12 @@ class Loop:
     def _shared_turn(self, sharing: Sharing, ended: str | None) -> str | None:
         """One turn beside other processes; why the search ends, where it does."""
         interrupt.check()
-        turn = sharing.turn(ended, self._budget.left(self._archive.known.values(), len(self._under_way)))
+        left = self._budget.left(self._archive.known.values(), len(self._under_way))
+        turn = sharing.turn(ended, left_s=left, late=ended == self._budget.used_up())
         if turn.handed is not None:
             handed, timeout = turn.handed, self._request.candidate_timeout_s
+            if left is not None:
+                timeout = max(LEAST_FOR_A_TRIAL_S, min(timeout, left))
             item = UnderWay(recipe=_recipe(handed.record), trial=handed.trial, timeout_s=timeout)
             item.made = self._laboratory.take_up(handed.record, handed.model, timeout_s=timeout)
             self._under_way.append(item)

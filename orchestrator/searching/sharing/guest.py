@@ -58,7 +58,7 @@ class Guest(Sharing):
     def join(self, study: optuna.Study, archive: Archive) -> None:
         self._join(study, archive, self._first)
 
-    def turn(self, ended: str | None, left_s: float | None) -> Turn:
+    def turn(self, ended: str | None, *, left_s: float | None, late: bool) -> Turn:
         board = self._look()
         if self._charter.over is not None:
             self.ended = self._charter.over

@@ -100,21 +100,22 @@ class Leader(Sharing):
         for identifier, parameters in list(starters.items())[: self._charter.trials]:
             self._study.enqueue_trial(dict(parameters), user_attrs={CANDIDATE: identifier}, skip_if_exists=True)
 
-    def turn(self, ended: str | None, left_s: float | None) -> Turn:
+    def turn(self, ended: str | None, *, left_s: float | None, late: bool) -> Turn:
         board = self._look()
         self._absorb_all(board)
         self._reap(board)
-        if left_s is not None and left_s < LEAST_LEFT_S:
-            return Turn(ended=ended or "the budget of time is used up")
-        handed = self._handed(board)
-        if handed is not None:
-            return Turn(handed=handed)
-        ended = ended or self.exhausted
-        waiting_only = ended is not None
-        if board.startable(self._charter.trials, waiting_only=waiting_only):
-            return Turn()
-        if not self._others(board) and ended is not None:
-            return Turn(ended=ended)
+        if late:
+            if left_s is None or left_s < LEAST_LEFT_S or not self._others(board, late=True):
+                return Turn(ended=ended)
+        else:
+            handed = self._handed(board)
+            if handed is not None:
+                return Turn(handed=handed)
+            ended = ended or self.exhausted
+            if board.startable(self._charter.trials, waiting_only=ended is not None):
+                return Turn()
+            if ended is not None and not self._others(board):
+                return Turn(ended=ended)
         rest(POLL_S)
         self._run.spend("waiting", POLL_S)
         return Turn(wait=True)
@@ -133,18 +134,23 @@ class Leader(Sharing):
         board = Board.of(self._study)
         self._absorb_all(board)
         for trial in [*board.under_way(), *board.undeclared()]:
-            give_back(self._study, trial)
+            if not {BUILT, KEPT} & trial.user_attrs.keys():  # what was built is timed, and what was kept is absorbed, then
+                give_back(self._study, trial)
 
     def leave(self) -> None:
         self._timer.release()
         super().leave()
 
-    def _others(self, board: Board) -> bool:
-        """Whether anybody else has something under way, or has finished what is not absorbed yet."""
-        known = self._archive.known
-        late = [t for t in board.done() if t.user_attrs[CANDIDATE] not in known]
+    def _others(self, board: Board, *, late: bool = False) -> bool:
+        """Whether anybody else has something under way, or has finished what is not absorbed yet.
+
+        Args:
+            late: What would have to be timed here is not waited for.
+        """
         running = [t for t in (*board.under_way(), *board.undeclared()) if t.user_attrs.get(OWNER) != self.token]
-        return bool(late or running)
+        if late:
+            running = [t for t in running if BUILT not in t.user_attrs]
+        return bool(running) or any(t.user_attrs[CANDIDATE] not in self._archive.known for t in board.done())
 
     def _settle(self, board: Board, earlier: str | None) -> None:
         """What the leader before had under way: told where it was kept, else free for all."""
@@ -172,9 +178,8 @@ class Leader(Sharing):
             if trial.user_attrs.get(OWNER) == self.token or not self._dead(trial):
                 continue
             identifier = trial.user_attrs.get(CANDIDATE)
-            if (
-                identifier is not None and KEPT in trial.user_attrs and self._absorb(trial)
-            ):  # it died between its record and telling the study
+            # It may have died between its record and telling the study.
+            if identifier is not None and KEPT in trial.user_attrs and self._absorb(trial):
                 self._tell_study(optuna.Trial(self._study, trial._trial_id), self._archive.known[identifier])
             elif give_back(self._study, trial):
                 self._tell(event="notes", notes=[f"a worker was lost; {identifier or 'its trial'} is given to another"])

@@ -87,12 +87,13 @@ class Sharing(ABC):
         """Take part; the first thing to do."""
 
     @abstractmethod
-    def turn(self, ended: str | None, left_s: float | None) -> Turn:
+    def turn(self, ended: str | None, *, left_s: float | None, late: bool) -> Turn:
         """What to do next.
 
         Args:
             ended: Why this process would begin no further candidate by itself.
             left_s: Seconds that are left for candidates; None: time is not limited.
+            late: Whether that is too little to begin anything.
 
         Raises:
             Interrupted: the user asked to stop.
