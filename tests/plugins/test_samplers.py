@@ -10,9 +10,11 @@ import pytest
 from optuna.testing.pytest_samplers import BasicSamplerTestCase, MultiObjectiveSamplerTestCase
 from optuna.trial import TrialState
 
+from bench import sampler_replay as replay
 from orchestrator.building.protocol import OfferReply
 from orchestrator.plugin import Choice, Method, Number, OnnxMethod, TorchMethod
 from orchestrator.plugin.registry import Registry
+from orchestrator.searching.settings import load_settings
 from orchestrator.searching.space import Space
 from orchestrator.values.recipe import Recipe
 from orchestrator_samplers.ehvi import EhviSampler
@@ -196,6 +198,30 @@ def test_ehvi_proposes_different_recipes_while_others_are_under_way() -> None:
     assert len({recipe.identifier for recipe in asked}) == 5
     costs = np.array([figures(recipe) for recipe in asked])
     assert (costs.std(axis=0) > 0).all()
+
+
+def test_ready_made_searches_name_samplers_and_methods_that_there_are() -> None:
+    registry = Registry.discover()
+    files = registry.search_files()
+    assert {"quick", "thorough", "no-training", "int8-only"} <= files.keys()
+    for name in files:
+        settings = load_settings(name, files)
+        assert settings.sampler in registry.samplers()
+        assert isinstance(settings.methods, str | None) or set(settings.methods) <= registry.methods().keys()
+
+
+@pytest.mark.slow
+def test_default_reaches_in_80_trials_what_chance_reaches_in_200() -> None:
+    registry, grid = Registry.discover(), replay.Grid.read()
+    yardstick = replay.Yardstick(grid=grid, useful_drop=0.05)
+    default = registry.samplers()[load_settings("thorough", registry.search_files()).sampler]
+
+    def reached(factory: Any, seed: int, trials: int) -> float:
+        order = replay.search(grid, factory, seed=seed, trials=trials, starters=None, useful_drop=0.05)
+        return float(yardstick.curve(order)[-1])
+
+    chance = np.median([reached(registry.samplers()["random"], seed, 200) for seed in range(20, 25)])
+    assert all(reached(default, seed, 80) >= chance for seed in range(20, 23))
 
 
 def test_parts_of_a_recipe_come_back_as_its_parameters() -> None:
