@@ -161,7 +161,9 @@ class Builder:
             if isinstance(method, TorchMethod | TorchToOnnxMethod):
                 parameters = method.offer(self._original(), parameters, context)
             elif isinstance(method, OnnxMethod):
-                parameters = method.offer(self._exported(()), parameters, context)
+                exported = self._exported(())
+                self._report(f"{ASKING}{method.name}", 0.0)  # that is done again, whatever the export said
+                parameters = method.offer(exported, parameters, context)
         except (Refused, MethodError) as reason:
             return Offer(method=method.name, refused=str(reason).removeprefix(f"{method.name}: ")), True
         except OSError as error:
