@@ -88,6 +88,9 @@ def shop(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
     install(cli.packages, "slow", SLOW)
     monkeypatch.setenv("BUILDS", str(cli.folder / "builds"))
     monkeypatch.setenv("ORCHESTRATE_STORE", "none")
+    scratch = cli.folder.parent / "tmp"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))  # a worker that is killed leaves its folder there
     shop = Shop(folder=cli.folder, packages=cli.packages)
     yield shop
     for process in shop.started:
