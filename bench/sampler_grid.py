@@ -4,8 +4,8 @@ python bench/sampler_grid.py OUTPUT.jsonl     begins, or goes on where it stoppe
 
 Every recipe is built, scored in onnxruntime on 2,000 validation images, and its latency is counted on a simulated Cortex-A72
 (`orchestrate devices setup qemu-aarch64` first), which does not depend on what else this machine does. Recoveries are short: an
-epoch is 10,000 of the training images. A line of the output is {"parameters", "quality", "latency_ms", "size_bytes"}, its
-parameters named as the search's own space names them; `bench/samplers.py` replays it.
+epoch is 10,000 of the training images. A line of the output is {"point", "quality", "latency_ms",
+"size_bytes", ...}, the first that of the original; `bench/samplers.py` replays it. What is kept is `bench/sampler_grid.jsonl`.
 """
 
 import itertools
