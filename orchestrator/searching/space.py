@@ -18,8 +18,9 @@ from orchestrator.values.recipe import ParameterValue, Recipe, Step
 
 NONE = "none"
 DIGITS = 9
-LEAST_STARTERS = 12
+LEAST_STARTERS = 8
 MOST_STARTERS = 48
+STARTERS_SHARE = 4  # one of so many trials: with more the sampler is left less than it needs (bench/samplers.py)
 MOST_CHEAPEST = 2
 TOLERANCE = 1e-6
 
@@ -147,11 +148,10 @@ class Space:
         space can make: every family at once, each at its far end. They span what the sampler then looks into.
 
         Args:
-            trials: The run's budget: where there are more than half of it, usual methods come first, and the sampler is left
-                the rest.
+            trials: The run's budget: of more than a quarter of it the usual methods come first, and the rest is the sampler's.
         """
         found = sorted((chosen for chosen in self.combinations() if chosen), key=len)
-        most = MOST_STARTERS if trials is None else max(LEAST_STARTERS, trials // 2)
+        most = MOST_STARTERS if trials is None else max(LEAST_STARTERS, trials // STARTERS_SHARE)
         extremes = self._extremes([chosen for chosen in found if self._usual(chosen)] or found)[: most // 3]
         if len(found) > most - len(extremes):
             found.sort(key=lambda chosen: (not self._usual(chosen), len(chosen)))
@@ -175,7 +175,7 @@ class Space:
         able = [chosen for chosen in combinations if by_degrees(chosen)]
         longest = max(map(len, able), default=0)
         cheap = [self._recipe(chosen, lambda p: p.cheapest) for chosen in able if len(chosen) == longest]
-        return [*cheap[:MOST_CHEAPEST], *gentle.values()]
+        return [*cheap[:1], *gentle.values(), *cheap[1:MOST_CHEAPEST]]
 
     def _usual(self, chosen: Sequence[str]) -> bool:
         return all(self._methods[name].usual for name in chosen)
