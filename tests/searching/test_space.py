@@ -155,7 +155,7 @@ def test_a_search_begins_with_the_extremes_too() -> None:
         "odd": method(TorchMethod, "odd", "odd", parameters=(cut,), usual=False),
     }
     offers = [OfferReply(method=n, version=1, family=m.family, parameters=m.parameters) for n, m in methods.items()]
-    starters = Space(offers, methods).starters(trials=32)
+    starters = Space(offers, methods).starters(trials=64)
     told = [{s.method: next(iter(s.parameters.values()), None) for s in recipe.steps} for recipe in starters]
     singles = [recipe for recipe in told if len(recipe) == 1]
     assert told[: len(singles) - 2] == singles[:-2], "single methods first, at their defaults"
