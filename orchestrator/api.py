@@ -321,7 +321,8 @@ def _run(
             result = compose(found, registry, run)
             publish(result, found, run)
             run.write_elapsed(engine.elapsed())
-            shutil.rmtree(checkpoints(builds(run.work)), ignore_errors=True)  # of candidates that ran out of time
+            if not any(c.state == "stopped" and c.rungs for c in found.candidates):  # these may go on where they stopped
+                shutil.rmtree(checkpoints(builds(run.work)), ignore_errors=True)  # of candidates that ran out of time
             run.event(event="done", recommended=result.recommended, ended=found.ended)
             return result
     except Interrupted:

@@ -103,7 +103,10 @@ def work(options: WorkOptions, *, observer: Observer = lambda _: None) -> Worked
         exchange = Exchange(options.artifacts or charter.artifacts, name)
         state = _state(exchange, charter, options)
         with _scratch(options.output) as folder:
-            return _serve(name, charter, exchange, state, RunDirectory.create(folder), options, observer)
+            run = RunDirectory.create(folder)
+            with run.locked():
+                run.clear()  # what another search left there is of no use to this one
+                return _serve(name, charter, exchange, state, run, options, observer)
 
 
 def _state(exchange: Exchange, charter: Charter, options: WorkOptions) -> RunState:

@@ -396,10 +396,12 @@ class Builder:
         known = self._results.key(address)
         kept = None if known is None else self._results.value("table", known)
         if kept is None:
+            inside, trained = Watch(), watch.trained
+            watch.trained = False
             with watch.apart() as asked:
                 value = compute()
-            inside = Watch()
-            inside.asked = asked
+            inside.asked, inside.trained = asked, watch.trained
+            watch.trained |= trained
             kept = {"asked": sorted(asked), "value": json.loads(json.dumps(value))}  # keys are strings, tuples are lists
             self._results.keep_value("table", self._results.learn(address, inside), kept)
         watch.asked |= set(kept["asked"])  # what uses it depends on that too
@@ -417,7 +419,7 @@ class Builder:
         original, split, call = self.context.original, self._task.splits["train"], next(calls)
         if original is not None:
             original.to(training.device())
-        watch = None if self._ladder is None else self._ladder.watch(step, call, wishes.get("epochs", 0.0) * split.count)
+        watch = None if self._ladder is None else self._ladder.watch(step, call, float(wishes.get("epochs", 0.0)), split.count)
         try:
             with contextlib.nullcontext() if self._ladder is None else self._ladder.timed():
                 training.train(

@@ -17,7 +17,7 @@ from orchestrator.building import network
 from orchestrator.building.task import LoadedTask
 from orchestrator.measuring.quality import score
 from orchestrator.plugin.metric import Metric
-from orchestrator.values.results import Rung
+from orchestrator.values.results import Floor, Rung
 
 EXAMPLES = 512
 BATCH = 128
@@ -93,20 +93,24 @@ class Ladder:
 
     def __init__(self, judge: Judge, direction: str) -> None:
         self._judge, self._sign = judge, 1.0 if direction == "maximize" else -1.0
-        self._floors: Mapping[str, float] = {}
+        self._floors: Mapping[str, Floor] = {}
         self._able = True
         self.rungs: list[Rung] = []
         self.training_s = 0.0
 
-    def begin(self, floors: Mapping[str, float]) -> None:
-        """A new build: the quality that is needed on each rung, by `Rung.key`; where none is named it goes on."""
+    def begin(self, floors: Mapping[str, Floor]) -> None:
+        """A new build: where it is stopped, by `Rung.key`; where nothing is named it goes on."""
         self._floors, self.rungs, self.training_s = floors, [], 0.0
 
-    def watch(self, step: str, call: int, examples: float) -> Callable[[float, nn.Module], None] | None:
-        """What looks at a training of so many examples, given (share done, network); None: it is too short."""
-        if not self._able or examples < WORTH * self._judge.examples:
+    def watch(self, step: str, call: int, epochs: float, examples: int) -> Callable[[float, nn.Module], None] | None:
+        """What looks at a training of so many epochs, given (share done, network); None: it is too short.
+
+        Args:
+            examples: Of an epoch.
+        """
+        if not self._able or epochs * examples < WORTH * self._judge.examples:
             return None
-        return lambda share, model: self._look(step, call, share, model)
+        return lambda share, model: self._look(step, call, epochs, share, model)
 
     @contextlib.contextmanager
     def timed(self) -> Iterator[None]:
@@ -123,23 +127,22 @@ class Ladder:
         self.training_s += seconds
 
     def stop_if_below(self, rungs: Iterable[Rung]) -> None:
-        """A training that is about to begin went so before.
+        """A training that is about to begin went so before, up to the last of these rungs.
 
         Raises:
-            Stopped: it would be stopped.
+            Stopped: it would be stopped there.
         """
-        seen: list[Rung] = []
-        for rung in rungs:
-            seen.append(rung)
-            if self._below(rung):
-                self.rungs += seen
-                raise Stopped(rung, self._floors[rung.key])
+        seen = list(rungs)
+        if seen and (floor := self._floor(seen[-1])) is not None:
+            self.rungs += seen
+            raise Stopped(seen[-1], floor)
 
-    def _below(self, rung: Rung) -> bool:
+    def _floor(self, rung: Rung) -> float | None:
+        """The quality that was needed on a rung, where that is why it is stopped."""
         floor = self._floors.get(rung.key)
-        return floor is not None and self._sign * (rung.quality - floor) < 0
+        return floor.needed if floor is not None and floor.above(rung.quality, self._sign) else None
 
-    def _look(self, step: str, call: int, share: float, model: nn.Module) -> None:
+    def _look(self, step: str, call: int, epochs: float, share: float, model: nn.Module) -> None:
         start = time.monotonic()
         try:
             quality = self._judge(model)
@@ -147,10 +150,10 @@ class Ladder:
             return
         finally:
             self._able = self._able and time.monotonic() - start < SLOWEST_S
-        rung = Rung(step=step, call=call, share=share, quality=quality, examples=self._judge.examples)
+        rung = Rung(step=step, call=call, epochs=epochs, share=share, quality=quality, examples=self._judge.examples)
         self.rungs.append(rung)
-        if self._below(rung):
-            raise Stopped(rung, self._floors[rung.key])
+        if (floor := self._floor(rung)) is not None:
+            raise Stopped(rung, floor)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from pydantic import TypeAdapter
 
 from orchestrator.measuring.inspection import Inspection
 from orchestrator.plugin.parameters import Choice, Number
-from orchestrator.values.results import QualityResult, Rung
+from orchestrator.values.results import Floor, QualityResult, Rung
 from orchestrator.values.target import Target
 from orchestrator.values.task import TaskDescription
 
@@ -106,6 +106,7 @@ PREPARE = TypeAdapter(PrepareRequest)
 PREPARED = TypeAdapter(PrepareReply)
 BUILT = TypeAdapter(BuildReply)
 INSPECTED = TypeAdapter(Inspection)
+FLOORS: "TypeAdapter[dict[str, Floor]]" = TypeAdapter(dict[str, Floor])
 QUALITY = TypeAdapter(QualityResult)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from orchestrator.building.protocol import (
     BUILT,
+    FLOORS,
     INSPECTED,
     PREPARE,
     PREPARED,
@@ -66,14 +67,14 @@ class Worker:
         )
         return as_json(PREPARED, reply)
 
-    def build(self, recipe: list[dict[str, Any]], folder: str, floors: dict[str, float]) -> Any:
+    def build(self, recipe: list[dict[str, Any]], folder: str, floors: dict[str, Any]) -> Any:
         """Build one recipe, in the form that the runtime loads; its trainings are stopped on rungs below their floors."""
         from orchestrator.building.ladder import Stopped
         from orchestrator.values.recipe import Recipe
 
         builder, stopped, model = self._prepared.builder, None, None
         ladder = self._prepared.ladder
-        ladder.begin(floors)
+        ladder.begin(FLOORS.validate_python(floors))
         try:
             graph = builder.build(Recipe.from_json(recipe), Path(folder))
             self._report("looking at the exported file", 0.0)

@@ -11,6 +11,7 @@ from typing import Any
 from orchestrator.building.protocol import (
     ASKING,
     BUILT,
+    FLOORS,
     INSPECTED,
     PREPARE,
     PREPARED,
@@ -26,7 +27,7 @@ from orchestrator.errors import InputError, SurroundingsError
 from orchestrator.measuring.inspection import Inspection
 from orchestrator.plugin.device import JobFailed
 from orchestrator.values.recipe import Recipe
-from orchestrator.values.results import QualityResult
+from orchestrator.values.results import Floor, QualityResult
 
 PREPARE_TIMEOUT_S = 3600.0
 
@@ -85,7 +86,7 @@ class Workshop:
             self._request = replace(self._request, offers=False, epochs=reply.epochs)
             return replace(reply, offers=(*reply.offers, *dropped))
 
-    def build(self, recipe: Recipe, folder: Path, *, timeout_s: float, floors: Mapping[str, float] | None = None) -> BuildReply:
+    def build(self, recipe: Recipe, folder: Path, *, timeout_s: float, floors: Mapping[str, Floor] | None = None) -> BuildReply:
         """Build one recipe.
 
         Args:
@@ -95,7 +96,7 @@ class Workshop:
             JobFailed: a step raised, or the worker crashed, hung or outgrew its memory; `step` names it where it is known.
             SurroundingsError: the disk is full or read-only, or no worker can be started any more.
         """
-        asked = {"recipe": recipe.as_json(), "folder": str(folder), "floors": dict(floors or {})}
+        asked = {"recipe": recipe.as_json(), "folder": str(folder), "floors": as_json(FLOORS, dict(floors or {}))}
         reply: BuildReply = BUILT.validate_python(self._ask("build", timeout_s, **asked))
         return reply
 

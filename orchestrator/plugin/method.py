@@ -129,6 +129,8 @@ class Method(ABC):
         after: Families that come earlier than this method where both stand in a recipe.
         before: Families that come later than this method where both stand in a recipe.
         requires: Where not empty, one of these families must stand earlier in the recipe.
+        learns_structure: Whether what it learns in a training decides what stays of the network: untrained, the same recipe then
+            says nothing of how large and fast the model will be.
         usual: Whether a search tries it that does not name its methods; others take part where a search names them or all.
     """
 
@@ -142,6 +144,7 @@ class Method(ABC):
     before: ClassVar[frozenset[str]] = frozenset()
     requires: ClassVar[frozenset[str]] = frozenset()
     usual: ClassVar[bool] = True
+    learns_structure: ClassVar[bool] = False
 
     def legal(self, target: Target) -> tuple[Parameter, ...]:
         """The parameters with the search ranges that the target makes legal and useful.

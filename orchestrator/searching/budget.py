@@ -101,6 +101,11 @@ class Budget:
         left = self.left(known.values(), under_way)
         return self.used_up() if left is not None and left < max(LEAST_FOR_A_TRIAL_S, 0.5 * self._longest) else None
 
+    def has_time(self, known: Iterable[CandidateResult]) -> bool:
+        """Whether there is time for one more candidate, whatever their number."""
+        left = self.left(known)
+        return left is None or left >= max(LEAST_FOR_A_TRIAL_S, 0.5 * self._longest)
+
     def used_up(self) -> str:
         """That time is up, in words."""
         return f"the budget of {self.timeout_s or 0.0:.0f} s is used up"

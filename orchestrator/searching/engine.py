@@ -339,8 +339,9 @@ class Engine:
         return laboratory
 
     def _trains(self, recipe: Recipe) -> bool:
-        methods = self._registry.methods()
-        return any(Need.TRAIN in methods[step.method].needs for step in recipe.steps)
+        """Whether a recipe trains, and the untrained network is as large and as fast as the trained one."""
+        used = [self._registry.methods()[step.method] for step in recipe.steps]
+        return any(Need.TRAIN in method.needs for method in used) and not any(method.learns_structure for method in used)
 
     def _simulation(self, inputs: Mapping[str, Path], shapes: Mapping[str, Sequence[int]]) -> Simulation | None:
         if self._simulated is None:

@@ -17,12 +17,19 @@ def excesses(candidate: CandidateResult, baseline: CandidateResult, limits: Limi
         found["max_size"] = candidate.artifact.size_bytes / limits.max_size_bytes - 1
     if limits.max_memory_bytes is not None and candidate.peak_memory_bytes is not None:
         found["max_memory"] = candidate.peak_memory_bytes / limits.max_memory_bytes - 1
+    return found | quality_excesses(candidate, baseline, limits, direction)
+
+
+def quality_excesses(candidate: CandidateResult, baseline: CandidateResult, limits: Limits, direction: str) -> dict[str, float]:
+    """The excesses over the limits on quality alone, of a candidate of which nothing else is known."""
+    found: dict[str, float] = {}
+    if candidate.quality is None or baseline.quality is None:
+        return found
     sign = 1.0 if direction == "maximize" else -1.0
-    value = candidate.quality.validation.value
     if limits.max_drop is not None:
         found["max_drop"] = drop(candidate, baseline, direction) - limits.max_drop - ROUNDING
     if limits.min_quality is not None:
-        found["min_quality"] = sign * (limits.min_quality - value)
+        found["min_quality"] = sign * (limits.min_quality - candidate.quality.validation.value)
     return found
 
 

@@ -76,6 +76,8 @@ class Loop:
                     ended = self._complete(self._under_way.popleft())
                     continue
                 ended = self._budget.ended(self._archive.known, len(self._under_way))
+                if ended is not None and self._budget.has_time(self._archive.known.values()) and self._revived() is not None:
+                    ended = None  # it was counted when it was stopped
                 if self._sharing is not None:
                     ended = self._shared_turn(self._sharing, ended)
                 elif ended is None:
@@ -161,9 +163,9 @@ class Loop:
         """A candidate that was stopped in its training and is worth going on with after all; not one that is under way."""
         if self._sharing is not None and not self._sharing.leads:
             return None
-        if self._under_way or not any(c.state == "stopped" and c.rungs for c in self._archive.known.values()):
+        if not any(c.state == "stopped" and c.rungs for c in self._archive.known.values()):
             return None
-        return self._archive.stopping.revived()
+        return self._archive.stopping.revived(but={item.recipe.identifier for item in self._under_way})
 
     def _complete(self, item: UnderWay) -> str | None:
         """Wait for one candidate, keep it and tell the study; why the search ends, where it does."""
@@ -275,7 +277,9 @@ def _continued(before: CandidateResult, candidate: CandidateResult) -> Candidate
     }
     return replace(
         candidate,
-        rungs=[*(rung for rung in before.rungs if rung.key not in again), *candidate.rungs],
+        rungs=sorted(
+            [*(rung for rung in before.rungs if rung.key not in again), *candidate.rungs], key=lambda r: (r.step, r.call, r.share)
+        ),
         foreseen=candidate.foreseen or before.foreseen,
         seconds=seconds,
     )

@@ -9,16 +9,17 @@ front. That uncertainty is read off the candidates of this search that have both
 import functools
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 from orchestrator.searching.front import comparable, dominates, quality_of, relative_latency, size_of
-from orchestrator.searching.limits import excesses, quality_floor, useless
+from orchestrator.searching.limits import excesses, quality_excesses, quality_floor, useless
 from orchestrator.searching.request import SearchRequest
 from orchestrator.searching.standing import Standing
 from orchestrator.values.evidence import MEASURED, Evidence
 from orchestrator.values.recipe import BASELINE
-from orchestrator.values.results import CandidateResult, Difference, LatencyResult
+from orchestrator.values.results import CandidateResult, Difference, Floor, LatencyResult
 from orchestrator.values.target import Limits
 from orchestrator.values.task import TaskDescription
 
@@ -31,6 +32,13 @@ LONG_S = 10.0
 """A training of this many seconds is worth a first look, from which it is known what looks cost."""
 SKETCH, ESTIMATE = "sketch", "estimate"
 """The steps that a failure names: broke a limit before it was built; not simulated."""
+
+
+class _Gains(NamedTuple):
+    """What trainings gained from a place on, and the lowest quality that one of them had there."""
+
+    most: float
+    lowest: float
 
 
 class Stopping:
@@ -101,16 +109,20 @@ class Stopping:
 
     # -- while it is trained --------------------------------------------------------------------------------------------
 
-    def floors(self, candidate: CandidateResult) -> dict[str, float]:
+    def floors(self, candidate: CandidateResult) -> dict[str, Floor]:
         """For each place in the trainings the quality below which it is not worth going on, by `Rung.key`.
 
         Empty where nothing stands in its way yet. What a training still gains from a place on is the most that it gained in
-        candidates that went through, and their spread on top.
+        candidates that went through, and their spread on top. That speaks of qualities as low as theirs: what stands lower goes
+        on, and is itself the evidence for those that come later.
         """
         needed = self._needed(candidate)
         if needed is None:
             return {}
-        return {key: self._sign * (self._sign * needed - gain) for key, gain in self._gains.items()}
+        return {
+            key: Floor(needed=self._sign * (self._sign * needed - gains.most), lowest=self._sign * gains.lowest)
+            for key, gains in self._gains.items()
+        }
 
     def _needed(self, candidate: CandidateResult) -> float | None:
         """The quality that a candidate must surpass: the best one's that costs no more, where that is known; the limits'."""
@@ -129,24 +141,35 @@ class Stopping:
         return quality_floor(self._baseline, self._request.limits, self._task.direction, self._request.useful_drop)
 
     @functools.cached_property
-    def _gains(self) -> dict[str, float]:
-        """By `Rung.key`, by how much the quality may still grow from there to the end."""
-        found: dict[str, list[float]] = {}
+    def _gains(self) -> dict[str, _Gains]:
+        """By `Rung.key`, by how much the quality may still grow from there to the end, turned so that more is better."""
+        found: dict[str, list[tuple[float, float]]] = {}
         for candidate in self._complete:
             for rung in candidate.rungs:
-                found.setdefault(rung.key, []).append(self._sign * (quality_of(candidate) - rung.quality))
-        return {key: max(gains) + statistics.stdev(gains) for key, gains in found.items() if len(gains) >= LEAST_PAIRS}
+                gain = self._sign * (quality_of(candidate) - rung.quality)
+                found.setdefault(rung.key, []).append((gain, self._sign * rung.quality))
+        return {
+            key: _Gains(
+                most=max(gain for gain, _ in pairs) + statistics.stdev(gain for gain, _ in pairs),
+                lowest=min(quality for _, quality in pairs),
+            )
+            for key, pairs in found.items()
+            if len(pairs) >= LEAST_PAIRS
+        }
 
-    def revived(self) -> CandidateResult | None:
+    def revived(self, but: Container[str] = ()) -> CandidateResult | None:
         """A candidate that was stopped in its training and would not be by what is known now: it goes on where it stopped.
 
         Fronts only rise: what changes is how much trainings turn out to gain.
+
+        Args:
+            but: Candidates that are under way.
         """
         for candidate in self._known.values():
-            if candidate.state == "stopped" and candidate.rungs and candidate.quality is None:
+            if candidate.id not in but and candidate.state == "stopped" and candidate.rungs and candidate.quality is None:
                 last = candidate.rungs[-1]
                 floor = self.floors(candidate).get(last.key)
-                if floor is None or self._sign * (last.quality - floor) >= 0:
+                if floor is None or not floor.above(last.quality, self._sign):
                     return candidate
         return None
 
@@ -154,7 +177,8 @@ class Stopping:
 
     def hopeless(self, candidate: CandidateResult) -> str | None:
         """Why a candidate whose latency is only estimated need not be simulated; None: it may reach the front."""
-        ratio, doubt = self._foreseen_ratio(candidate), self._latency_doubt
+        built = replace(candidate, foreseen=None)  # the file's own estimate, not its sketch's
+        ratio, doubt = self._foreseen_ratio(built), self._latency_doubt
         if ratio is None or doubt is None:
             return None
         best = self._judged(self._at(candidate, ratio / doubt))
@@ -285,10 +309,13 @@ class Stopping:
 
     def _short_of_quality(self, candidate: CandidateResult) -> dict[str, float]:
         """Of one that was stopped in its training, and whose costs nobody knows: how far its quality is from what is kept."""
-        value, least = self._foretold_quality(candidate), self._quality_floor
-        if candidate.state != "stopped" or value is None or least is None:
+        value, quality = self._foretold_quality(candidate), self._baseline.quality
+        if candidate.state != "stopped" or value is None or quality is None:
             return {}
-        return {"quality": self._sign * (least - value)}
+        foretold = replace(candidate, quality=replace(quality, validation=replace(quality.validation, value=value)))
+        limits, share, direction = self._request.limits, self._request.useful_drop, self._task.direction
+        found = quality_excesses(foretold, self._baseline, limits, direction)
+        return found if share is None else {**found, "useful_drop": useless(foretold, self._baseline, direction, share)}
 
 
 def _own_doubt(early: LatencyResult | None) -> float:

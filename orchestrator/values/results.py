@@ -122,6 +122,7 @@ class Rung:
         step: The method that trains.
         call: Which of its trainings, from 0.
         share: How much of that training was done: 0 is the network before it.
+        epochs: How long all of it is.
     """
 
     step: str
@@ -129,11 +130,29 @@ class Rung:
     share: float
     quality: float
     examples: int
+    epochs: float = 0.0
 
     @property
     def key(self) -> str:
         """Names the place: what is compared between candidates."""
-        return f"{self.step}#{self.call}@{self.share:g}"
+        return f"{self.step}#{self.call} of {self.epochs:g}@{self.share:g}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Floor:
+    """Where a training is stopped.
+
+    Attributes:
+        needed: A quality that is worse than this can no longer become good enough, by what trainings have gained from there.
+        lowest: The worst quality that such a training had there: of worse ones nobody knows what they gain.
+    """
+
+    needed: float
+    lowest: float
+
+    def above(self, quality: float, sign: float) -> bool:
+        """Whether a training of that quality is stopped; `sign` is 1 where more is better, else -1."""
+        return sign * (quality - self.needed) < 0 <= sign * (quality - self.lowest)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

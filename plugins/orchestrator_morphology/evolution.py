@@ -86,6 +86,7 @@ class Evolution(TorchMethod):
     needs = frozenset({Need.TRAIN})
     before = frozenset({"pruning", "distillation", "graph", "quantization"})
     usual = False
+    learns_structure = True
 
     def offer(self, model: "nn.Module", parameters: tuple[Parameter, ...], context: BuildContext) -> tuple[Parameter, ...]:
         from orchestrator_morphology.costs import counted_share

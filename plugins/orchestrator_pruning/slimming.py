@@ -65,6 +65,7 @@ class NetworkSlimming(TorchMethod):
     after = frozenset({"morphology"})
     before = frozenset({"distillation", "graph", "quantization"})
     usual = False
+    learns_structure = True
 
     def offer(self, model: "nn.Module", parameters: tuple[Parameter, ...], context: BuildContext) -> tuple[Parameter, ...]:
         from orchestrator_pruning.plan import uniform

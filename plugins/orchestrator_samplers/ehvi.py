@@ -152,9 +152,9 @@ class _Proposal:
         on_front = set(front.tolist())
         chosen = [*front.tolist(), *(i for i in reversed(range(len(complete))) if i not in on_front)][:MOST_POINTS]
         built = [complete[i] for i in chosen]
-        done = {s.key for s in complete}
         rejected = [s for s in seen if s.state == TrialState.PRUNED and s.constraints][-MOST_POINTS // 2 :]
-        failures = {s.key: s for s in seen if s.state == TrialState.FAIL and s.key not in done}
+        elsewhere = {s.key for s in seen if s.state != TrialState.FAIL}  # given back, or taken by another process: no failure
+        failures = {s.key: s for s in seen if s.state == TrialState.FAIL and s.key not in elsewhere}
         failed = list(failures.values())[-MOST_POINTS // 2 :]
         self._clock = len(complete) + len(rejected) + len(failed)
         self._everyone = [s.point for s in built]
@@ -170,7 +170,8 @@ class _Proposal:
         for name in sorted({name for s in judged for name in s.constraints}):
             having = np.array([i for i, s in enumerate(judged) if name in s.constraints])
             excess = np.array([judged[i].constraints[name] for i in having])
-            if (excess > 0).any():
+            # Of a constraint that only rejected ones have nothing tells where it is kept.
+            if (excess > 0).any() and (having < len(built)).any():
                 scale = max(float(np.abs(excess).mean()), 1e-12)
                 self._limits.append((self._model(f"constraint {name}", having, excess / scale), 0.0))
         if failed:

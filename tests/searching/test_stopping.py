@@ -63,8 +63,8 @@ def test_a_floor_is_what_must_be_surpassed_less_what_trainings_still_gain(make: 
     dear = looked_at(make, "dear", 8.0, 800)
     floors = stopping(known).floors(dear)
     # 0.85 is there at lower costs; from half of the training on up to 0.07 was gained, with a spread of 0.016.
-    assert floors["recovery#0@0.5"] == pytest.approx(0.85 - 0.07 - 0.0158, abs=1e-3)
-    assert floors["recovery#0@0.25"] == pytest.approx(0.85 - 0.17 - 0.0158, abs=1e-3)
+    assert floors["recovery#0 of 0@0.5"].needed == pytest.approx(0.85 - 0.07 - 0.0158, abs=1e-3)
+    assert floors["recovery#0 of 0@0.25"].needed == pytest.approx(0.85 - 0.17 - 0.0158, abs=1e-3)
     assert stopping(known).floors(looked_at(make, "small", 8.0, 400)) == {}, "nothing is as small: it may be as bad as it likes"
     assert stopping(known).floors(looked_at(make, "fast", 2.0, 800)) == {}
     assert stopping(known[:-1]).floors(dear) == {}, "too few show what a training gains"
@@ -90,16 +90,19 @@ def test_less_is_better_where_the_metric_says_so(make: Make) -> None:
         made = make(f"c{k}", quality=0.15, latency=5, size=500 + k, trial=k)
         known.append(replace(made, rungs=rungs(0.5, 0.3, 0.2 + 0.01 * k), feasible=True))
     floors = stopping(known, direction="minimize").floors(looked_at(make, "dear", 8.0, 800))
-    assert floors["recovery#0@0.5"] > 0.15 + 0.09
-    assert floors["recovery#0@0.25"] == pytest.approx(0.15 + 0.15)
+    assert floors["recovery#0 of 0@0.5"].needed > 0.15 + 0.09
+    assert floors["recovery#0 of 0@0.25"].needed == pytest.approx(0.15 + 0.15)
 
 
 def test_limits_on_quality_count_once_something_keeps_them(make: Make) -> None:
     cheap = looked_at(make, "cheap", 2.0, 100)
     assert stopping(trained(make, feasible=False), max_drop=0.1).floors(cheap) == {}
     floors = stopping(trained(make), max_drop=0.1).floors(cheap)
-    assert floors["recovery#0@0.5"] == pytest.approx(0.8 - 0.07 - 0.0158, abs=1e-3)
-    assert stopping(trained(make), useful_drop=0.05).floors(cheap)["recovery#0@0.5"] > floors["recovery#0@0.5"]
+    assert floors["recovery#0 of 0@0.5"].needed == pytest.approx(0.8 - 0.07 - 0.0158, abs=1e-3)
+    assert (
+        stopping(trained(make), useful_drop=0.05).floors(cheap)["recovery#0 of 0@0.5"].needed
+        > floors["recovery#0 of 0@0.5"].needed
+    )
 
 
 def test_what_is_beyond_a_limit_before_its_training_is_rejected(make: Make) -> None:
@@ -123,13 +126,15 @@ def test_while_nothing_keeps_a_limit_the_nearest_is_still_built(make: Make) -> N
 
 
 def test_what_was_stopped_is_revived_when_trainings_turn_out_to_gain_more(make: Make) -> None:
-    known = trained(make)
-    stopped = looked_at(make, "stopped", 8.0, 800, rungs=rungs(0.4, 0.5))
+    def ended(name: str, quality: float) -> CandidateResult:
+        return replace(make(name, quality=quality, latency=5, size=500, trial=9), rungs=rungs(0.3, 0.5, 0.55), feasible=True)
+
+    known = [*trained(make), ended("low", 0.7)]
+    stopped = looked_at(make, "stopped", 8.0, 800, rungs=rungs(0.4, 0.55))
     assert stopping([*known, stopped]).revived() is None
-    late = make("late", quality=0.8, latency=5, size=500, trial=9)
-    late = replace(late, rungs=rungs(0.1, 0.3), feasible=True)
-    revived = stopping([*known, stopped, late]).revived()
+    revived = stopping([*known, stopped, ended("late", 0.84)]).revived()
     assert revived is not None and revived.id == "stopped"
+    assert stopping([*known, stopped, ended("late", 0.84)]).revived(but={"stopped"}) is None
 
 
 def test_sampler_learns_what_was_foreseen(make: Make) -> None:
@@ -160,8 +165,24 @@ def test_looking_first_must_pay(make: Make) -> None:
 def test_what_was_stopped_for_its_quality_alone_teaches_by_its_constraint(make: Make) -> None:
     known = trained(make)
     blank = replace(make("stopped"), state="stopped", quality=None, artifact=None, latency=[], rungs=rungs(0.2))
-    assert stopping(known, useful_drop=0.05).floors(blank)["recovery#0@0"] == pytest.approx(0.855 - 0.37 - 0.0158, abs=1e-3)
+    assert stopping(known, useful_drop=0.05).floors(blank)["recovery#0 of 0@0"].needed == pytest.approx(
+        0.855 - 0.37 - 0.0158, abs=1e-3
+    )
     assert stopping(known, useful_drop=0.05).told(blank) is None
     constraints = stopping(known, useful_drop=0.05).constraints(blank)
-    assert constraints == {"quality": pytest.approx(0.855 - (0.2 + 0.35))}
+    assert constraints == {"useful_drop": pytest.approx(0.35 - 0.045)}, "the same names as those of complete candidates"
+    complete = stopping(known, useful_drop=0.05, max_drop=0.1).constraints(known[1])
+    assert complete.keys() == stopping(known, useful_drop=0.05, max_drop=0.1).constraints(blank).keys()
     assert stopping(known).constraints(replace(blank, state="failed")) == {}
+
+
+def test_nothing_is_stopped_where_nobody_knows_what_trainings_gain(make: Make) -> None:
+    known = trained(make)
+    floors = stopping(known).floors(looked_at(make, "dear", 8.0, 800))
+    floor = floors["recovery#0 of 0@0.5"]
+    assert floor.lowest == pytest.approx(0.78)
+    assert not floor.above(0.5, 1.0), "no training that stood so low has ended: it goes on, and shows it"
+    assert floor.above(0.78, 1.0) is (floor.needed > 0.78)
+    late = replace(make("late", quality=0.7, latency=5, size=500, trial=9), rungs=rungs(0.1, 0.2, 0.4), feasible=True)
+    floor = stopping([*known, late]).floors(looked_at(make, "dear", 8.0, 800))["recovery#0 of 0@0.5"]
+    assert floor.above(0.4, 1.0) and not floor.above(0.39, 1.0)

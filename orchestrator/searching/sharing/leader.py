@@ -1,6 +1,7 @@
 """The leader's part in a shared search: the process that `orchestrate search` started. It keeps what all have found."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
@@ -247,7 +248,8 @@ class Leader(Sharing):
 
     def _tell_study(self, trial: optuna.Trial, candidate: CandidateResult) -> None:
         stopping = self._archive.stopping
-        studies.tell(self._study, trial, stopping.told(candidate), stopping.constraints(candidate))
+        with suppress(ValueError, optuna.exceptions.UpdateFinishedTrialError):  # it was told by its own process meanwhile
+            studies.tell(self._study, trial, stopping.told(candidate), stopping.constraints(candidate))
 
     def _told_of(self, identifier: str) -> None:
         archive = self._archive
