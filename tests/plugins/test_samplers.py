@@ -159,12 +159,12 @@ def share(found: list[Recipe]) -> float:
 def test_ehvi_is_not_blinded_by_a_constraint_that_only_rejected_ones_have() -> None:
     recipes = space()
 
-    def found(seed: int) -> list[Recipe]:
-        study, asked = study_of(EhviSampler(seed)), list[Recipe]()
+    def found(odd: int | None) -> list[Recipe]:
+        study, asked = study_of(EhviSampler(0)), list[Recipe]()
         for number in range(40):
             trial = study.ask()
             recipe = recipes.suggest(trial)
-            if number == 9:
+            if number == odd:
                 trial.set_constraint("odd", 0.3)
                 study.tell(trial, state=TrialState.PRUNED)
                 continue
@@ -172,8 +172,7 @@ def test_ehvi_is_not_blinded_by_a_constraint_that_only_rejected_ones_have() -> N
             asked.append(recipe)
         return asked
 
-    pairs = [(share(found(k)), share(search(sampler("random", k), recipes, 80))) for k in range(2)]
-    assert all(ours > chance for ours, chance in pairs), pairs
+    assert share(found(9)) > 0.97 * share(found(None))
 
 
 def test_ehvi_gains_more_hypervolume_than_chance() -> None:
