@@ -262,6 +262,8 @@ def evaluate(
     Raises:
         InputError: something that was given cannot be used, or a recipe names a method that is not installed.
     """
+    if output is not None and Path(output).is_dir() and any(Path(output).iterdir()):
+        raise InputError(f"output '{output}' is not empty; give a new folder")  # an earlier call's original is of another model
     methods = tuple(dict.fromkeys(step.method for recipe in recipes for step in recipe.steps))
     registry = Registry.discover(without=options.without_plugins)
     request, runtime, devices = plan(replace(options, methods=methods, trials=max(1, len(recipes)), timeout_s=None), registry)
@@ -270,7 +272,7 @@ def evaluate(
         engine = _engine(run, request, registry, runtime, devices, started=time.monotonic(), observer=observer)
         workshop = engine.workshop(None)
         try:
-            with interrupt.heard(), closing(engine):
+            with run.locked(), interrupt.heard(), closing(engine):
                 engine.connect()
                 state = engine.prepare(None, workshop)
                 found = [engine.baseline(state, workshop)]
