@@ -76,7 +76,7 @@ class Loop:
                     ended = self._complete(self._under_way.popleft())
                     continue
                 ended = self._budget.ended(self._archive.known, len(self._under_way))
-                if ended is not None and self._budget.has_time(self._archive.known.values()) and self._revived() is not None:
+                if ended is not None and self._may_revive():
                     ended = None  # it was counted when it was stopped
                 if self._sharing is not None:
                     ended = self._shared_turn(self._sharing, ended)
@@ -158,6 +158,11 @@ class Loop:
             return record
         self._sharing.hand_over(record, model, trial)
         return None
+
+    def _may_revive(self) -> bool:
+        """Whether the trials are used up, but there is time for one that was stopped and is worth going on with after all."""
+        alone, known = self._sharing is None, self._archive.known.values()
+        return alone and self._budget.has_time(known) and self._revived() is not None
 
     def _revived(self) -> CandidateResult | None:
         """A candidate that was stopped in its training and is worth going on with after all; not one that is under way."""
