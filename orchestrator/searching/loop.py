@@ -62,6 +62,7 @@ class Loop:
         study = self._study(space)
         self._questions = Questions(study, space, archive, generator, sharing.claims if sharing else None)
         self._under_way: deque[UnderWay] = deque()
+        self._taken_up: set[str] = set()  # once each: what is stopped a second time stays so
 
     def run(self) -> str:
         """Until the budget or the space is used up; which.
@@ -118,6 +119,7 @@ class Loop:
         trial: optuna.Trial | None = None
         revived = self._revived()
         if revived is not None:
+            self._taken_up.add(revived.id)
             recipe, number = _recipe(revived), revived.trial
         else:
             asked = self._questions.ask({item.recipe.identifier: item for item in self._under_way})
@@ -170,7 +172,7 @@ class Loop:
             return None
         if not any(c.state == "stopped" and c.rungs for c in self._archive.known.values()):
             return None
-        return self._archive.stopping.revived(but={item.recipe.identifier for item in self._under_way})
+        return self._archive.stopping.revived(but=self._taken_up | {item.recipe.identifier for item in self._under_way})
 
     def _complete(self, item: UnderWay) -> str | None:
         """Wait for one candidate, keep it and tell the study; why the search ends, where it does."""
