@@ -35,6 +35,7 @@ from orchestrator.plugin import (
     TorchToOnnxMethod,
 )
 from orchestrator.plugin.registry import Registry
+from orchestrator.values.results import Floor, Rung
 from orchestrator.values.target import Target
 
 Project = Any
@@ -497,7 +498,7 @@ def test_sketches_share_what_does_not_train_and_nothing_else(make: Callable[...,
 def test_trainings_are_remembered_with_their_rungs_and_stopped_where_they_were(
     make: Callable[..., Builder], tmp_path: Path
 ) -> None:
-    def built(floors: dict[str, float], *steps: str) -> Any:
+    def built(floors: dict[str, Floor], *steps: str) -> Any:
         builder = make(ladder=True)
         ladder: Any = builder._ladder
         ladder.begin(floors)
@@ -507,11 +508,12 @@ def test_trainings_are_remembered_with_their_rungs_and_stopped_where_they_were(
             return reason.rung.key, len(ladder.rungs), ladder.training_s
         return None, len(ladder.rungs), ladder.training_s
 
-    stop = {"learn#0@0.25": 2.0}  # no accuracy is so high
+    rung = Rung(step="learn", call=0, epochs=4, share=0.25, quality=0.0, examples=1).key
+    stop = {rung: Floor(needed=2.0, lowest=0.0)}  # no accuracy is so high
     where, rungs, _ = built(stop, "learn")
-    assert (where, rungs) == ("learn#0@0.25", 2)
+    assert (where, rungs) == (rung, 2)
     BUILT.clear()
-    assert built(stop, "learn") == ("learn#0@0.25", 2, 0.0)
+    assert built(stop, "learn") == (rung, 2, 0.0)
     assert BUILT == [], "it is known where it stops"
     where, rungs, took = built({}, "learn")
     assert (where, rungs, BUILT) == (None, 3, ["learn"])
