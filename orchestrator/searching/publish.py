@@ -1,13 +1,12 @@
 """What a run leaves for people: results.json, report.html, front/ and recommended/."""
 
-import importlib.metadata
-import platform
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from orchestrator.building.keys import versions
 from orchestrator.devices.host import HostDevice
 from orchestrator.plugin.registry import Registry
 from orchestrator.report.card import render_card
@@ -127,13 +126,7 @@ def _folder(folder: Path, result: RunResult, candidate: CandidateResult, found: 
 
 
 def _environment(registry: Registry, devices: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     plugins = {p.name: f"{p.package} {p.version}" + (f" (unusable: {p.error})" if p.error else "") for p in registry.plugins}
     host = devices.get(HostDevice.scheme) or HostDevice().environment()
     boards = {reference: facts for reference, facts in devices.items() if reference != HostDevice.scheme}
-    return {"host": host, **({"devices": boards} if boards else {}), "versions": versions, "plugins": plugins}
+    return {"host": host, **({"devices": boards} if boards else {}), "versions": versions(PACKAGES), "plugins": plugins}
