@@ -47,7 +47,7 @@ class ChannelPruning(TorchMethod):
     """
 
     name = "channel-pruning"
-    version = 2
+    version = 3
     family = "pruning"
     summary = "Removes whole channels of least importance along a dependency graph (Fang et al. 2023, DepGraph)."
     parameters: ClassVar[tuple[Parameter, ...]] = (

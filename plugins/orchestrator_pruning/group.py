@@ -42,7 +42,7 @@ class GroupPruning(TorchMethod):
     """
 
     name = "group-pruning"
-    version = 1
+    version = 2
     family = "pruning"
     summary = "Removes a searched share of channels from each group of coupled layers (He et al. 2018, AMC)."
     parameters: ClassVar[tuple[Parameter, ...]] = (

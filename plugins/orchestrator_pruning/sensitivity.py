@@ -23,6 +23,8 @@ SHARES = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 0.9375)
 """Shares of its channels that each group loses in turn: coarser ones cost ResNet-20 three points of accuracy at half the work."""
 WORK = 1e12
 """Multiply-accumulates that a table may cost (a minute or two): it decides on how many examples."""
+PASSES = 4
+"""Forward passes over the train split that a table may cost: a little more than one epoch, or it outlasts a short recovery."""
 LEAST_EXAMPLES, MOST_EXAMPLES = 16, 256
 Table = dict[str, list[list[float]]]
 
@@ -77,7 +79,10 @@ def _normalise_by_batch(model: nn.Module, inputs: Inputs) -> None:
 def _inputs(model: nn.Module, groups: Sequence[Group], context: "BuildContext") -> Inputs:
     """One batch of samples, of as many as the work allows."""
     one = sum(macs(model, context.forward, context.example).values())
-    count = int(min(max(WORK / max(one * len(groups) * len(SHARES), 1), LEAST_EXAMPLES), MOST_EXAMPLES))
+    forwards = WORK / max(one, 1)
+    if "train" in context.task.examples:
+        forwards = min(forwards, PASSES * context.task.examples["train"])
+    count = int(min(max(forwards / max(len(groups) * len(SHARES), 1), LEAST_EXAMPLES), MOST_EXAMPLES))
     batch = next(iter(context.samples(count, count)), None)
     if batch is None:
         raise MethodError("sensitivities need examples, but the task has none")
