@@ -17,15 +17,31 @@ if TYPE_CHECKING:
     from orchestrator.calibration import calibrate
     from orchestrator.estimates import estimate
     from orchestrator.measurements import compare, measure
+    from orchestrator.targets import resume_targets, search_targets
     from orchestrator.working import work
 
-__all__ = ["build", "calibrate", "compare", "estimate", "evaluate", "load_run", "measure", "resume", "search", "work"]
+__all__ = [
+    "build",
+    "calibrate",
+    "compare",
+    "estimate",
+    "evaluate",
+    "load_run",
+    "measure",
+    "resume",
+    "resume_targets",
+    "search",
+    "search_targets",
+    "work",
+]
 
 _MODULES = {
     "calibrate": "calibration",
     "compare": "measurements",
     "estimate": "estimates",
     "measure": "measurements",
+    "resume_targets": "targets",
+    "search_targets": "targets",
     "work": "working",
 }
 

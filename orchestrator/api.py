@@ -30,22 +30,19 @@ from orchestrator.searching.engine import Engine, Observer
 from orchestrator.searching.publish import compose, publish
 from orchestrator.searching.recipe_file import read_recipe
 from orchestrator.searching.request import RunState, SearchRequest
-from orchestrator.searching.run_directory import RunDirectory
+from orchestrator.searching.run_directory import DONE, RunDirectory
 from orchestrator.searching.space import Space
 from orchestrator.values.recipe import Recipe
 from orchestrator.values.results import CandidateResult, RunResult
 from orchestrator.values.target import Limits
 
-LEAST_SHARE = 0.5
-"""Of its equal share of the time: what a target has left in any case."""
 
-
-def _nobody(event: dict[str, Any]) -> None:
+def nobody(event: dict[str, Any]) -> None:
     """An observer that does not look."""
 
 
 def search(
-    options: SearchOptions | None = None, *, output: str | Path | None = None, observer: Observer = _nobody, **said: Any
+    options: SearchOptions | None = None, *, output: str | Path | None = None, observer: Observer = nobody, **said: Any
 ) -> RunResult:
     """Find the Pareto-optimal models for a target.
 
@@ -63,10 +60,10 @@ def search(
         Interrupted: the user stopped it; `resume` goes on.
     """
     started = time.monotonic()
-    options = _said(options or SearchOptions(), said)
+    options = with_options(options, said)
     registry = Registry.discover(without=options.without_plugins)
     request, runtime, devices = plan(options, registry)
-    path = Path(output) if output is not None else _new_run(request)
+    path = Path(output) if output is not None else new_run(request.target.profile.name)
     existed = path.exists()
     run = RunDirectory.create(path)
     with run.locked(), _surroundings(run):
@@ -83,42 +80,19 @@ def search(
             raise
 
 
-def following(options: SearchOptions, before: Sequence[RunResult], *, targets: int) -> SearchOptions:
-    """The options for the next of several targets in one run, after the searches for those before it.
-
-    What was built for an earlier target is timed on this one first: its recipes come before all others, and the store holds their
-    models. A budget of time is shared: what earlier targets left over goes to the later ones.
-
-    Args:
-        options: For this target, with the budget of time of the whole run.
-        before: The results for the targets before it.
-        targets: How many there are in all.
-    """
-    runs = tuple(str(result.search["run"]) for result in before)
-    timeout_s = options.timeout_s
-    if timeout_s is not None:
-        left = timeout_s - sum(result.seconds["total"] for result in before)
-        timeout_s = max(LEAST_SHARE * timeout_s / targets, left / (targets - len(before)))
-    if not runs:
-        return replace(options, timeout_s=timeout_s)
-    least, most = before[0].search["epochs"]  # or no recipe would be one that was built before
-    warm_start = (*runs, *options.warm_start)
-    return replace(options, timeout_s=timeout_s, warm_start=warm_start, warm_share=1.0, epochs=(least, most))
-
-
-def _said(options: SearchOptions, said: dict[str, Any]) -> SearchOptions:
+def with_options(options: SearchOptions | None, said: dict[str, Any]) -> SearchOptions:
     """The options with what was given by name; limits may stand there too: `search(max_drop=0.01)`."""
     limits = {name: said.pop(name) for name in [f.name for f in fields(Limits)] if name in said}
     known = {f.name for f in fields(SearchOptions)}
     for name in said:
         if name not in known:
             raise InputError(unknown("option", name, known | {f.name for f in fields(Limits)}))
-    options = replace(options, **said)
+    options = replace(options or SearchOptions(), **said)
     return replace(options, limits=replace(options.limits, **limits))
 
 
 def resume(
-    run_directory: str | Path, *, trials: int | None = None, timeout_s: float | None = None, observer: Observer = _nobody
+    run_directory: str | Path, *, trials: int | None = None, timeout_s: float | None = None, observer: Observer = nobody
 ) -> RunResult:
     """Go on with a run that was stopped, in whatever way, or that is to get a larger budget.
 
@@ -162,16 +136,6 @@ def load_run(path: str | Path) -> RunResult:
     return read_results(Path(path))
 
 
-def check(options: Sequence[SearchOptions]) -> None:
-    """Whether searches can be planned at all, before the first of them begins.
-
-    Raises:
-        InputError: one cannot.
-    """
-    for each in options:
-        plan(each, Registry.discover(without=each.without_plugins))
-
-
 def preview(options: SearchOptions) -> tuple[SearchRequest, RunState, Space]:
     """Check everything and compute the search space, without a trial: `orchestrate search --dry-run`."""
     started = time.monotonic()
@@ -180,7 +144,7 @@ def preview(options: SearchOptions) -> tuple[SearchRequest, RunState, Space]:
     with tempfile.TemporaryDirectory() as folder:
         run = RunDirectory.create(Path(folder) / "run")
         unwaiting = replace(request, wait_for_device_s=0.0)
-        engine = _engine(run, unwaiting, registry, runtime, devices, started=started, observer=_nobody)
+        engine = _engine(run, unwaiting, registry, runtime, devices, started=started, observer=nobody)
         workshop = engine.workshop(None)
         try:
             with interrupt.heard(), closing(engine):
@@ -191,7 +155,7 @@ def preview(options: SearchOptions) -> tuple[SearchRequest, RunState, Space]:
     return request, state, Space(state.offers, registry.methods())
 
 
-def build(recipe: str | Path, output: str | Path, *, observer: Observer = _nobody) -> Path:
+def build(recipe: str | Path, output: str | Path, *, observer: Observer = nobody) -> Path:
     """Make one candidate again from its recipe.toml.
 
     Args:
@@ -248,7 +212,7 @@ def build(recipe: str | Path, output: str | Path, *, observer: Observer = _nobod
 
 
 def evaluate(
-    options: SearchOptions, recipes: Sequence[Recipe], *, output: str | Path | None = None, observer: Observer = _nobody
+    options: SearchOptions, recipes: Sequence[Recipe], *, output: str | Path | None = None, observer: Observer = nobody
 ) -> list[CandidateResult]:
     """Build, score and time given recipes beside the original, as a search would, but search nothing.
 
@@ -325,7 +289,7 @@ def _run(
             run.write_elapsed(engine.elapsed())
             if not any(c.state == "stopped" and c.rungs for c in found.candidates):  # these may go on where they stopped
                 shutil.rmtree(checkpoints(builds(run.work)), ignore_errors=True)  # of candidates that ran out of time
-            run.event(event="done", recommended=result.recommended, ended=found.ended)
+            run.event(event=DONE, recommended=result.recommended, ended=found.ended)
             return result
     except Interrupted:
         ways_on = f"go on with: orchestrate resume {run.path}" if run.begun else "nothing was begun yet"
@@ -360,9 +324,10 @@ def _way_on(run: RunDirectory) -> str:
     return f"go on with: orchestrate resume {run.path}" if run.begun else "begin again"
 
 
-def _new_run(request: SearchRequest) -> Path:
+def new_run(name: str) -> Path:
+    """A folder in `runs/` that does not exist yet."""
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    base = Path("runs") / f"{stamp}-{request.target.profile.name}"
+    base = Path("runs") / f"{stamp}-{name}"
     return next(p for p in (base, *(base.with_name(f"{base.name}-{k}") for k in range(2, 1000))) if not p.exists())
 
 
@@ -378,4 +343,4 @@ def _same_plugins(before: dict[str, str], now: dict[str, str]) -> None:
         raise PluginError(f"the plugins are not those that the run began with ({what}); install the same or begin a new run")
 
 
-__all__ = ["SearchOptions", "build", "check", "load_run", "preview", "profile_named", "resume", "search"]
+__all__ = ["SearchOptions", "build", "load_run", "preview", "profile_named", "resume", "search"]

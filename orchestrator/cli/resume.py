@@ -1,5 +1,6 @@
 """`orchestrate resume`."""
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -13,17 +14,15 @@ from orchestrator.cli import options as shared
 @click.option("--json", "as_json", is_flag=True, help="The results on stdout as one JSON document, all else on stderr.")
 @click.pass_context
 def command(context: click.Context, run: Path, trials: int | None, timeout: str | None, as_json: bool) -> None:
-    """Go on with a run that was stopped, or that is to get a larger budget. RUN is its directory."""
-    from orchestrator.api import resume
-    from orchestrator.cli.progress import progress
-    from orchestrator.report.results import render_json
-    from orchestrator.report.terminal import print_summary
+    """Go on with a run that was stopped, or that is to get a larger budget. RUN is its directory, or that of several targets."""
+    from orchestrator.cli import running
+    from orchestrator.targets import Targets
 
-    with progress(quiet_stdout=as_json) as (console, observer):
-        result = resume(run, trials=trials, timeout_s=shared.seconds(timeout), observer=observer)
-    if as_json:
-        click.echo(render_json(result))
+    timeout_s = shared.seconds(timeout)
+    if Targets.holds(run):
+        results = running.several(Targets.open(run), as_json, trials=trials, timeout_s=timeout_s)
     else:
-        print_summary(result, console, run)
-    if result.recommended is None:
-        context.exit(1)
+        from orchestrator.api import resume
+
+        results = running.one(partial(resume, run, trials=trials, timeout_s=timeout_s), as_json)
+    running.exit_with(context, results)

@@ -1,13 +1,12 @@
 """`orchestrate search`."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from orchestrator.cli import options as shared
-
-EXIT_NOTHING_MEETS_THE_LIMITS = 1
 
 
 @click.command(name="search")
@@ -74,62 +73,53 @@ def command(context: click.Context, /, targets: tuple[str, ...], **said: Any) ->
 
     Exit code 0: done, and a model that keeps the limits is recommended; 1: done, and none keeps them.
     """
+    from dataclasses import replace
+
     from orchestrator.planning import SearchOptions
 
     targets = targets or ("host",)
     limits = shared.limits(**{k: said[k] for k in ("max_latency", "max_size", "max_memory", "max_drop", "min_quality")})
-    timeout_s = shared.seconds(said["timeout"])
-    wanted = [
-        SearchOptions(
-            target=target,
-            model=said["model"],
-            data=said["data"],
-            metric=said["metric"],
-            loss=said["loss"],
-            student=said["student"],
-            search=said["search_name"],
-            trials=said["trials"],
-            timeout_s=timeout_s,
-            limits=limits,
-            methods=said["methods"],
-            without_methods=said["without_methods"],
-            runtimes=said["runtimes"],
-            without_plugins=said["without_plugins"],
-            device=said["device"],
-            threads=said["threads"],
-            seed=said["seed"],
-            storage=said["storage"],
-            artifacts=said["artifacts"],
-            worker_timeout_s=_worker_timeout(said["worker_timeout"]),
-            input_shapes=shared.input_shapes(said["input_shape"]),
-            wait_for_device_s=_waiting(said["wait_for_device"]),
-            store=said["store"],
-            warm_start=said["warm_start"],
-        )
-        for target in targets
-    ]
+    options = SearchOptions(
+        target=targets[0],
+        model=said["model"],
+        data=said["data"],
+        metric=said["metric"],
+        loss=said["loss"],
+        student=said["student"],
+        search=said["search_name"],
+        trials=said["trials"],
+        timeout_s=shared.seconds(said["timeout"]),
+        limits=limits,
+        methods=said["methods"],
+        without_methods=said["without_methods"],
+        runtimes=said["runtimes"],
+        without_plugins=said["without_plugins"],
+        device=said["device"],
+        threads=said["threads"],
+        seed=said["seed"],
+        storage=said["storage"],
+        artifacts=said["artifacts"],
+        worker_timeout_s=_worker_timeout(said["worker_timeout"]),
+        input_shapes=shared.input_shapes(said["input_shape"]),
+        wait_for_device_s=_waiting(said["wait_for_device"]),
+        store=said["store"],
+        warm_start=said["warm_start"],
+    )
     if said["dry_run"]:
-        for options in wanted:
-            _dry_run(options)
+        for target in targets:
+            _dry_run(replace(options, target=target))
         return
-    if len(wanted) > 1:
-        from orchestrator.api import check
+    from orchestrator.cli import running
 
-        check(wanted)  # a mistake in the second is better known before the first has taken its time
-    folders = _folders(targets, said["output"])
-    results: list[Any] = []
-    for options, folder in zip(wanted, folders, strict=True):
-        results.append(_search(_following(options, results, len(wanted)), folder, said["as_json"]))
-    if said["as_json"]:
-        _print_json(results)
-    if any(result.recommended is None for result in results):
-        context.exit(EXIT_NOTHING_MEETS_THE_LIMITS)
+    if len(targets) == 1:
+        from orchestrator.api import search
 
+        results = running.one(partial(search, options, output=said["output"]), said["as_json"])
+    else:
+        from orchestrator.targets import Targets
 
-def _following(options: Any, before: list[Any], targets: int) -> Any:
-    from orchestrator.api import following
-
-    return following(options, before, targets=targets)
+        results = running.several(Targets.begin(options, targets, said["output"]), said["as_json"])
+    running.exit_with(context, results)
 
 
 def _waiting(text: str | None) -> float:
@@ -146,35 +136,6 @@ def _worker_timeout(text: str | None) -> float:
     from orchestrator.values.units import parse_seconds
 
     return SearchOptions().worker_timeout_s if text is None else parse_seconds(text, "--worker-timeout")
-
-
-def _folders(targets: tuple[str, ...], output: Path | None) -> list[Path | None]:
-    """The run directory of each target: one for each inside the output folder where there are several."""
-    if output is None or len(targets) == 1:
-        return [output] * len(targets)
-    names = [Path(target).stem if target.endswith(".toml") else target for target in targets]
-    return [output / (name if names.count(name) == 1 else f"{name}-{k}") for k, name in enumerate(names, 1)]
-
-
-def _search(options: Any, folder: Path | None, as_json: bool) -> Any:
-    from orchestrator.api import search
-    from orchestrator.cli.progress import progress
-    from orchestrator.report.terminal import print_summary
-
-    with progress(quiet_stdout=as_json) as (console, observer):
-        result = search(options, output=folder, observer=observer)
-    if not as_json:
-        print_summary(result, console, Path(result.search["run"]))
-    return result
-
-
-def _print_json(results: list[Any]) -> None:
-    import json
-
-    from orchestrator.report.results import render_json
-
-    documents = [render_json(result) for result in results]
-    click.echo(documents[0] if len(documents) == 1 else json.dumps([json.loads(d) for d in documents], indent=1))
 
 
 def _dry_run(options: Any) -> None:

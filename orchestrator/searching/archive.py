@@ -28,6 +28,7 @@ class Archive:
         self._run, self._request, self._task = run, request, task
         self.known: dict[str, CandidateResult] = run.read_candidates()
         self._ranking = Standing(self.known, request, task).ranking
+        self._stopping: Stopping | None = None
 
     @property
     def baseline(self) -> CandidateResult:
@@ -46,8 +47,13 @@ class Archive:
 
     @property
     def stopping(self) -> Stopping:
-        """Which candidates are worth going on with, by what is known now."""
-        return Stopping(self.known, self._request, self._task)
+        """Which candidates are worth going on with, by what is known now.
+
+        One and the same until a candidate is kept or forgotten: what it derives from all candidates it derives once.
+        """
+        if self._stopping is None:
+            self._stopping = Stopping(self.known, self._request, self._task)
+        return self._stopping
 
     def standing_of(self, known: Mapping[str, CandidateResult]) -> Standing:
         """How other candidates, or these with other figures, stand to one another under this run's limits."""
@@ -62,6 +68,7 @@ class Archive:
         candidate = self.standing.judged(candidate, baseline)
         before = self.known.get(candidate.id)
         self.known[candidate.id] = candidate
+        self._stopping = None
         try:
             self._ranking.add(candidate)
             if dropped := candidate.id not in self._stay() and _has_file(candidate):
@@ -72,7 +79,7 @@ class Archive:
                 del self.known[candidate.id]
             else:
                 self.known[candidate.id] = before
-            self._ranking = Standing(self.known, self._request, self._task).ranking
+            self._ranking, self._stopping = Standing(self.known, self._request, self._task).ranking, None
             raise
         if dropped:
             self._run.drop(candidate.id)
@@ -88,6 +95,7 @@ class Archive:
         self._run.forget_candidate(identifier)
         del self.known[identifier]
         self._ranking.remove(identifier)
+        self._stopping = None
 
     def drop_dominated(self) -> None:
         """Delete the files of candidates that have left the front: `orchestrate build` makes them again from their recipe.

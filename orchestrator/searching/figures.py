@@ -23,7 +23,7 @@ from orchestrator.measuring.inspection import Inspection
 from orchestrator.values.evidence import MEASURED
 from orchestrator.values.results import CandidateResult, LatencyResult, QualityResult
 
-MEASURING = ("measuring", "devices")
+MEASURING = ("measuring", "devices", "values")
 """Packages of this product that figures depend on."""
 LIBRARIES = ("numpy", "onnxruntime", "onnxruntime-gpu", "psutil")
 MODEL, LATENCY, QUALITY = "model", "latency", "quality"
@@ -143,7 +143,7 @@ class Figures:
 
 
 def counted(candidates: Sequence[CandidateResult]) -> dict[str, int]:
-    """How many candidates have something from an earlier run, in all and by what it is."""
+    """How many candidates have something from the store, in all and by what it is."""
     by_kind = {kind: sum(kind in c.reused for c in candidates) for kind in (MODEL, LATENCY, QUALITY)}
     return {"candidates": sum(bool(c.reused) for c in candidates), **by_kind}
 
@@ -152,10 +152,10 @@ def in_words(reused: dict[str, int], candidates: int) -> list[str]:
     """The same for the report; nothing where nothing was reused."""
     if not reused["candidates"]:
         return []
-    said = f"{reused[MODEL]} of {candidates} models were built in an earlier run"
+    said = f"{reused[MODEL]} of {candidates} models came from the store, where an earlier build keeps them"
     if reused[LATENCY] or reused[QUALITY]:
-        said += f"; {reused[LATENCY]} were timed then, on the same device, and {reused[QUALITY]} scored"
-    return [f"{said} (the store keeps them; --store none makes everything anew)"]
+        said += f"; so did {reused[LATENCY]} times, taken on the same device, and {reused[QUALITY]} scores"
+    return [f"{said} (--store none makes everything anew)"]
 
 
 def _machine(evaluator: Evaluator) -> dict[str, Any] | None:

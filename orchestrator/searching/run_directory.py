@@ -24,6 +24,8 @@ from orchestrator.values.results import CandidateResult
 CANDIDATE = TypeAdapter(CandidateResult)
 BEFORE_IT_BEGINS = ("work", "samples", "log.jsonl", "study.journal")
 """What a start leaves that was killed before there was anything to resume."""
+DONE = "done"
+"""The last event of a run that came to its end."""
 
 
 class RunDirectory:
@@ -170,6 +172,14 @@ class RunDirectory:
     def begun(self) -> bool:
         """Whether there is something to resume."""
         return self._state.is_file()
+
+    @property
+    def done(self) -> bool:
+        """Whether it came to its end, and nobody has gone on with it since."""
+        try:
+            return bool(json.loads(self.log.read_text().splitlines()[-1])["event"] == DONE)
+        except (OSError, ValueError, LookupError):  # none yet, or a loss of power cut it short
+            return False
 
     def write_state(self, state: RunState) -> None:
         """Keep what the run was asked to do."""

@@ -13,6 +13,8 @@ from collections.abc import Container, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
+
 from orchestrator.searching.front import comparable, dominates, quality_of, relative_latency, size_of
 from orchestrator.searching.limits import excesses, quality_excesses, quality_floor, useless
 from orchestrator.searching.request import SearchRequest
@@ -59,6 +61,12 @@ class Stopping:
     @functools.cached_property
     def _able(self) -> list[CandidateResult]:
         return [c for c in self._complete if c.feasible]
+
+    @functools.cached_property
+    def _figures(self) -> np.ndarray:
+        """Of the complete candidates, as rows: relative latency, size, quality turned so that more is better."""
+        figures = [(relative_latency(c), size_of(c), self._sign * quality_of(c)) for c in self._complete]
+        return np.array(figures, np.float64).reshape(-1, 3).T
 
     @property
     def _baseline(self) -> CandidateResult:
@@ -128,9 +136,9 @@ class Stopping:
         """The quality that a candidate must surpass: the best one's that costs no more, where that is known; the limits'."""
         best = self._at_best(candidate)
         wanted: list[float] = []
-        for other in self._complete:
-            if best and relative_latency(other) <= relative_latency(best) and size_of(other) <= size_of(best):
-                wanted.append(self._sign * quality_of(other))
+        if best is not None:
+            latency, size, quality = self._figures
+            wanted += quality[(latency <= relative_latency(best)) & (size <= size_of(best))].tolist()
         if self._able:
             least = self._quality_floor
             wanted += [] if least is None else [self._sign * least]

@@ -108,8 +108,9 @@ def absolute(url: str) -> str:
 
 
 def masked(url: str) -> str:
-    """The URL without its password."""
-    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)
+    """The URL without its password, which may hold an `@` of its own or stand among the options."""
+    without = re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url)
+    return re.sub(r"([?&](?:\w*password|passwd)=)[^&]*", r"\1***", without)
 
 
 def _journal(url: str, path: Path) -> BaseStorage:

@@ -81,6 +81,11 @@ def test_one_run_directory_for_each_target_when_several_are_named(cli: Cli, proj
     assert done.returncode == 0, done.stderr
     assert (cli.folder / "both" / "raspberry-pi" / "results.json").is_file()
     assert (cli.folder / "both" / "snapdragon" / "results.json").is_file()
+    logs = [(cli.folder / "both" / name / "log.jsonl").read_text() for name in ("raspberry-pi", "snapdragon")]
+    again = cli("resume", "both", "--json")
+    assert again.returncode == 0, again.stderr
+    assert [one["target"]["profile"] for one in json.loads(again.stdout)] == ["raspberry-pi-4", "snapdragon-855-plus"]
+    assert logs == [(cli.folder / "both" / name / "log.jsonl").read_text() for name in ("raspberry-pi", "snapdragon")]
 
 
 def test_profiles_are_listed_shown_and_checked(cli: Cli) -> None:

@@ -275,6 +275,22 @@ def test_an_unreachable_database_is_the_surroundings_fault_and_its_password_is_n
     assert "me:***@127.0.0.1" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:sec@ret@host/studies",
+        "postgresql://me:a:b/sec@ret@host/studies",
+        "postgresql://host/studies?user=me&password=secret",
+        "mysql://host/studies?passwd=secret&ssl=1",
+    ],
+)
+def test_no_form_of_a_password_is_shown(url: str) -> None:
+    shown = storages.masked(url)
+    assert "sec" not in shown
+    assert "***" in shown
+    assert "host/studies" in shown
+
+
 def test_half_a_line_at_a_journals_end_is_mended_before_the_next_is_written(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     study = optuna.create_study(storage=storages.open_storage(f"journal:{path}"), study_name="s")

@@ -209,7 +209,7 @@ def test_same_search_again_builds_and_scores_nothing(project: Project, tmp_path:
     assert first.search["reused"] == {"candidates": 0, "model": 0, "latency": 0, "quality": 0}
     assert (again.search["reused"]["model"], again.search["reused"]["quality"]) == (3, 3)
     assert all({"model", "quality"} <= set(c.reused) for c in again.candidates)
-    assert any(note.startswith("3 of 3 models were built in an earlier run") for note in again.notes)
+    assert any(note.startswith("3 of 3 models came from the store") for note in again.notes)
     events = [json.loads(line) for line in (tmp_path / "run1" / "log.jsonl").read_text().splitlines()]
     assert sum(event["event"] == "candidate" for event in events) == 3
 

@@ -1,0 +1,238 @@
+"""Several targets in one run: a folder with a run directory for each, searched one after the other, that goes on as one."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from orchestrator import api
+from orchestrator.errors import InputError, Interrupted, SurroundingsError
+from orchestrator.planning import SearchOptions, plan
+from orchestrator.plugin.registry import Registry
+from orchestrator.searching.engine import Observer
+from orchestrator.searching.run_directory import RunDirectory
+from orchestrator.values.files import write_atomic
+from orchestrator.values.results import RunResult
+
+FILE = "targets.json"
+LEAST_SHARE = 0.5
+"""Of its equal share of the time: what a target has left in any case."""
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TargetRun:
+    """One of the targets.
+
+    Attributes:
+        folder: The name of its run directory in the common folder.
+        options: As the user said them, with the budget of time of all targets.
+    """
+
+    folder: str
+    options: SearchOptions
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _File:
+    schema: int
+    targets: tuple[TargetRun, ...]
+
+
+_FORM: TypeAdapter[_File] = TypeAdapter(_File)
+
+
+class Targets:
+    """The runs for several targets in one folder.
+
+    What was built for an earlier target is timed on a later one first: its recipes come before all others, and the store holds
+    their models. A budget of time is shared: what earlier targets leave over goes to the later ones.
+
+    Attributes:
+        path: The common folder.
+        runs: In the order in which they are searched.
+    """
+
+    def __init__(self, path: Path, runs: tuple[TargetRun, ...]) -> None:
+        self.path, self.runs = path.resolve(), runs
+
+    @classmethod
+    def begin(cls, options: SearchOptions, targets: Sequence[str], output: str | Path | None = None) -> "Targets":
+        """Check that all of them can be searched, and make the folder.
+
+        Args:
+            options: For all of them; its own target does not matter.
+            targets: Names or files of profiles.
+            output: A new folder; None: one in `runs/`.
+
+        Raises:
+            InputError: one of the targets cannot be searched, or the folder holds something; nothing has been written.
+        """
+        runs = tuple(
+            TargetRun(folder=folder, options=replace(options, target=target))
+            for folder, target in zip(_folders(targets), targets, strict=True)
+        )
+        registry = Registry.discover(without=options.without_plugins)
+        for run in runs:
+            plan(run.options, registry)
+        path = Path(output) if output is not None else api.new_run("+".join(run.folder for run in runs)[:100])
+        if (path / FILE).exists():
+            raise InputError(f"--output '{path}' holds a run already; go on with: orchestrate resume {path}")
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise InputError(f"--output '{path}' is not an empty folder; give a new one")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            write_atomic(path / FILE, _FORM.dump_json(_File(schema=SCHEMA, targets=runs), indent=1))
+        except OSError as error:
+            raise InputError(f"--output '{path}' cannot be written: {error.strerror}") from None
+        return cls(path, runs)
+
+    @classmethod
+    def holds(cls, path: str | Path) -> bool:
+        """Whether a folder is that of several targets."""
+        return (Path(path) / FILE).is_file()
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Targets":
+        """A folder that exists.
+
+        Raises:
+            InputError: it has no file that tells the targets, or a damaged one.
+        """
+        file = Path(path) / FILE
+        try:
+            found = _FORM.validate_json(file.read_bytes())
+        except OSError as error:
+            raise InputError(f"'{file}' cannot be read: {error.strerror}") from None
+        except ValidationError as error:
+            raise InputError(f"'{file}' was not written by this version: {error.errors()[0]['msg']}") from None
+        return cls(Path(path), found.targets)
+
+    def search(
+        self,
+        k: int,
+        before: Sequence[RunResult],
+        *,
+        trials: int | None = None,
+        timeout_s: float | None = None,
+        observer: Observer = api.nobody,
+    ) -> RunResult:
+        """Search for one target: from the start, or on from where it stopped; what is done is only read.
+
+        Args:
+            k: Which, from 0 on.
+            before: The results for the targets before it.
+            trials: A new budget of candidates for each target.
+            timeout_s: More seconds, for all targets together.
+
+        Raises:
+            Interrupted: as `search`; `orchestrate resume` of the common folder goes on.
+        """
+        path = self.path / self.runs[k].folder
+        run = RunDirectory(path)
+        with self._way_on():
+            if not run.begun:
+                options = following(self.runs[k].options, before, targets=len(self.runs))
+                if trials is not None:
+                    options = replace(options, trials=trials)
+                if timeout_s is not None:
+                    options = replace(options, timeout_s=self._each(timeout_s))
+                return api.search(options, output=path, observer=observer)
+            if run.done and trials is None and timeout_s is None:
+                return api.load_run(path)
+            return api.resume(path, trials=trials, timeout_s=self._each(timeout_s), observer=observer)
+
+    def _each(self, timeout_s: float | None) -> float | None:
+        return None if timeout_s is None else timeout_s / len(self.runs)
+
+    @contextmanager
+    def _way_on(self) -> Iterator[None]:
+        try:
+            yield
+        except Interrupted:
+            raise Interrupted(f"interrupted; go on with: orchestrate resume {self.path}") from None
+        except SurroundingsError as error:
+            raise SurroundingsError(f"{error} (all targets: orchestrate resume {self.path})") from error
+
+
+def search_targets(
+    options: SearchOptions | None = None,
+    *,
+    targets: Sequence[str],
+    output: str | Path | None = None,
+    observer: Observer = api.nobody,
+    **said: Any,
+) -> list[RunResult]:
+    """Find the Pareto-optimal models for several targets: what is built for one is timed on all.
+
+        orchestrator.search_targets(targets=["raspberry-pi-4", "host"], model="model.py:network", data="data.py:splits")
+
+    Args:
+        options: For all of them; or give its fields by name.
+        targets: Names or files of profiles, searched in this order.
+        output: The folder that gets a run directory for each; by default a new one under `runs/`.
+        observer: Called with a dict for every event.
+
+    Returns:
+        The results for each target, in order.
+
+    Raises:
+        InputError: something that was given cannot be used; nothing has been written.
+        SurroundingsError: the disk is full, the run directory is in use, ...
+        Interrupted: the user stopped it; `resume_targets` goes on.
+    """
+    several = Targets.begin(api.with_options(options, said), targets, output)
+    return _all(several, lambda k, before: several.search(k, before, observer=observer))
+
+
+def resume_targets(
+    folder: str | Path, *, trials: int | None = None, timeout_s: float | None = None, observer: Observer = api.nobody
+) -> list[RunResult]:
+    """Go on with the runs for several targets: those that are done are read, one that was stopped goes on, the others begin.
+
+    Args:
+        folder: The common folder.
+        trials: A new budget of candidates for each target; None: as before.
+        timeout_s: More seconds, for all targets together; None: what is left.
+
+    Raises:
+        InputError: no such folder; or plugins, model or data are not those that it began with.
+    """
+    several = Targets.open(folder)
+    return _all(several, lambda k, before: several.search(k, before, trials=trials, timeout_s=timeout_s, observer=observer))
+
+
+def _all(several: Targets, search: Callable[[int, list[RunResult]], RunResult]) -> list[RunResult]:
+    results: list[RunResult] = []
+    for k in range(len(several.runs)):
+        results.append(search(k, results))
+    return results
+
+
+def following(options: SearchOptions, before: Sequence[RunResult], *, targets: int) -> SearchOptions:
+    """The options for the next of several targets, after the searches for those before it.
+
+    Args:
+        options: For this target, with the budget of time of the whole run.
+        before: The results for the targets before it.
+        targets: How many there are in all.
+    """
+    runs = tuple(str(result.search["run"]) for result in before)
+    timeout_s = options.timeout_s
+    if timeout_s is not None:
+        left = timeout_s - sum(result.seconds["total"] for result in before)
+        timeout_s = max(LEAST_SHARE * timeout_s / targets, left / (targets - len(before)))
+    if not runs:
+        return replace(options, timeout_s=timeout_s)
+    least, most = before[0].search["epochs"]  # or no recipe would be one that was built before
+    warm_start = (*runs, *options.warm_start)
+    return replace(options, timeout_s=timeout_s, warm_start=warm_start, warm_share=1.0, epochs=(least, most))
+
+
+def _folders(targets: Sequence[str]) -> list[str]:
+    """The name of each target's run directory: its own, numbered where it is not the only one of that name."""
+    names = [Path(target).stem if target.endswith(".toml") else target for target in targets]
+    return [name if names.count(name) == 1 else f"{name}-{k}" for k, name in enumerate(names, 1)]
