@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from orchestrator.searching.again import MOST_MODELS
+from orchestrator.searching.budget import Tally
 from orchestrator.searching.request import SearchRequest
 from orchestrator.searching.run_directory import RunDirectory
 from orchestrator.searching.standing import Standing
@@ -22,6 +23,10 @@ class Archive:
 
     Their latencies are those of the search itself: what the measurement at the end found is kept apart (`again.py`), so that
     a run that goes on compares figures of one kind.
+
+    Attributes:
+        known: By id; changed by `keep` and `forget` alone.
+        tally: What the budget needs to know of them.
     """
 
     def __init__(self, run: RunDirectory, request: SearchRequest, task: TaskDescription) -> None:
@@ -29,6 +34,7 @@ class Archive:
         self.known: dict[str, CandidateResult] = run.read_candidates()
         self._ranking = Standing(self.known, request, task).ranking
         self._stopping: Stopping | None = None
+        self.tally = Tally(self.known.values())
 
     @property
     def baseline(self) -> CandidateResult:
@@ -81,6 +87,9 @@ class Archive:
                 self.known[candidate.id] = before
             self._ranking, self._stopping = Standing(self.known, self._request, self._task).ranking, None
             raise
+        if before is not None:
+            self.tally.add(before, -1)
+        self.tally.add(candidate)
         if dropped:
             self._run.drop(candidate.id)
         return candidate
@@ -93,7 +102,7 @@ class Archive:
     def forget(self, identifier: str) -> None:
         """Let a candidate be asked for again."""
         self._run.forget_candidate(identifier)
-        del self.known[identifier]
+        self.tally.add(self.known.pop(identifier), -1)
         self._ranking.remove(identifier)
         self._stopping = None
 

@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable
 
 from orchestrator.searching.again import MOST_MODELS, allowance_s
 from orchestrator.values.evidence import Evidence
@@ -15,6 +16,36 @@ MOST_OVERDRAWN_S = 10.0
 FRONT_AT_THE_END = 10  # candidates that are scored once more, on the test split
 TARGET_KERNELS_S = 40.0  # for all of the front
 TARGET_KERNELS_SHARE = 0.1  # of the whole budget of time
+
+
+class Tally:
+    """What a budget needs to know of candidates, kept up as they come: it is asked several times a trial.
+
+    Attributes:
+        candidates: How many there are, the baseline among them.
+        complete: How many of them are complete.
+        scoring: Seconds that the complete ones took for it.
+        measuring: Likewise.
+        evidence: Of how many complete ones the objective latency is of that kind.
+        files: How many complete ones have their file still: the front and its near misses.
+    """
+
+    def __init__(self, candidates: Iterable[CandidateResult] = ()) -> None:
+        self.candidates = self.complete = self.files = 0
+        self.scoring = self.measuring = 0.0
+        self.evidence: Counter[str] = Counter()
+        for candidate in candidates:
+            self.add(candidate)
+
+    def add(self, candidate: CandidateResult, times: int = 1) -> None:
+        """Count a candidate; with `times=-1` no longer."""
+        self.candidates += times
+        if candidate.state == "complete":
+            self.complete += times
+            self.scoring += times * candidate.seconds.get("scoring", 0.0)
+            self.measuring += times * candidate.seconds.get("measuring", 0.0)
+            self.evidence[candidate.latency[0].evidence] += times
+            self.files += times * (candidate.artifact is not None and candidate.artifact.path is not None)
 
 
 class Budget:
@@ -38,33 +69,25 @@ class Budget:
         """Seconds that this process has taken so far."""
         return time.monotonic() - self._started
 
-    def left(self, known: Iterable[CandidateResult], under_way: int = 0) -> float | None:
+    def left(self, spent: "Tally", under_way: int = 0) -> float | None:
         """Seconds that are left for trials, the end's share set aside; None where time is not limited.
 
         At the end the front is measured again, where it is measured on the target, and scored on the test split.
 
         Args:
+            spent: Of all candidates, the baseline among them.
             under_way: Candidates that are on boards, each on its own: they are waited for.
         """
         if self.timeout_s is None:
             return None
-        complete = kept = 0
-        scoring = measuring = 0.0
-        kinds: set[str] = set()
-        for c in known:  # once over all of them: it is asked several times a trial
-            if c.state == "complete":
-                complete += 1
-                scoring += c.seconds.get("scoring", 0.0)
-                measuring += c.seconds.get("measuring", 0.0)
-                kinds.add(c.latency[0].evidence)
-                kept += c.artifact is not None and c.artifact.path is not None  # the front and its near misses
-        scoring, measuring = scoring / max(1, complete), measuring / max(1, complete)
-        at_the_end = min(FRONT_AT_THE_END, complete) * scoring
+        complete = max(1, spent.complete)
+        scoring, measuring = spent.scoring / complete, spent.measuring / complete
+        at_the_end = min(FRONT_AT_THE_END, spent.complete) * scoring
         if under_way:
             at_the_end += measuring + under_way * scoring
-        if Evidence.MEASURED_ON_TARGET.value in kinds:
-            at_the_end += allowance_s(min(MOST_MODELS, kept), self.timeout_s)
-        if Evidence.SIMULATED.value in kinds:
+        if spent.evidence[Evidence.MEASURED_ON_TARGET.value]:
+            at_the_end += allowance_s(min(MOST_MODELS, spent.files), self.timeout_s)
+        if spent.evidence[Evidence.SIMULATED.value]:
             at_the_end += self.for_target_kernels()
         return self.timeout_s - self.elapsed() - RESERVE_S - at_the_end
 
@@ -89,21 +112,21 @@ class Budget:
         """A trial took so long; one that cannot be finished is better not begun."""
         self._longest = max(self._longest, seconds)
 
-    def ended(self, known: Mapping[str, CandidateResult], under_way: int = 0) -> str | None:
+    def ended(self, spent: "Tally", under_way: int = 0) -> str | None:
         """Why no further trial is begun, or None.
 
         Args:
-            known: By id, the baseline among them.
+            spent: Of all candidates, the baseline among them.
             under_way: Candidates that are on boards.
         """
-        if self.trials is not None and len(known) - 1 + under_way >= self.trials:
+        if self.trials is not None and spent.candidates - 1 + under_way >= self.trials:
             return f"the budget of {self.trials} trials is used up"
-        left = self.left(known.values(), under_way)
+        left = self.left(spent, under_way)
         return self.used_up() if left is not None and left < max(LEAST_FOR_A_TRIAL_S, 0.5 * self._longest) else None
 
-    def has_time(self, known: Iterable[CandidateResult]) -> bool:
+    def has_time(self, spent: "Tally") -> bool:
         """Whether there is time for one more candidate, whatever their number."""
-        left = self.left(known)
+        left = self.left(spent)
         return left is None or left >= max(LEAST_FOR_A_TRIAL_S, 0.5 * self._longest)
 
     def used_up(self) -> str:

@@ -76,7 +76,7 @@ class Loop:
                 if len(self._under_way) > self._fleet.lag:
                     ended = self._complete(self._under_way.popleft())
                     continue
-                ended = self._budget.ended(self._archive.known, len(self._under_way))
+                ended = self._budget.ended(self._archive.tally, len(self._under_way))
                 if ended is not None and self._may_revive():
                     ended = None  # it was counted when it was stopped
                 if self._sharing is not None:
@@ -96,7 +96,7 @@ class Loop:
     def _shared_turn(self, sharing: Sharing, ended: str | None) -> str | None:
         """One turn beside other processes; why the search ends, where it does."""
         interrupt.check()
-        left = self._budget.left(self._archive.known.values(), len(self._under_way))
+        left = self._budget.left(self._archive.tally, len(self._under_way))
         turn = sharing.turn(ended, left_s=left, late=ended == self._budget.used_up())
         if turn.handed is not None:
             handed, timeout = turn.handed, self._request.candidate_timeout_s
@@ -129,7 +129,7 @@ class Loop:
             number = trial.number
         self._tell(event="trial", number=number, id=recipe.identifier, recipe=str(recipe))
         timeout = self._request.candidate_timeout_s
-        if (left := self._budget.left(self._archive.known.values(), len(self._under_way))) is not None:
+        if (left := self._budget.left(self._archive.tally, len(self._under_way))) is not None:
             timeout = max(LEAST_FOR_A_TRIAL_S, min(timeout, left))
         item = UnderWay(recipe=recipe, trial=trial, timeout_s=timeout, revived=revived)
         reasons = self._registry.recipe_objections(recipe, self._request.target)
@@ -163,8 +163,7 @@ class Loop:
 
     def _may_revive(self) -> bool:
         """Whether the trials are used up, but there is time for one that was stopped and is worth going on with after all."""
-        alone, known = self._sharing is None, self._archive.known.values()
-        return alone and self._budget.has_time(known) and self._revived() is not None
+        return self._sharing is None and self._budget.has_time(self._archive.tally) and self._revived() is not None
 
     def _revived(self) -> CandidateResult | None:
         """A candidate that was stopped in its training and is worth going on with after all; not one that is under way."""
@@ -185,7 +184,7 @@ class Loop:
         if candidate is None:
             raise RuntimeError("a candidate is begun before it is completed")
         late = candidate.failure is not None and candidate.failure.kind == "timeout"
-        left = self._budget.left(archive.known.values(), len(self._under_way))
+        left = self._budget.left(archive.tally, len(self._under_way))
         if late and (item.timeout_s < self._request.candidate_timeout_s or (left is not None and left <= 0)):
             # Cut off by the end of the budget, which says nothing of the candidate: `resume` asks for it again.
             self._run.event(event="cut-off", id=candidate.id)

@@ -139,9 +139,8 @@ class Stopping:
         if best is not None:
             latency, size, quality = self._figures
             wanted += quality[(latency <= relative_latency(best)) & (size <= size_of(best))].tolist()
-        if self._able:
-            least = self._quality_floor
-            wanted += [] if least is None else [self._sign * least]
+        if self._quality_floor is not None and self._able:
+            wanted.append(self._sign * self._quality_floor)
         return self._sign * max(wanted) if wanted else None
 
     @functools.cached_property

@@ -15,6 +15,8 @@ Point = dict[str, Part]
 Key = frozenset[tuple[str, Part]]
 
 DIGITS = 9
+MOST_CELLS = 20_000
+"""Parts whose place in the columns is kept: some megabytes; most of them belong to points that were never tried."""
 RECOMBINED, EXCHANGED, ANY, AMONG_GOOD, STEPWISE = 0.6, 0.4, 0.05, 0.5, 0.5
 """Shares: children of two parents; choices from the second, or any; second parents that are good; numbers that move one step."""
 
@@ -69,6 +71,8 @@ class Recipes:
             for item in point.items():
                 cells = self._cells.get(item)
                 if cells is None:
+                    if len(self._cells) >= MOST_CELLS:
+                        self._cells.clear()
                     values = ((item[0], item[1][0]), *item[1][1])
                     cells = [(self._column[n], _scaled(self._spaces[n], v)) for n, v in values if n in self._column]
                     self._cells[item] = cells

@@ -12,7 +12,7 @@ from orchestrator.measuring.evaluation import Together
 from orchestrator.plugin.device import JobFailed
 from orchestrator.searching.again import ALONE, DURING, MOST_MODELS, Again, allowance_s, chosen
 from orchestrator.searching.archive import Archive
-from orchestrator.searching.budget import Budget
+from orchestrator.searching.budget import Budget, Tally
 from orchestrator.searching.finishing import Outcome, measured_again
 from orchestrator.searching.run_directory import RunDirectory
 from orchestrator.searching.standing import Standing
@@ -239,7 +239,7 @@ def test_time_is_set_aside_for_the_measurement_at_the_end(timed: Timed, make: Ma
     budget = Budget(trials=None, timeout_s=300, started=0, spent_before=0)
     on_target = [timed("baseline"), timed("a", 0.9)]
     estimated = [make("baseline"), make("a", latency=9)]
-    reserved = (budget.left(estimated) or 0) - (budget.left(on_target) or 0)
+    reserved = (budget.left(Tally(estimated)) or 0) - (budget.left(Tally(on_target)) or 0)
     assert reserved == pytest.approx(allowance_s(2, 300), abs=0.1)
 
 
@@ -248,11 +248,19 @@ def test_candidates_on_boards_count_as_tried_and_their_time_is_set_aside(timed: 
         c.id: dataclasses.replace(c, seconds={"measuring": 4.0, "scoring": 1.0}) for c in (timed("baseline"), timed("a", 0.9))
     }
     budget = Budget(trials=3, timeout_s=300, started=0, spent_before=0)
-    reserved = (budget.left(known.values()) or 0) - (budget.left(known.values(), 2) or 0)
+    reserved = (budget.left(Tally(known.values())) or 0) - (budget.left(Tally(known.values()), 2) or 0)
     assert reserved == pytest.approx(4.0 + 2 * 1.0, abs=0.1)
     trials = Budget(trials=3, timeout_s=None, started=0, spent_before=0)
-    assert trials.ended(known, 1) is None
-    assert trials.ended(known, 2) == "the budget of 3 trials is used up"
+    assert trials.ended(Tally(known.values()), 1) is None
+    assert trials.ended(Tally(known.values()), 2) == "the budget of 3 trials is used up"
+
+
+def test_a_tally_that_is_kept_up_is_that_of_the_candidates_that_are_there(timed: Timed, make: Make) -> None:
+    gone = dataclasses.replace(timed("gone", 0.8), seconds={"measuring": 4.0, "scoring": 1.0})
+    stay = [timed("baseline"), dataclasses.replace(make("stopped"), state="stopped")]
+    tally = Tally([gone, *stay])
+    tally.add(gone, -1)
+    assert {**vars(tally), "evidence": +tally.evidence} == vars(Tally(stay))
 
 
 def test_samples_of_both_measurements_lie_beside_each_other(tmp_path: Path) -> None:
