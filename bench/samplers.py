@@ -68,15 +68,20 @@ def _curve(job: tuple[Path, str, int, int | None, bool, int]) -> np.ndarray:
     return Yardstick(grid=grid, useful_drop=useful_drop).curve(order)
 
 
-def table(path: Path, names: list[str], seeds: list[int], *, starters: int | None, whole: bool, workers: int) -> None:
+def table(
+    path: Path, names: list[str], seeds: list[int], *, starters: int | None, whole: bool, workers: int, trials: int
+) -> None:
     """Print one table: medians over the seeds, in brackets the quartiles."""
     begin = "the product's" if starters is None else f"{starters}"
     print(f"\n{begin} starting recipes, seeds {seeds[0]} to {seeds[-1]}, {len(_grid(path).candidates)} points")
-    print("| sampler | 32 trials | 80 | 200 | trials to random's 200 | of them within 80 | p against random at 32 / 80 / 200 |")
-    print("|---|---|---|---|---|---|---|")
+    at = [str(k) for k in AT if k <= trials]
+    print(
+        f"| sampler, after trials | {' | '.join(at)} | to random's {trials} | of them within 80 | p against random at {' / '.join(at)} |"
+    )
+    print("|---" * (len(at) + 4) + "|")
     everyone = ["random", *(name for name in names if name != "random")]
     with ProcessPoolExecutor(workers) as pool:
-        jobs = [(path, name, seed, starters, whole, TRIALS) for name in everyone for seed in seeds]
+        jobs = [(path, name, seed, starters, whole, trials) for name in everyone for seed in seeds]
         found = pool.map(_curve, jobs)
         control: np.ndarray | None = None
         for name in everyone:
@@ -88,15 +93,16 @@ def table(path: Path, names: list[str], seeds: list[int], *, starters: int | Non
 
 def _row(name: str, own: np.ndarray, control: np.ndarray) -> str:
     """A sampler's curves, shape (seeds, trials), against those of random."""
-    goal = float(np.median(control[:, -1]))
+    goal, trials = float(np.median(control[:, -1])), own.shape[1]
+    at = [k for k in AT if k <= trials]
     shares = [
         f"{np.median(own[:, k - 1]):.3f} ({np.quantile(own[:, k - 1], 0.25):.3f} to {np.quantile(own[:, k - 1], 0.75):.3f})"
-        for k in AT
+        for k in at
     ]
-    reached = np.array([int(np.argmax(row >= goal)) + 1 if (row >= goal).any() else TRIALS + 1 for row in own])
+    reached = np.array([int(np.argmax(row >= goal)) + 1 if (row >= goal).any() else trials + 1 for row in own])
     median = float(np.median(reached))
-    when = f"{median:g}" if median <= TRIALS else f"over {TRIALS}"
-    sure = "" if name == "random" else " / ".join(f"{_p(own[:, k - 1], control[:, k - 1]):.3f}" for k in AT)
+    when = f"{median:g}" if median <= trials else f"over {trials}"
+    sure = "" if name == "random" else " / ".join(f"{_p(own[:, k - 1], control[:, k - 1]):.3f}" for k in at)
     return f"| {name} | {' | '.join(shares)} | {when} | {int((reached <= 80).sum())} of {len(own)} | {sure} |"
 
 
@@ -166,6 +172,7 @@ def main() -> None:
     parser.add_argument("--cost", action="store_true", help="what a trial costs instead")
     parser.add_argument("--grid", type=Path, default=GRID)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--trials", type=int, default=TRIALS, help="of each search, at least 32")
     options = parser.parse_args()
     own = sorted(Registry.discover().samplers(), key=lambda name: (name != "random", name))
     names = options.samplers.split(",") if options.samplers else list(samplers()) if options.all else own
@@ -181,6 +188,7 @@ def main() -> None:
             starters=options.starters,
             whole=options.whole,
             workers=options.workers,
+            trials=options.trials,
         )
 
 
