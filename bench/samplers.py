@@ -75,10 +75,9 @@ def table(
     begin = "the product's" if starters is None else f"{starters}"
     print(f"\n{begin} starting recipes, seeds {seeds[0]} to {seeds[-1]}, {len(_grid(path).candidates)} points")
     at = [str(k) for k in AT if k <= trials]
-    print(
-        f"| sampler, after trials | {' | '.join(at)} | to random's {trials} | of them within 80 | p against random at {' / '.join(at)} |"
-    )
-    print("|---" * (len(at) + 4) + "|")
+    heads = ["sampler, after trials", *at, f"to random's {trials}", "of them within 80", f"p against random at {' / '.join(at)}"]
+    print(f"| {' | '.join(heads)} |")
+    print("|---" * len(heads) + "|")
     everyone = ["random", *(name for name in names if name != "random")]
     with ProcessPoolExecutor(workers) as pool:
         jobs = [(path, name, seed, starters, whole, trials) for name in everyone for seed in seeds]
