@@ -1,6 +1,5 @@
 """`orchestrate worker`: take part in a search that another machine leads."""
 
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -30,6 +29,7 @@ from orchestrator.searching.sharing.guest import Guest
 from orchestrator.searching.sharing.joining import check_files, check_plugins, find_search, read_baseline, read_state
 from orchestrator.searching.sharing.machine import OnlyTimer, device_class
 from orchestrator.searching.sharing.part import token
+from orchestrator.searching.sharing.scratch import scratch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -271,5 +271,5 @@ def _scratch(output: Path | None) -> Iterator[Path]:
     if output is not None:
         yield output
         return
-    with tempfile.TemporaryDirectory(prefix="orchestrator-worker-", ignore_cleanup_errors=True) as folder:
-        yield Path(folder) / "run"
+    with scratch() as folder:
+        yield folder / "run"

@@ -1,7 +1,11 @@
 """What a shared search stands on: claims, signs of life, the exchange, storages by URL, device classes."""
 
 import json
+import os
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,7 @@ from orchestrator.searching.sharing.claims import AGAIN, CANDIDATE, KEPT, OWNER,
 from orchestrator.searching.sharing.exchange import Exchange, Missing
 from orchestrator.searching.sharing.heartbeat import Heartbeat, Watch
 from orchestrator.searching.sharing.machine import class_of
+from orchestrator.searching.sharing.scratch import YOUNG_S, scratch
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -355,3 +360,25 @@ def test_what_is_lost_is_made_again_although_it_was_finished(study: optuna.Study
     study.tell(trial, 1.0)
     give_back(study, study.trials[0], lost=True)
     assert claims(study, most=1).claim(study.ask(), "a") == "ours"
+
+
+def test_the_folder_of_a_killed_worker_goes_with_the_next_one_and_that_of_a_living_one_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    code = "from orchestrator.searching.sharing.scratch import scratch\nwith scratch() as f: print(f, flush=True); input()"
+    worker = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert worker.stdout is not None
+    other = Path(worker.stdout.readline().strip())
+    long_ago = time.time() - 2 * YOUNG_S
+    os.utime(other, (long_ago, long_ago))
+    with scratch() as own:
+        assert other.is_dir()
+        assert own.is_dir()
+    assert not own.exists()
+    worker.kill()
+    worker.communicate()
+    os.utime(other, (long_ago, long_ago))
+    with scratch():
+        assert not other.exists()
