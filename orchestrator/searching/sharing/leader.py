@@ -62,7 +62,7 @@ class Leader(Sharing):
         super().__init__(run, exchange, token=token, device_class=device_class)
         self._finished, self._timer = finished, timer
         self._state, self._files, self._grace_s, self._tell = state, files, grace_s, tell
-        timer.acquire()  # it takes times in any case: from here on workers on this machine do not
+        self._alone = timer.acquire()  # it takes times in any case: from here on workers on this machine do not
 
     def join(self, study: optuna.Study, archive: Archive) -> None:
         """Publish the search, and settle what an earlier leader has left.
@@ -93,6 +93,11 @@ class Leader(Sharing):
             files=self._files,
         )
         self._join(study, archive, charter)
+        if not self._alone:
+            note = (
+                "a worker on this machine takes times too, as it did before the run went on: start it again, and it only builds"
+            )
+            self._tell(event="notes", notes=[note])
         self._settle(Board.of(study), before.leader if before else None)
         write_charter(study, charter)
 
@@ -102,6 +107,7 @@ class Leader(Sharing):
             self._study.enqueue_trial(dict(parameters), user_attrs={CANDIDATE: identifier}, skip_if_exists=True)
 
     def turn(self, ended: str | None, *, left_s: float | None, late: bool) -> Turn:
+        self._alone = self._alone or self._timer.acquire()
         board = self._look()
         self._absorb_all(board)
         self._reap(board)
