@@ -156,13 +156,17 @@ def test_what_waits_can_end_the_guest_and_nothing_is_left(toolchain: Toolchain, 
         if stop:
             raise KeyboardInterrupt
 
+    others = psutil.Process().children()
     emulator = Emulator(toolchain, CPUS["cortex-a53"], load=LOAD, imports=(), waiting=waiting)
     emulator.count(model(tmp_path, "work"), inputs, {}, timeout_s=120)
-    folders = set((toolchain.folder / "running").iterdir())
+    [guest] = [process for process in psutil.Process().children() if process not in others and "qemu" in process.name()]
+    folder = Path(guest.cwd()).parent
+    assert folder.parent == toolchain.folder / "running"
     stop = True
     with pytest.raises(KeyboardInterrupt):
         emulator.count(model(tmp_path, "hang"), inputs, {}, timeout_s=120)
-    assert len(set((toolchain.folder / "running").iterdir()) & folders) == len(folders) - 1
+    assert not guest.is_running()
+    assert not folder.exists()
 
 
 def test_a_runtime_that_cannot_be_imported_is_told(toolchain: Toolchain, tmp_path: Path, inputs: dict[str, Path]) -> None:
