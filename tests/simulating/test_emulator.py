@@ -160,7 +160,8 @@ def test_what_waits_can_end_the_guest_and_nothing_is_left(toolchain: Toolchain, 
     emulator = Emulator(toolchain, CPUS["cortex-a53"], load=LOAD, imports=(), waiting=waiting)
     emulator.count(model(tmp_path, "work"), inputs, {}, timeout_s=120)
     [guest] = [process for process in psutil.Process().children() if process not in others and "qemu" in process.name()]
-    folder = Path(guest.cwd()).parent
+    command = guest.cmdline()
+    folder = Path(command[command.index("-L") + 1]).parent
     assert folder.parent == toolchain.folder / "running"
     stop = True
     with pytest.raises(KeyboardInterrupt):
