@@ -13,6 +13,7 @@ COMMANDS = {
     "compare": "Is B faster than A on this target?",
     "measure": "Time one exported MODEL on a target.",
     "estimate": "Compute a MODEL's latency on a target that is not here.",
+    "doctor": "See what works on this machine, and what to install for the rest.",
     "devices": "List, check, set up and remove the devices that candidates are timed on.",
     "plugins": "See which plugins are installed.",
     "profiles": "List, show, check and measure hardware profiles.",
