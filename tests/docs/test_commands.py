@@ -32,6 +32,8 @@ EXEMPTIONS = {
     "fetches 200 MB; .ci/run does it": "simulated execution is set up there, and used",
     "changes the system; tests/searching starts a database of its own": "",
     "serves until it is stopped; tests/searching starts one": "",
+    "serves until it is stopped; .ci/run builds the site": "",
+    "tests/docs/test_changes.py does it": "",
     "takes some minutes of a quiet machine, and a board": "tests/hardware calibrates with a small budget",
     "for zsh": "tests/cli/test_completion.py looks at the script",
     "for fish": "tests/cli/test_completion.py completes with it where fish is installed",
