@@ -60,7 +60,7 @@ def desk(project: Project, tmp_path: Path) -> Path:
     shutil.copytree(ROOT / "examples", folder / "examples")
     shutil.copytree(project.folder, folder / "my")
     (folder / "recommended").mkdir()
-    for name in ("original.onnx", "model.onnx", "a.onnx", "b.onnx", "recommended/model.onnx"):
+    for name in ("original.onnx", "model.onnx", "a.onnx", "b.onnx", "old.onnx", "new.onnx", "recommended/model.onnx"):
         onnx.save(tiny_onnx(kernel=1 if name == "recommended/model.onnx" else 3), folder / name)
     shutil.copy(project.folder / "arrays.npz", folder)
     return folder
