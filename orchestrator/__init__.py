@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from orchestrator.api import build, evaluate, load_run, resume, search
     from orchestrator.calibration import calibrate
+    from orchestrator.diagnosis import diagnose
     from orchestrator.estimates import estimate
     from orchestrator.measurements import compare, measure
     from orchestrator.targets import resume_targets, search_targets
@@ -24,6 +25,7 @@ __all__ = [
     "build",
     "calibrate",
     "compare",
+    "diagnose",
     "estimate",
     "evaluate",
     "load_run",
@@ -38,6 +40,7 @@ __all__ = [
 _MODULES = {
     "calibrate": "calibration",
     "compare": "measurements",
+    "diagnose": "diagnosis",
     "estimate": "estimates",
     "measure": "measurements",
     "resume_targets": "targets",

@@ -1,5 +1,6 @@
 """`orchestrate`: the group of all commands, and what an error looks like."""
 
+import os
 import sys
 from importlib import import_module
 from typing import Any
@@ -10,9 +11,11 @@ from orchestrator.errors import OrchestratorError
 
 COMMANDS = {
     "build": "Make one candidate again from its recipe.toml.",
+    "completion": "Print the script that completes `orchestrate` in a SHELL.",
     "compare": "Is B faster than A on this target?",
     "measure": "Time one exported MODEL on a target.",
     "estimate": "Compute a MODEL's latency on a target that is not here.",
+    "doctor": "See what works on this machine, and what to install for the rest.",
     "devices": "List, check, set up and remove the devices that candidates are timed on.",
     "plugins": "See which plugins are installed.",
     "profiles": "List, show, check and measure hardware profiles.",
@@ -21,6 +24,9 @@ COMMANDS = {
     "worker": "Serve a shared search from another machine.",
     "search": "Find the Pareto-optimal models for a target.",
 }
+
+COMPLETION = "_ORCHESTRATE_COMPLETE"
+"""The variable by which a shell asks for completions; click makes its name of the program's."""
 
 
 class LazyGroup(click.Group):
@@ -35,6 +41,10 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in COMMANDS:
             command: click.Command = import_module(f"orchestrator.cli.{cmd_name}").command
+            if COMPLETION in os.environ:  # the shell asks, not a person
+                from orchestrator.cli.completing import prepare
+
+                prepare(command)
             return command
         if cmd_name not in self.commands:
             from orchestrator.plugin.registry import Registry

@@ -1,0 +1,90 @@
+"""The runtimes: each one loads and runs a tiny model, in a process of its own, as a search does it."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from orchestrator.devices.host import HostDevice
+from orchestrator.diagnosis.findings import Finding, State
+from orchestrator.errors import OrchestratorError, Refused
+from orchestrator.planning import profile_named, resolve_target
+from orchestrator.plugin.device import Job
+from orchestrator.plugin.registry import Registry
+from orchestrator.plugin.runtime import Runtime
+
+TIMEOUT_S = 30.0
+VALUES = ((-1.5, 0.0, 2.5),)
+OPSET, IR_VERSION = 13, 8  # old enough for every runtime
+
+
+def runtimes(target: str) -> Iterator[Finding]:
+    """Every runtime that a plugin brings; the one that the target would be served by is needed."""
+    registry = Registry.discover()
+    needed = _of_target(target, registry)
+    with tempfile.TemporaryDirectory(prefix="orchestrate-doctor-") as scratch:
+        for name, runtime in registry.runtimes().items():
+            folder = Path(scratch) / name
+            folder.mkdir()
+            yield _tried(runtime, folder, needed=name == needed)
+
+
+def _of_target(target: str, registry: Registry) -> str | None:
+    try:
+        return resolve_target(profile_named(target, registry), registry)[1].name
+    except OrchestratorError:  # the targets' own part says why
+        return None
+
+
+def _tried(runtime: Runtime, folder: Path, *, needed: bool) -> Finding:
+    """Whether the runtime computes what the model says."""
+
+    def found(state: State, text: str, mend: str = "") -> Finding:
+        return Finding(section="runtimes", name=runtime.name, state=state, text=text, mend=mend, needed=needed)
+
+    try:
+        version = runtime.version()
+    except Refused as reason:
+        why, _, mend = str(reason).partition(": ")
+        return found("missing", why, mend)
+    except Exception as error:  # a third party's code
+        return found("broken", f"{type(error).__name__}: {error}".splitlines()[0])
+    mend = f"reinstall it, the version of constraints.txt if you can: pip install --force-reinstall {runtime.name}"
+    model, inputs = folder / "model.onnx", folder / "x.npy"
+    onnx.save(_relu(), model)
+    np.save(inputs, np.array(VALUES, np.float32))
+    try:
+        job = Job(
+            model=runtime.convert(model, folder),
+            load=runtime.source(),
+            imports=runtime.imports,
+            inputs={"x": inputs},
+            threads=1,
+            options={},
+            timeout_s=TIMEOUT_S,
+        )
+        with HostDevice().open(job) as session:
+            (answer,) = session.predict(folder, batch=1)
+            outputs = np.load(answer, allow_pickle=False)
+    except Exception as error:  # a third party's code, and processes that crash
+        return found("broken", f"{version} cannot run a model: {' '.join(str(error).split())[:300]}", mend)
+    if not np.allclose(outputs, np.maximum(VALUES, 0), atol=1e-2):
+        return found("broken", f"{version} computes {outputs.tolist()} where {np.maximum(VALUES, 0).tolist()} is right", mend)
+    return found("ok", f"{version}, ran a model in a process of its own")
+
+
+def _relu() -> onnx.ModelProto:
+    """One operator, whose outputs anybody can foretell."""
+    shape = [1, len(VALUES[0])]
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["y"])],
+        "doctor",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
+    model.ir_version = IR_VERSION
+    return model
