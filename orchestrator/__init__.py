@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from orchestrator.api import build, evaluate, load_run, resume, search
     from orchestrator.calibration import calibrate
+    from orchestrator.checking import check
     from orchestrator.estimates import estimate
     from orchestrator.measurements import compare, measure
     from orchestrator.targets import resume_targets, search_targets
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "build",
     "calibrate",
+    "check",
     "compare",
     "estimate",
     "evaluate",
@@ -37,6 +39,7 @@ __all__ = [
 
 _MODULES = {
     "calibrate": "calibration",
+    "check": "checking",
     "compare": "measurements",
     "estimate": "estimates",
     "measure": "measurements",
