@@ -131,7 +131,7 @@ def _criterion(metric: Metric, found: PairedDrop, limit: float, where: str, deta
     gone = f"{points(abs(found.drop))}{unit} {'lost' if found.drop > 0 else 'gained'}"
     if abs(found.drop) < LEAST_DIFFERENCE:
         gone = "no difference"
-    interval = f"between {points(found.low)} and {points(found.high)}{unit} lost, {CONFIDENCE:.0%} interval"
+    interval = f"a loss of {points(found.low)} to {points(found.high)}{unit}, {CONFIDENCE * 100:.3g} % interval"
     counted = "" if found.lost is None else f"; {found.lost} examples lost, {found.gained} gained"
     allowed = f"{points(limit)}{unit}"
     warning = None
