@@ -1,10 +1,10 @@
-"""How often `orchestrate check` is wrong: copies that are called regressions, and slowdowns that are missed, beside a busy neighbour.
+"""How often `orchestrate check` is wrong beside a busy neighbour: copies called regressions, and slowdowns that are missed.
 
 python bench/false_alarms.py [--copies 200] [--slower 20] [--real 1.10] [--budget 15] [--log FILE]
 
 The model is a chain of 40 equal 3x3 convolutions (16 channels, 32x32, about 1.4 ms), one thread. The neighbour computes in
 bursts of random length (0.05 to 2 s), with pauses of the same kind, on whatever core the system gives it. The slower model has
-that much more work of the same kind. Limits are the defaults; the seed, and with it the order of blocks, differs from check to check.
+that much more work of the same kind. Limits are the defaults; the seed, and with it the order of blocks, differs each time.
 
 Every check is a line of JSON in the log; checks that are in it already are not done again, so a run that was stopped goes on.
 Needs about 15 minutes on an otherwise idle machine.

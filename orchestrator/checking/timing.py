@@ -16,6 +16,7 @@ from orchestrator.values.checked import Criterion, Judgement, Name
 
 WALL, CPU = 2, 3
 LEAST_ROUND_S = 1.0
+BLOCKS = 6  # fewer than where rounds are few: what differs between rounds is what limits the answer
 
 
 @dataclass(slots=True)
@@ -61,7 +62,7 @@ def _rounds(bench: Bench, options: CheckOptions, latency: RatioTest | None, memo
         if k and left < longest:
             break
         seconds = max(LEAST_ROUND_S, min(left, options.budget_s / FIRST_LOOK))
-        plan = Plan(rounds=1, precision_goal=math.inf, max_seconds=seconds)
+        plan = Plan(rounds=1, blocks=BLOCKS, precision_goal=math.inf, max_seconds=seconds)
         candidate, baseline = bench.time(plan, seed=options.seed + k)
         _note(taken, candidate, baseline, latency, memory)
         longest, k = max(longest, time.monotonic() - started), k + 1
