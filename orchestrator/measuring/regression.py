@@ -92,14 +92,14 @@ class RatioTest:
             self._look()
 
     def _look(self) -> None:
-        from scipy.stats import t
+        from scipy.special import stdtrit
 
         self.looks += 1
         self._seen = count = self.rounds
         spent = SIGNIFICANCE / (self.looks * (self.looks + 1))
         logs = np.array(self._logs)
         middle = float(logs.mean())
-        half = float(t.isf(spent, count - 1) * logs.std(ddof=1) / math.sqrt(count))
+        half = float(-stdtrit(count - 1, spent) * logs.std(ddof=1) / math.sqrt(count))
         self.interval = RatioInterval(
             value=math.exp(middle),
             low=math.exp(max(-700.0, middle - half)),

@@ -18,6 +18,7 @@ SIGNIFICANCE = 0.01
 """Chance of calling something a regression that is none, at worst; of one criterion."""
 CONFIDENCE = 1 - 2 * SIGNIFICANCE
 RESAMPLES = 2000
+AT_ONCE = 1_000_000  # values that are drawn together
 LEAST_RESAMPLES = 100
 RESAMPLING_S = 20.0
 
@@ -77,8 +78,11 @@ def paired_mean_interval(differences: np.ndarray, confidence: float = CONFIDENCE
     if count < 2:
         return -np.inf, np.inf, 1.0
     random = np.random.default_rng(SEED)
-    means = np.array([differences[random.integers(0, count, count)].mean() for _ in range(RESAMPLES)])
-    return _expanded(means, count, confidence)
+    means: list[np.ndarray] = []
+    while (done := sum(map(len, means))) < RESAMPLES:
+        rows = min(RESAMPLES - done, max(1, AT_ONCE // count))
+        means.append(differences[random.integers(0, count, (rows, count))].mean(axis=1))
+    return _expanded(np.concatenate(means), count, confidence)
 
 
 def _expanded(values: np.ndarray, count: int, confidence: float) -> tuple[float, float, float]:
