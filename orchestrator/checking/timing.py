@@ -9,13 +9,14 @@ import numpy as np
 
 from orchestrator.checking.settings import CheckOptions
 from orchestrator.measurements import DISTURBED_WAIT, Bench
-from orchestrator.measuring.regression import FIRST_LOOK, RatioTest, round_ratio
+from orchestrator.measuring.regression import RatioTest, round_ratio
 from orchestrator.measuring.timing import Plan, Timing
 from orchestrator.report import words
 from orchestrator.values.checked import Criterion, Judgement, Name
 
 WALL, CPU = 2, 3
-LEAST_ROUND_S = 1.0
+LEAST_ROUND_S = 2.0
+ROUNDS_IN_A_BUDGET = 16  # at least, where a round fits into that: the first look takes four
 BLOCKS = 6  # fewer than where rounds are few: what differs between rounds is what limits the answer
 
 
@@ -61,7 +62,7 @@ def _rounds(bench: Bench, options: CheckOptions, latency: RatioTest | None, memo
         left = options.budget_s - (started - begin)
         if k and left < longest:
             break
-        seconds = max(LEAST_ROUND_S, min(left, options.budget_s / FIRST_LOOK))
+        seconds = max(LEAST_ROUND_S, min(left, options.budget_s / ROUNDS_IN_A_BUDGET))
         plan = Plan(rounds=1, blocks=BLOCKS, precision_goal=math.inf, max_seconds=seconds)
         candidate, baseline = bench.time(plan, seed=options.seed + k)
         _note(taken, candidate, baseline, latency, memory)

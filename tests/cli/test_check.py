@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -181,6 +183,25 @@ def test_noise_is_undecided_unless_a_choice_was_made(files: Path, monkeypatch: p
 def test_a_regression_counts_whatever_is_undecided_beside_it() -> None:
     found = replace(made(latency="undecided", size="regressed"), noisy="pass")
     assert found.exit_code == 1 and not found.decided_by_noisy
+
+
+def test_a_device_out_of_reach_is_exit_code_4(cli: Cli, files: Path) -> None:
+    model = str(files / "model.onnx")
+    done = cli("check", "--baseline", model, "--candidate", model, "--device", "ssh://nobody@127.0.0.1:1")
+    assert done.returncode == 4 and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_an_interrupted_check_is_exit_code_130_and_leaves_no_report(cli: Cli, files: Path) -> None:
+    model = str(files / "model.onnx")
+    # A limit on the very edge is never decided: it would go on for the whole budget.
+    limits = ["--max-slowdown", "0", "--max-drop", "off", "--max-growth", "off", "--budget", "10m"]
+    process = cli.start("check", "--baseline", model, "--candidate", model, "--threads", "1", *limits, "--junit", "j.xml")
+    time.sleep(3)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.strip() == "orchestrate: interrupted"
+    assert not (cli.folder / "j.xml").exists()
 
 
 # -- the sides --------------------------------------------------------------------------------------------------------------
@@ -543,13 +564,13 @@ def test_a_simulated_cpu_gives_the_same_exact_verdict_each_time(files: Path, mon
     if Toolchain.find() is None:
         pytest.skip("simulated execution is not set up here: orchestrate devices setup qemu-aarch64")
     said: dict[str, Any] = {"device": "qemu:cortex-a72", "threads": 1, "max_growth": None, "max_memory_growth": 0.1}
-    first, again = (orchestrator.check(files / "model.onnx", files / "heavy.onnx", **said) for _ in range(2))
-    latency = criterion(first, "latency")
-    assert first.exit_code == 1 and latency.verdict == "regressed"
-    assert latency.low == latency.change == latency.high and latency.confidence is None
-    assert latency.change == pytest.approx(criterion(again, "latency").change, rel=2e-3)
+    slower = orchestrator.check(files / "model.onnx", files / "heavy.onnx", **said)
+    latency = criterion(slower, "latency")
+    assert slower.exit_code == 1 and latency.verdict == "regressed"
+    assert latency.change is not None and latency.low == latency.change == latency.high and latency.confidence is None
     assert latency.details["evidence"] == "simulated" and latency.details["instructions"]["candidate"] > 0
-    assert criterion(first, "peak-memory").verdict == "not judged"
-    same = orchestrator.check(files / "model.onnx", files / "model.onnx", **said, data=str(files / "arrays.npz"))
-    assert same.exit_code == 0 and criterion(same, "latency").change == pytest.approx(0, abs=2e-3)
-    assert criterion(same, "quality").verdict == "ok"
+    assert criterion(slower, "peak-memory").verdict == "not judged"
+    faster = orchestrator.check(files / "heavy.onnx", files / "model.onnx", **said, data=str(files / "arrays.npz"))
+    assert faster.exit_code == 0 and criterion(faster, "quality").verdict == "ok"
+    back = criterion(faster, "latency").change
+    assert back is not None and (1 + latency.change) * (1 + back) == pytest.approx(1, rel=2e-3), "counted again, the same"
