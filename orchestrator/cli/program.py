@@ -10,7 +10,7 @@ from orchestrator.errors import OrchestratorError
 
 COMMANDS = {
     "build": "Make one candidate again from its recipe.toml.",
-    "check": "Has this model regressed against that one? A gate for CI.",
+    "check": "Has a model regressed against another one? A gate for CI.",
     "compare": "Is B faster than A on this target?",
     "measure": "Time one exported MODEL on a target.",
     "estimate": "Compute a MODEL's latency on a target that is not here.",
