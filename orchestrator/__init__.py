@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from orchestrator.api import build, evaluate, load_run, resume, search
     from orchestrator.calibration import calibrate
+    from orchestrator.checking import check
     from orchestrator.diagnosis import diagnose
     from orchestrator.estimates import estimate
     from orchestrator.measurements import compare, measure
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "build",
     "calibrate",
+    "check",
     "compare",
     "diagnose",
     "estimate",
@@ -39,6 +41,7 @@ __all__ = [
 
 _MODULES = {
     "calibrate": "calibration",
+    "check": "checking",
     "compare": "measurements",
     "diagnose": "diagnosis",
     "estimate": "estimates",

@@ -15,13 +15,14 @@ import numpy as np
 import onnx
 import psutil
 
-from orchestrator.building.data import DEFAULT_INPUT, load_data
+from orchestrator.building.data import DEFAULT_INPUT, Split, load_data
 from orchestrator.building.references import absolute
 from orchestrator.devices import interrupt
 from orchestrator.errors import InputError, OrchestratorError, SurroundingsError, unknown
 from orchestrator.hardware.graph import count
 from orchestrator.hardware.shapes import TensorType, read_inputs
 from orchestrator.measuring.evaluation import Evaluator
+from orchestrator.measuring.inspection import scoring_batch
 from orchestrator.measuring.simulation import Run, Simulation
 from orchestrator.measuring.timing import Plan, Timing
 from orchestrator.measuring.verdict import verdict
@@ -74,7 +75,7 @@ def measure(
     """
     options = _said(options, said)
     _check_samples(samples)
-    with _bench([Path(model)], options) as bench:
+    with open_bench([Path(model)], options) as bench:
         if bench.simulation is not None:
             _no_samples(samples)
             return bench.simulated_figures(0, bench.simulated()[0])
@@ -103,7 +104,7 @@ def compare(
         rounds=ROUNDS,
         settled=lambda low, high: verdict(low, high, options.margin) != "inconclusive",
     )
-    with _bench([Path(b), Path(a)], options) as bench:
+    with open_bench([Path(b), Path(a)], options) as bench:
         if bench.simulation is not None:
             _no_samples(samples)
             return _compared_simulations(bench, options)
@@ -112,7 +113,7 @@ def compare(
         return _compared(bench, above, below, options)
 
 
-def _compared_simulations(bench: "_Bench", options: MeasureOptions) -> Comparison:
+def _compared_simulations(bench: "Bench", options: MeasureOptions) -> Comparison:
     above, below = bench.simulated()
     if bench.simulation is None:
         raise RuntimeError("nothing is simulated here")
@@ -135,7 +136,7 @@ def _compared_simulations(bench: "_Bench", options: MeasureOptions) -> Compariso
     )
 
 
-def _compared(bench: "_Bench", above: Timing, below: Timing, options: MeasureOptions) -> Comparison:
+def _compared(bench: "Bench", above: Timing, below: Timing, options: MeasureOptions) -> Comparison:
     waited = max(t.conditions.get("waited_share", 0.0) for t in (above, below))
     basis: Literal["wall", "cpu"] = "cpu" if waited > DISTURBED_WAIT and above.cpu_ratio is not None else "wall"
     ratio = above.cpu_ratio if basis == "cpu" else above.ratio
@@ -153,7 +154,7 @@ def _compared(bench: "_Bench", above: Timing, below: Timing, options: MeasureOpt
     )
 
 
-def _reason(found: str, ratio: Difference, options: MeasureOptions, basis: str, waited: float, bench: "_Bench") -> str:
+def _reason(found: str, ratio: Difference, options: MeasureOptions, basis: str, waited: float, bench: "Bench") -> str:
     # Threads that wake each other make times scatter by several per cent where they take all cores.
     steadier = "--threads 1, which is steadier, " if bench.evaluator.threads > 1 else ""
     mend = f"give more time with --max-seconds, {steadier}another --margin, or a quieter machine"
@@ -175,7 +176,7 @@ def _sentence(found: str, ratio: Difference, margin: float, kind: str, mend: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Bench:
+class Bench:
     """Models that are ready to be timed on one device.
 
     Attributes:
@@ -183,6 +184,7 @@ class _Bench:
         files: What the runtime loads: the same, or its own form of them.
         shapes: Of inputs with dynamic axes.
         inputs: What they are run on, in words.
+        names: Of the inputs.
         simulation: What runs them instead, where the device is a simulated CPU.
     """
 
@@ -190,8 +192,10 @@ class _Bench:
     files: Sequence[Path]
     shapes: Mapping[str, Sequence[int]]
     inputs: str
+    names: tuple[str, ...]
     evaluator: Evaluator
     runtime: Runtime
+    registry: Registry
     simulation: Simulation | None = None
 
     @property
@@ -200,14 +204,14 @@ class _Bench:
         target = self.evaluator.target
         return None if target.is_device else f"timed on this host, which is no {target.profile.title}"
 
-    def time(self, plan: Plan) -> list[Timing]:
+    def time(self, plan: Plan, *, seed: int | None = None) -> list[Timing]:
         """In the order of the models, the last one being what the others' ratios are to.
 
         Raises:
             InputError: one cannot be loaded or run; which, and the runtime's own reason.
         """
         try:
-            return self.evaluator.time(self.files, plan)
+            return self.evaluator.time(self.files, plan, seed=seed)
         except JobFailed as error:
             raise self._blamed(error) from None
 
@@ -226,6 +230,24 @@ class _Bench:
             except JobFailed as error:
                 raise _unusable(path, self.runtime, self.simulation.target.simulator or "", error) from None
         return runs
+
+    def outputs(self, k: int, inputs: Mapping[str, Path], folder: Path) -> list[np.ndarray]:
+        """What one model gives on examples, a fresh process running it; where the target is simulated, one of this host.
+
+        Args:
+            inputs: `{input name: .npy file}`, first axis the examples.
+            folder: A new folder for what is passed between the processes.
+
+        Raises:
+            InputError: it cannot be run.
+        """
+        path, file = self.paths[k], self.files[k]
+        batch = scoring_batch(path) if path.suffix == ".onnx" else 1
+        try:
+            made = self.evaluator.outputs(file, inputs, folder, batch)
+        except JobFailed as error:
+            raise _unusable(path, self.runtime, self.evaluator.target.device, error) from None
+        return [np.load(each, allow_pickle=False) for each in made]
 
     def simulated_figures(self, k: int, run: Run) -> ModelFigures:
         """All figures of one model that was simulated."""
@@ -278,14 +300,18 @@ class _Bench:
 
 
 @contextmanager
-def _bench(paths: Sequence[Path], options: MeasureOptions) -> Iterator[_Bench]:
-    """Everything checked, the device ready, inputs laid out; all of it is given back at the end."""
+def open_bench(paths: Sequence[Path], options: MeasureOptions, splits: Mapping[str, Split] | None = None) -> Iterator[Bench]:
+    """Everything checked, the device ready, inputs laid out; all of it is given back at the end.
+
+    Args:
+        splits: What `options.data` names, where it is loaded already.
+    """
     _check(options)
     registry = Registry.discover(without=options.without_plugins)
     forms = [_form(path, options) for path in paths]
     for path, form in zip(paths[:-1], forms[:-1], strict=True):
         _alike(paths[-1], forms[-1], path, form)
-    arrays, inputs = _inputs(paths[0], forms[0], options)
+    arrays, inputs = _inputs(paths[0], forms[0], options, splits)
     target, runtime, devices = resolve_target(
         profile_named(options.target, registry),
         registry,
@@ -314,13 +340,15 @@ def _bench(paths: Sequence[Path], options: MeasureOptions) -> Iterator[_Bench]:
                 memory_bytes=int(MEMORY_SHARE * psutil.virtual_memory().available),
                 seed=options.seed,
             )
-            yield _Bench(
+            yield Bench(
                 paths=paths,
                 files=files,
                 shapes=options.input_shapes,
                 inputs=inputs,
+                names=tuple(arrays),
                 evaluator=evaluator,
                 runtime=runtime,
+                registry=registry,
                 simulation=None if simulated is None else _simulation(target, runtime, simulated, laid, options),
             )
     finally:
@@ -398,10 +426,12 @@ def _dtype(kind: TensorType) -> np.dtype[Any]:
     return found
 
 
-def _inputs(path: Path, form: Mapping[str, TensorType], options: MeasureOptions) -> tuple[dict[str, np.ndarray], str]:
+def _inputs(
+    path: Path, form: Mapping[str, TensorType], options: MeasureOptions, splits: Mapping[str, Split] | None
+) -> tuple[dict[str, np.ndarray], str]:
     """Examples by input name, and where they come from."""
     if options.data is not None:
-        split = load_data(absolute(options.data))["validation"].arrays()
+        split = (splits or load_data(absolute(options.data)))["validation"].arrays()
         arrays = {name: array[:EXAMPLES] for name, array in (split.inputs or {}).items()}
         if set(arrays) == {DEFAULT_INPUT} and len(form) == 1:
             arrays = {next(iter(form)): arrays[DEFAULT_INPUT]}

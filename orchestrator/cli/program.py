@@ -11,6 +11,7 @@ from orchestrator.errors import OrchestratorError
 
 COMMANDS = {
     "build": "Make one candidate again from its recipe.toml.",
+    "check": "Has a model regressed against another one? A gate for CI.",
     "completion": "Print the script that completes `orchestrate` in a SHELL.",
     "compare": "Is B faster than A on this target?",
     "measure": "Time one exported MODEL on a target.",

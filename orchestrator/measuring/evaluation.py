@@ -183,8 +183,11 @@ class Evaluator:
             used += needs
         return groups
 
-    def time(self, paths: Sequence[Path], plan: Plan) -> list[Timing]:
+    def time(self, paths: Sequence[Path], plan: Plan, *, seed: int | None = None) -> list[Timing]:
         """The times of files side by side, the last one being what the others' ratios are to.
+
+        Args:
+            seed: Of the order of blocks; None: the evaluator's own.
 
         Raises:
             JobFailed: one cannot be loaded or run within the limits.
@@ -198,7 +201,7 @@ class Evaluator:
         return time_models(
             [opener(path) for path in paths],
             plan=plan,
-            seed=self._seed,
+            seed=self._seed if seed is None else seed,
             single_thread=self.threads == 1 and on_cpu,
             device=self.target.device,
         )

@@ -44,12 +44,14 @@ class Plan:
         max_seconds: ... or when this is up, loading included. Where loading takes most of it (a small board), half of it is
             still spent on samples; and the first three blocks are taken in any case.
         rounds: Rounds to take at least, where time allows.
+        blocks: Of each model in a round.
         settled: Whether a ratio's interval says enough; None: its width alone decides.
     """
 
     precision_goal: float = 0.02
     max_seconds: float = 10.0
     rounds: int = 1
+    blocks: int = BLOCKS
     settled: Callable[[float, float], bool] | None = None
 
 
@@ -169,7 +171,7 @@ def _blocks(
         now = time.monotonic()
         if taken >= LEAST_BLOCKS and now >= deadline:
             return own
-        if taken % BLOCKS == 0:
+        if taken % plan.blocks == 0:
             left = deadline - now
             if fresh < left / 2 or _sure(series, plan):
                 return own

@@ -1,0 +1,134 @@
+"""`orchestrate check`."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestrator.cli import options as shared
+from orchestrator.errors import InputError
+
+if TYPE_CHECKING:
+    from orchestrator.checking.settings import CheckOptions
+    from orchestrator.values.checked import Checked
+
+
+@click.command(name="check")
+@click.option("--baseline", metavar="OLD", help="An ONNX file, a candidate's folder (front/<id>) or a run directory.")
+@click.option("--candidate", metavar="NEW", help="Likewise: what must not have become worse.")
+@click.option(
+    "--data",
+    metavar="REF",
+    help="file.py:factory or arrays.npz to judge the quality by [default: the recipe's, else not judged].",
+)
+@click.option("--metric", metavar="NAME|FILE.py:FUNCTION", help="Quality metric [default: the recipe's, else accuracy].")
+@click.option("--target", metavar="NAME|FILE.toml", help="Hardware profile [default: the recipe's, else host].")
+@click.option(
+    "--device", metavar="DEVICE", help="host, ssh://user@board[:port] or qemu:CPU [default: the profile's, else this host]."
+)
+@click.option("--runtime", metavar="NAME", help="What runs the models [default: the recipe's, else the profile's first].")
+@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads of one inference [default: as the runtime].")
+@click.option("--max-slowdown", metavar="SHARE", help="Time may grow by this, or off [default: 5%].")
+@click.option("--max-drop", metavar="SHARE", help="Quality may drop by this, in points of the metric, or off [default: 0.5%].")
+@click.option("--max-growth", metavar="SHARE", help="The file may grow by this, or off [default: 1%].")
+@click.option("--max-memory-growth", metavar="SHARE", help="Peak memory may grow by this [default: off].")
+@click.option(
+    "--noisy", type=click.Choice(["pass", "fail"]), help="What counts where noise hides the truth [default: exit code 3]."
+)
+@click.option("--budget", metavar="TIME", help="Time to measure, where the first rounds do not tell [default: 2m].")
+@click.option("--input-shape", "input_shape", multiple=True, metavar="NAME=1,3,32,32", help="Sizes of dynamic axes (repeatable).")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Order of blocks, random inputs.")
+@click.option("--without-plugin", "without_plugins", multiple=True, metavar="NAME", help="Do not load this plugin (repeatable).")
+@click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Write JUnit XML, a test case a criterion.")
+@click.option("--markdown", type=click.Path(path_type=Path), metavar="FILE", help="Write the table as Markdown.")
+@click.option("--json", "as_json", is_flag=True, help="Every criterion on stdout as one JSON object.")
+@click.pass_context
+def command(context: click.Context, /, junit: Path | None, markdown: Path | None, as_json: bool, **said: Any) -> None:
+    """Has a model regressed against another one? A gate for CI.
+
+    Both are timed here, side by side, and scored on the same examples:
+
+        orchestrate check --baseline old.onnx --candidate new.onnx --data arrays.npz
+
+    What no option says is taken from [tool.orchestrator.check] in the nearest pyproject.toml, then from the sides' own recipes.
+
+    Exit code 0: no regression; 1: a regression; 3: the machine was too noisy to say.
+    """
+    from orchestrator.checking import check
+
+    baseline, candidate, options = _options(said)
+    for option, path in (("--junit", junit), ("--markdown", markdown)):
+        _writable(option, path)
+    found = check(baseline, candidate, options)
+    _show(found, as_json)
+    _write(found, junit, markdown)
+    context.exit(found.exit_code)
+
+
+def _options(said: dict[str, Any]) -> "tuple[Path, Path, CheckOptions]":
+    """The two sides and the options: a flag wins over pyproject.toml."""
+    from orchestrator.checking.settings import CheckOptions, limit, read_table
+    from orchestrator.values.units import parse_seconds
+
+    shapes = shared.input_shapes(said.pop("input_shape"))
+    values = read_table(Path.cwd())
+    for name in ("max_slowdown", "max_drop", "max_growth", "max_memory_growth"):
+        if (text := said.pop(name)) is not None:
+            values[name] = limit(text, f"--{name.replace('_', '-')}")
+    if (text := said.pop("budget")) is not None:
+        values["budget_s"] = parse_seconds(text, "--budget")
+    values |= {name: value for name, value in said.items() if value is not None}
+    sides = []
+    for name in ("baseline", "candidate"):
+        path = values.pop(name, None)
+        if path is None:
+            raise InputError(f"--{name} is missing: an ONNX file, a candidate's folder or a run directory")
+        sides.append(Path(path))
+    return sides[0], sides[1], CheckOptions(**values, input_shapes=shapes)
+
+
+def _writable(option: str, path: Path | None) -> None:
+    """That a file can be written is better known before the measurement than after it."""
+    if path is None:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{option} '{path}' cannot be written: {error.strerror}") from None
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise InputError(f"{option} '{path}' cannot be written: it is a folder, or not yours to write")
+
+
+def _show(found: "Checked", as_json: bool) -> None:
+    from orchestrator.report.annotations import annotations
+    from orchestrator.report.checked import LEAST_CONSOLE, print_checked
+    from orchestrator.report.measured import print_json
+
+    if as_json:
+        click.echo(print_json(found.plain()))
+    else:
+        from rich.console import Console
+
+        console = Console(highlight=False)
+        if not console.is_terminal and console.width < LEAST_CONSOLE:
+            console = Console(highlight=False, width=LEAST_CONSOLE)
+        print_checked(found, console)
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        for line in annotations(found):
+            click.echo(line, err=as_json)
+
+
+def _write(found: "Checked", junit: Path | None, markdown: Path | None) -> None:
+    from orchestrator.report.checked import render_checked_markdown
+    from orchestrator.report.junit import render_junit
+    from orchestrator.values.files import write_atomic
+
+    if junit is not None:
+        write_atomic(junit, render_junit(found))
+    text = render_checked_markdown(found)
+    if markdown is not None:
+        write_atomic(markdown, text)
+    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+        with Path(summary).open("a", encoding="utf-8") as file:
+            file.write(text + "\n")

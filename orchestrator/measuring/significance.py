@@ -1,0 +1,183 @@
+"""Is a candidate worse than its baseline on the same examples? Tests and intervals of paired values.
+
+All drops are signed so that more is worse, whatever the metric's direction.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from orchestrator.errors import InputError, MethodError
+from orchestrator.measuring.statistics import SEED
+from orchestrator.plugin.metric import Metric
+
+SIGNIFICANCE = 0.01
+"""Chance of calling something a regression that is none, at worst; of one criterion."""
+CONFIDENCE = 1 - 2 * SIGNIFICANCE
+RESAMPLES = 2000
+AT_ONCE = 1_000_000  # values that are drawn together
+LEAST_RESAMPLES = 100
+RESAMPLING_S = 20.0
+
+Test = Literal["McNemar, exact", "paired bootstrap"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PairedDrop:
+    """How much worse a candidate's quality is.
+
+    Attributes:
+        drop: Positive where the candidate is worse, in the metric's own unit.
+        low, high: Its interval, of CONFIDENCE.
+        p_value: One-sided: how likely such a drop, or a larger one, is among equally good models.
+        lost, gained: Of McNemar's test: examples that only the baseline, that only the candidate has right.
+    """
+
+    baseline: float
+    candidate: float
+    drop: float
+    low: float
+    high: float
+    p_value: float
+    test: Test
+    examples: int
+    lost: int | None = None
+    gained: int | None = None
+
+
+def mcnemar(lost: int, gained: int) -> float:
+    """Exact one-sided p-value of McNemar's test (McNemar 1947): only examples on which the two differ tell them apart.
+
+    Among models that are equally good each such example is as likely to be lost as to be gained.
+    """
+    from scipy.stats import binomtest
+
+    return float(binomtest(lost, lost + gained, 0.5, alternative="greater").pvalue) if lost + gained else 1.0
+
+
+def paired_share_interval(lost: int, gained: int, count: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Interval of (lost - gained) / count: the adjusted Wald interval of Bonett and Price, "Adjusted Wald confidence interval for
+    a difference of binomial proportions based on paired data", Journal of Educational and Behavioral Statistics 37(4), 2012."""
+    from scipy.stats import norm
+
+    worse, better = (lost + 1) / (count + 2), (gained + 1) / (count + 2)
+    half = norm.ppf((1 + confidence) / 2) * np.sqrt((worse + better - (worse - better) ** 2) / (count + 2))
+    return max(-1.0, float(worse - better - half)), min(1.0, float(worse - better + half))
+
+
+def paired_mean_interval(differences: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, float, float]:
+    """(low, high, one-sided p-value of a mean above 0) of the mean of paired differences, shape (N,), by the bootstrap.
+
+    The percentile interval is widened as Student's is beside the normal one (the expanded percentile interval; Hesterberg, "What
+    teachers should know about the bootstrap", The American Statistician 69(4), 2015): with few examples it is too narrow.
+    """
+    count = len(differences)
+    if count < 2:
+        return -np.inf, np.inf, 1.0
+    random = np.random.default_rng(SEED)
+    means: list[np.ndarray] = []
+    while (done := sum(map(len, means))) < RESAMPLES:
+        rows = min(RESAMPLES - done, max(1, AT_ONCE // count))
+        means.append(differences[random.integers(0, count, (rows, count))].mean(axis=1))
+    return _expanded(np.concatenate(means), count, confidence)
+
+
+def _expanded(values: np.ndarray, count: int, confidence: float) -> tuple[float, float, float]:
+    from scipy.stats import norm, t
+
+    tail = float(norm.sf(t.ppf((1 + confidence) / 2, count - 1) * np.sqrt(count / (count - 1))))
+    low, high = np.quantile(values, [tail, 1 - tail])
+    p_value = (1 + int((values <= 0).sum())) / (1 + len(values))
+    return float(low), float(high), float(p_value)
+
+
+def paired_drop(
+    metric: Metric, candidate: Sequence[np.ndarray], baseline: Sequence[np.ndarray], labels: np.ndarray | None
+) -> PairedDrop:
+    """The metric of both models' outputs on the same examples, and how much of it was lost.
+
+    McNemar's test where every example is either right or wrong, else a paired bootstrap; of a metric that is no mean of examples,
+    a bootstrap that calls it on resampled examples.
+
+    Args:
+        candidate, baseline: For each output of the model an array, first axis the same N examples.
+        labels: First axis the N examples, or None.
+
+    Raises:
+        InputError: the metric cannot be computed on these outputs.
+        MethodError: it is NaN or infinite.
+    """
+    sign = 1.0 if metric.direction == "maximize" else -1.0
+    count = len(baseline[0])
+    ours, theirs = (_scores(metric, side, labels, baseline, count) for side in (candidate, baseline))
+    if ours.ndim == 0:
+        return _of_a_function(metric, candidate, baseline, labels, sign)
+    drops = sign * (theirs - ours)
+    values = {"baseline": float(theirs.mean()), "candidate": float(ours.mean()), "drop": float(drops.mean()), "examples": count}
+    if np.isin(np.concatenate([ours, theirs]), (0.0, 1.0)).all():
+        lost, gained = int((drops > 0).sum()), int((drops < 0).sum())
+        low, high = paired_share_interval(lost, gained, count)
+        p_value = mcnemar(lost, gained)
+        return PairedDrop(**values, low=low, high=high, p_value=p_value, test="McNemar, exact", lost=lost, gained=gained)  # type: ignore[arg-type]
+    low, high, p_value = paired_mean_interval(drops)
+    return PairedDrop(**values, low=low, high=high, p_value=p_value, test="paired bootstrap")  # type: ignore[arg-type]
+
+
+def _scores(
+    metric: Metric, outputs: Sequence[np.ndarray], labels: np.ndarray | None, reference: Sequence[np.ndarray], count: int
+) -> np.ndarray:
+    found = np.asarray(metric.score(outputs, labels, reference if metric.needs_reference else None), dtype=np.float64)
+    if found.ndim > 1 or (found.ndim == 1 and len(found) != count):
+        raise InputError(
+            f"metric {metric.name} must return one score for each of {count} examples or a single number, "
+            f"but got shape {found.shape}"
+        )
+    if not np.isfinite(found).all():
+        raise MethodError(f"metric {metric.name} gave NaN or infinity")
+    return found
+
+
+def _of_a_function(
+    metric: Metric,
+    candidate: Sequence[np.ndarray],
+    baseline: Sequence[np.ndarray],
+    labels: np.ndarray | None,
+    sign: float,
+) -> PairedDrop:
+    count = len(baseline[0])
+
+    def values(drawn: np.ndarray | slice) -> tuple[float, float]:
+        theirs = [output[drawn] for output in baseline]
+        kept = None if labels is None else labels[drawn]
+        sides = ([output[drawn] for output in candidate], theirs)
+        ours, original = (float(_scores(metric, side, kept, theirs, count)) for side in sides)
+        return ours, original
+
+    ours, original = values(slice(None))
+    random = np.random.default_rng(SEED)
+    drops: list[float] = []
+    end = time.monotonic() + RESAMPLING_S
+    for _ in range(RESAMPLES):
+        if len(drops) >= LEAST_RESAMPLES and time.monotonic() > end:
+            break
+        try:
+            resampled = values(random.integers(0, count, count))
+        except (InputError, MethodError):
+            continue  # a resample may lack a class, and the metric with it
+        drops.append(sign * (resampled[1] - resampled[0]))
+    if len(drops) < LEAST_RESAMPLES or count < 2:
+        raise InputError(f"metric {metric.name} fails on resampled examples, so its interval cannot be given")
+    low, high, p_value = _expanded(np.array(drops), count, CONFIDENCE)
+    return PairedDrop(
+        baseline=original,
+        candidate=ours,
+        drop=sign * (original - ours),
+        low=low,
+        high=high,
+        p_value=p_value,
+        test="paired bootstrap",
+        examples=count,
+    )

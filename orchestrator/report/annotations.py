@@ -1,0 +1,32 @@
+"""A check as annotations of a GitHub job (workflow commands: https://docs.github.com/actions, "Workflow commands")."""
+
+from orchestrator.report import words
+from orchestrator.values.checked import Checked
+
+
+def annotations(found: Checked) -> list[str]:
+    """An error for each regression, a warning for what is undecided, not judged or only half known."""
+    lines = []
+    for criterion in found.criteria:
+        level = {"regressed": "error", "ok": None}.get(criterion.verdict, "warning")
+        said = criterion.reason
+        if criterion.verdict == "undecided" and found.noisy is not None:
+            level = "error" if found.noisy == "fail" and found.verdict == "regressed" else "warning"
+            said = f"{said} (counted as {found.noisy}ed: --noisy {found.noisy})"
+        if level is not None:
+            lines.append(_command(level, f"{criterion.name}: {criterion.verdict}", said))
+        if criterion.warning and criterion.warning not in criterion.reason:
+            lines.append(_command("warning", f"{criterion.name}: mind", criterion.warning))
+    return lines
+
+
+def _command(level: str, title: str, message: str) -> str:
+    return f"::{level} title={_property(f'orchestrate check, {title}')}::{_data(message)}"
+
+
+def _data(text: str) -> str:
+    return words.clean(text).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")
