@@ -1,5 +1,6 @@
 """What a run leaves for people: results.json, report.html, front/ and recommended/."""
 
+import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -8,16 +9,23 @@ from typing import Any
 
 from orchestrator.building.keys import versions
 from orchestrator.devices.host import HostDevice
+from orchestrator.errors import InputError
+from orchestrator.plugin.method import Method
 from orchestrator.plugin.registry import Registry
 from orchestrator.report.card import render_card
 from orchestrator.report.html import render_html
-from orchestrator.report.results import write_results
+from orchestrator.report.results import LAYERS, plain, write_results
+from orchestrator.searching.course import finished_s
 from orchestrator.searching.engine import Found, refusals
 from orchestrator.searching.figures import counted, in_words
+from orchestrator.searching.importance import importance
+from orchestrator.searching.layers import Layers, layer_table
 from orchestrator.searching.recipe_file import recipe_text
 from orchestrator.searching.run_directory import RunDirectory
 from orchestrator.searching.sharing.machine import shares
+from orchestrator.searching.space import Space
 from orchestrator.values.files import write_atomic
+from orchestrator.values.layers import LayerTable
 from orchestrator.values.results import CandidateResult, RunResult, TargetResult, TaskResult
 
 PACKAGES = ("orchestrator", "torch", "onnx", "onnxruntime", "onnxscript", "optuna", "torch-pruning", "numpy", "pluggy")
@@ -30,6 +38,12 @@ def compose(found: Found, registry: Registry, run: RunDirectory) -> RunResult:
     recommendation = found.recommendation
     front = {c.id for c in found.front}
     reused = counted(found.candidates)
+    methods, finished = registry.methods(), finished_s(run.log)
+
+    def published(candidate: CandidateResult) -> CandidateResult:
+        said = _in_words(_published(candidate, front), methods)
+        return replace(said, finished_s=finished.get(candidate.id))
+
     return RunResult(
         schema=1,
         task=TaskResult(
@@ -49,8 +63,8 @@ def compose(found: Found, registry: Registry, run: RunDirectory) -> RunResult:
             threads=request.target.threads,
             limits=asdict(request.limits),
         ),
-        baseline=_published(found.baseline, front),
-        candidates=[_published(c, front) for c in found.candidates],
+        baseline=published(found.baseline),
+        candidates=[published(c) for c in found.candidates],
         front=[c.id for c in found.front],
         recommended=recommendation.id,
         reason=recommendation.reason,
@@ -76,6 +90,8 @@ def compose(found: Found, registry: Registry, run: RunDirectory) -> RunResult:
             *in_words(reused, len(found.candidates)),
             *shares(found.candidates),
         ],
+        importance=importance(found.candidates, Space(state.offers, methods), task.direction),
+        layers=_layers(found, run),
     )
 
 
@@ -101,6 +117,42 @@ def publish(result: RunResult, found: Found, run: RunDirectory) -> None:
     write_results(result, run.path / "results.json")  # the last: where it is, everything is
 
 
+def _in_words(candidate: CandidateResult, methods: Mapping[str, Method]) -> CandidateResult:
+    """The candidate with what each method says of its step. One that fails at that says nothing: no report is lost for it."""
+    steps = []
+    for step in candidate.recipe:
+        phrase = ""
+        if (method := methods.get(step.method)) is not None:
+            try:
+                phrase = str(method.phrase(step.parameters))
+            except Exception:  # a plugin's own code
+                phrase = ""
+        steps.append(replace(step, phrase=phrase))
+    return replace(candidate, recipe=steps)
+
+
+def _layers(found: Found, run: RunDirectory) -> dict[str, LayerTable]:
+    """What became of each layer in the candidates of the front, where their files are ONNX and can be counted."""
+    target = found.state.request.target
+    shapes = {spec.name: (1, *spec.shape) for spec in found.state.task.inputs}
+
+    def layers(candidate: CandidateResult) -> Layers | None:
+        path = candidate.artifact.path if candidate.artifact else None
+        if path is None or not path.endswith(".onnx"):
+            return None
+        try:
+            return Layers(run.path / path, target, shapes)
+        except (InputError, OSError):
+            return None
+
+    original = layers(found.baseline)
+    tables = {}
+    for candidate in found.front:
+        if original is not None and candidate.id != found.baseline.id and (own := layers(candidate)) is not None:
+            tables[candidate.id] = layer_table(original, own, target)
+    return tables
+
+
 def _published(candidate: CandidateResult, front: set[str]) -> CandidateResult:
     """The candidate with the path where people find its file."""
     if candidate.artifact is None or candidate.artifact.path is None or candidate.id not in front:
@@ -123,6 +175,8 @@ def _folder(folder: Path, result: RunResult, candidate: CandidateResult, found: 
     state = found.state
     text = recipe_text(candidate.id, candidate.recipe, state.request, state.task, original.artifact.digest)
     write_atomic(folder / "recipe.toml", text)
+    if (table := result.layers.get(candidate.id)) is not None:
+        write_atomic(folder / LAYERS, json.dumps(plain(table)) + "\n")
 
 
 def _environment(registry: Registry, devices: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
