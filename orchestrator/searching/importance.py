@@ -17,8 +17,8 @@ LEAST_TRIALS = 20
 """Fewer say nothing: the evaluator wants five trials at least among the best, and those must be few beside the others."""
 LEAST_BEST = 5
 BEST_SHARE = 0.1
-SHUFFLES = 40
-"""Each takes some 20 ms with 30 trials of 20 parameters."""
+SHUFFLES = 20
+"""Each takes some 30 ms with 30 trials of 20 parameters."""
 CHANCE = 0.95
 
 

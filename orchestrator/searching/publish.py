@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from orchestrator.devices.host import HostDevice
 from orchestrator.errors import InputError
 from orchestrator.plugin.method import Method
 from orchestrator.plugin.registry import Registry
+from orchestrator.report import words
 from orchestrator.report.card import render_card
 from orchestrator.report.html import render_html
 from orchestrator.report.results import LAYERS, plain, write_results
@@ -26,7 +28,7 @@ from orchestrator.searching.sharing.machine import shares
 from orchestrator.searching.space import Space
 from orchestrator.values.files import write_atomic
 from orchestrator.values.layers import LayerTable
-from orchestrator.values.results import CandidateResult, RunResult, TargetResult, TaskResult
+from orchestrator.values.results import CandidateResult, RunResult, StepResult, TargetResult, TaskResult
 
 PACKAGES = ("orchestrator", "torch", "onnx", "onnxruntime", "onnxscript", "optuna", "torch-pruning", "numpy", "pluggy")
 
@@ -121,14 +123,19 @@ def _in_words(candidate: CandidateResult, methods: Mapping[str, Method]) -> Cand
     """The candidate with what each method says of its step. One that fails at that says nothing: no report is lost for it."""
     steps = []
     for step in candidate.recipe:
-        phrase = ""
-        if (method := methods.get(step.method)) is not None:
-            try:
-                phrase = str(method.phrase(step.parameters))
-            except Exception:  # a plugin's own code
-                phrase = ""
+        phrase, method = "", methods.get(step.method)
+        if method is not None:
+            with suppress(Exception):  # a plugin's own code
+                phrase = str(method.phrase(step.parameters)) or _plain_words(step, method)
         steps.append(replace(step, phrase=phrase))
     return replace(candidate, recipe=steps)
+
+
+def _plain_words(step: StepResult, method: Method) -> str:
+    """A step of a method that has no words for it: its name, and what is not at its default."""
+    usual = {parameter.name: parameter.start for parameter in method.parameters}
+    other = {name: value for name, value in step.parameters.items() if name not in usual or usual[name] != value}
+    return words.step_words(replace(step, parameters=other))
 
 
 def _layers(found: Found, run: RunDirectory) -> dict[str, LayerTable]:
