@@ -22,7 +22,7 @@ SHAPES: dict[Role, tuple[str, str]] = {
 WIDE, NARROW = (960, 460), (343, 400)
 CROWDED = 60
 """From so many points on, the intervals of those that are not on the front are left out."""
-OUTLYING = 1.5
+OUTLYING = 3.0
 """What lies further below the front than this many times its height is left out of the picture, and counted."""
 
 
