@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from orchestrator.report import words
 from orchestrator.report.figures import objective
@@ -83,7 +84,7 @@ def hypervolume(points: Sequence[Point]) -> float:
     front = [p for p in points if max(p) < 1]
     levels = sorted({p[2] for p in front})
     volume = 0.0
-    for level, above in zip(levels, [*levels[1:], 1.0], strict=True):
+    for level, above in pairwise([*levels, 1.0]):
         volume += (above - level) * _area(sorted((p[0], p[1]) for p in front if p[2] <= level))
     return volume
 

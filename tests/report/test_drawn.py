@@ -104,10 +104,9 @@ def test_estimates_are_held_against_the_target_where_it_was_simulated_else_this_
         else c
         for c in full_run.candidates
     ]
-    base = dataclasses.replace(
-        full_run.baseline,
-        latency=[dataclasses.replace(full_run.baseline.latency[0], evidence="simulated"), *full_run.baseline.latency],
-    )
+    first = full_run.baseline.latency[0]
+    latency = [dataclasses.replace(first, evidence="simulated"), *full_run.baseline.latency]
+    base = dataclasses.replace(full_run.baseline, latency=latency)
     found = agreement_of(dataclasses.replace(full_run, candidates=simulated, baseline=base))
     assert found is not None
     assert found.same_target
@@ -133,7 +132,7 @@ def test_page_stays_small_with_many_candidates(full_run: RunResult) -> None:
         (Scale(low=0.0, high=1.0, start=0, end=100), ["0", "0.2", "0.4", "0.6", "0.8", "1"]),
         (Scale(low=0.11, high=3.6, start=0, end=100, log=True), ["0.2", "0.5", "1", "2"]),
         (Scale(low=94.1, high=99.2, start=0, end=100), ["95", "96", "97", "98", "99"]),
-        (Scale(low=1000, high=52000, start=0, end=100, log=True), ["1,000", "3,000", "10,000", "30,000"]),
+        (Scale(low=1000, high=52000, start=0, end=100, log=True), ["1,000", "2,000", "5,000", "10,000", "20,000", "50,000"]),
     ],
 )
 def test_ticks_are_round_values(scale: Scale, expected: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ METHODS = Registry.discover().methods()
 def convolutions(path: Path, widths: list[int], names: list[str], *, kernel: int = 3) -> Path:
     """A chain of convolutions with named weights on an 8x8 image."""
     nodes, weights = [], []
-    for k, (fan_in, fan_out) in enumerate(zip(widths, widths[1:], strict=False)):
+    for k, (fan_in, fan_out) in enumerate(pairwise(widths)):
         weights.append(numpy_helper.from_array(np.ones((fan_out, fan_in, kernel, kernel), np.float32), names[k]))
         nodes.append(
             helper.make_node("Conv", [f"t{k}", names[k]], [f"t{k + 1}"], name=f"node_{k}_{path.stem}", pads=[kernel // 2] * 4)
@@ -44,7 +45,7 @@ def convolutions(path: Path, widths: list[int], names: list[str], *, kernel: int
 @pytest.fixture
 def target() -> Target:
     profile = profile_named("raspberry-pi-4", Registry.discover())
-    return Target(profile=profile, runtime="onnxruntime", threads=1, device="host", support=profile.runtimes[0])
+    return Target(profile=profile, runtime="onnxruntime", threads=1, device="host", is_device=False)
 
 
 def test_layers_are_known_by_the_names_of_their_weights(tmp_path: Path, target: Target) -> None:
@@ -116,7 +117,8 @@ def test_finished_is_counted_without_the_pause_before_a_resume(tmp_path: Path) -
 
 
 def space() -> Space:
-    offers = [OfferReply(method=n, parameters=METHODS[n].parameters) for n in ("block-removal", "static-int8")]
+    used = [METHODS[name] for name in ("block-removal", "static-int8")]
+    offers = [OfferReply(method=m.name, version=m.version, family=m.family, parameters=m.parameters) for m in used]
     return Space(offers, METHODS)
 
 
@@ -171,4 +173,4 @@ def test_every_built_in_method_says_what_its_step_does(name: str) -> None:
         values = {p.name.replace("*", "x"): getattr(p, value) for p in method.parameters}
         said = method.phrase(values)
         assert 5 < len(said) < 120
-        assert name not in said, "a sentence, and no name with its parameters"
+        assert not said.startswith(name), "a sentence, and no name with its parameters"
