@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from orchestrator.api import build, evaluate, load_run, resume, search
+    from orchestrator.api import build, compare_runs, evaluate, load_run, resume, search
     from orchestrator.calibration import calibrate
     from orchestrator.estimates import estimate
     from orchestrator.measurements import compare, measure
@@ -24,6 +24,7 @@ __all__ = [
     "build",
     "calibrate",
     "compare",
+    "compare_runs",
     "estimate",
     "evaluate",
     "load_run",

@@ -25,6 +25,7 @@ from orchestrator.planning import (
 from orchestrator.plugin.device import Device
 from orchestrator.plugin.registry import Registry
 from orchestrator.plugin.runtime import Runtime
+from orchestrator.report.comparing import RunComparison, compared
 from orchestrator.report.results import read_results
 from orchestrator.searching.engine import Engine, Observer
 from orchestrator.searching.publish import compose, publish
@@ -134,6 +135,18 @@ def load_run(path: str | Path) -> RunResult:
         InputError: there are none, or they are damaged.
     """
     return read_results(Path(path))
+
+
+def compare_runs(a: str | Path, b: str | Path) -> RunComparison:
+    """What changed between two runs: settings, versions, plugins, figures, fronts, and the hypervolume where it can be compared.
+
+    Args:
+        a, b: Run directories, or their results.json.
+
+    Raises:
+        InputError: one of them is no run, or is damaged; says which.
+    """
+    return compared(load_run(a), load_run(b), (str(a), str(b)))
 
 
 def preview(options: SearchOptions) -> tuple[SearchRequest, RunState, Space]:

@@ -11,6 +11,8 @@ from orchestrator.errors import OrchestratorError
 COMMANDS = {
     "build": "Make one candidate again from its recipe.toml.",
     "compare": "Is B faster than A on this target?",
+    "compare-runs": "What changed between two runs.",
+    "dashboard": "Look at a run's study in optuna-dashboard.",
     "measure": "Time one exported MODEL on a target.",
     "estimate": "Compute a MODEL's latency on a target that is not here.",
     "devices": "List, check, set up and remove the devices that candidates are timed on.",
@@ -34,7 +36,7 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in COMMANDS:
-            command: click.Command = import_module(f"orchestrator.cli.{cmd_name}").command
+            command: click.Command = import_module(f"orchestrator.cli.{cmd_name.replace('-', '_')}").command
             return command
         if cmd_name not in self.commands:
             from orchestrator.plugin.registry import Registry
