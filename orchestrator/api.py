@@ -298,7 +298,7 @@ def _run(
                     _publish_so_far(engine, prepared, error, registry, run)
                 raise
             result = compose(found, registry, run)
-            publish(result, found, run)
+            publish(result, found, registry, run)
             run.write_elapsed(engine.elapsed())
             if not any(c.state == "stopped" and c.rungs for c in found.candidates):  # these may go on where they stopped
                 shutil.rmtree(checkpoints(builds(run.work)), ignore_errors=True)  # of candidates that ran out of time
@@ -317,7 +317,7 @@ def _publish_so_far(engine: Engine, state: RunState, error: OrchestratorError, r
     ended = "it was interrupted" if isinstance(error, Interrupted) else str(error)
     partial = engine.so_far(state, ended)
     if partial is not None:
-        publish(compose(partial, registry, run), partial, run)
+        publish(compose(partial, registry, run), partial, registry, run)
 
 
 @contextmanager

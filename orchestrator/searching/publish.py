@@ -97,7 +97,7 @@ def compose(found: Found, registry: Registry, run: RunDirectory) -> RunResult:
     )
 
 
-def publish(result: RunResult, found: Found, run: RunDirectory) -> None:
+def publish(result: RunResult, found: Found, registry: Registry, run: RunDirectory) -> None:
     """Write everything. A folder is made under another name and put in place whole.
 
     Raises:
@@ -107,10 +107,10 @@ def publish(result: RunResult, found: Found, run: RunDirectory) -> None:
     shutil.rmtree(made, ignore_errors=True)
     (made / "front").mkdir(parents=True)
     for candidate in found.front:
-        _folder(made / "front" / candidate.id, result, result.candidate(candidate.id), found, run)
+        _folder(made / "front" / candidate.id, result, result.candidate(candidate.id), found, registry, run)
     run.replace_folder("front", made / "front")
     if result.recommended is not None:
-        _folder(made / "recommended", result, result.candidate(result.recommended), found, run)
+        _folder(made / "recommended", result, result.candidate(result.recommended), found, registry, run)
         run.replace_folder("recommended", made / "recommended")
     else:
         shutil.rmtree(run.path / "recommended", ignore_errors=True)
@@ -168,7 +168,9 @@ def _published(candidate: CandidateResult, front: set[str]) -> CandidateResult:
     return replace(candidate, artifact=replace(candidate.artifact, path=f"front/{candidate.id}/{name}"))
 
 
-def _folder(folder: Path, result: RunResult, candidate: CandidateResult, found: Found, run: RunDirectory) -> None:
+def _folder(
+    folder: Path, result: RunResult, candidate: CandidateResult, found: Found, registry: Registry, run: RunDirectory
+) -> None:
     folder.mkdir(parents=True)
     original = found.baseline if candidate.id == found.baseline.id else next(c for c in found.front if c.id == candidate.id)
     if original.artifact is None or original.artifact.path is None:
@@ -178,12 +180,21 @@ def _folder(folder: Path, result: RunResult, candidate: CandidateResult, found: 
         (folder / source.name).hardlink_to(source)
     except OSError:
         shutil.copyfile(source, folder / source.name)
-    write_atomic(folder / "card.md", render_card(result, candidate))
     state = found.state
+    usage = _usage(registry, original.artifact.runtime, source.name, state.request.target.threads)
+    card = render_card(result, candidate, inputs=state.task.inputs, outputs=state.task.outputs, usage=usage)
+    write_atomic(folder / "card.md", card)
     text = recipe_text(candidate.id, candidate.recipe, state.request, state.task, original.artifact.digest)
     write_atomic(folder / "recipe.toml", text)
     if (table := result.layers.get(candidate.id)) is not None:
         write_atomic(folder / LAYERS, json.dumps(plain(table)) + "\n")
+
+
+def _usage(registry: Registry, runtime: str, file: str, threads: int) -> str:
+    """What the runtime's plugin says of how its files are run; nothing where it fails at that."""
+    with suppress(Exception):  # a plugin's own code
+        return str(registry.runtimes()[runtime].usage(file, threads))
+    return ""
 
 
 def _environment(registry: Registry, devices: Mapping[str, dict[str, Any]]) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def make(tmp_path: Path) -> Make:
     return made
 
 
-@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("own", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_study_is_served_until_ctrl_c(own: bool, make: Make, tmp_path: Path) -> None:
     path = make(None if own else f"sqlite:///{tmp_path}/studies.db")
     arguments = [sys.executable, "-m", "orchestrator", "dashboard", str(path), "--port", "0"]
