@@ -1,6 +1,5 @@
 """How to run an exported model in onnxruntime: complete programs in Python and C++, for the inputs that this model has."""
 
-import re
 from collections.abc import Sequence
 from math import prod
 
@@ -114,5 +113,6 @@ def _shown(k: int, spec: TensorSpec) -> str:
 
 def _literal(text: str) -> str:
     """A C++ string literal."""
-    escaped = words.line(text).replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + re.sub(r"\?(?=\?)", r"\\?", escaped) + '"'
+    # "??/" would be a trigraph.
+    escaped = words.line(text).replace("\\", "\\\\").replace('"', '\\"').replace("?", "\\?")
+    return f'"{escaped}"'
