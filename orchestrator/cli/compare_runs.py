@@ -12,7 +12,7 @@ import click
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write a page, too.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 def command(a: Path, b: Path, html: Path | None, as_json: bool) -> None:
-    """What changed between the runs A and B: run directories, or their results.json."""
+    """What changed between two runs. A and B are run directories, or their results.json."""
     from orchestrator.api import compare_runs
     from orchestrator.errors import InputError
     from orchestrator.report.comparison import print_comparison, render_comparison
