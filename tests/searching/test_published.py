@@ -13,11 +13,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from orchestrator.building.protocol import OfferReply
 from orchestrator.planning import profile_named
+from orchestrator.plugin import Choice, OnnxMethod
 from orchestrator.plugin.registry import Registry
+from orchestrator.report import words
 from orchestrator.report.results import read_results, write_results
 from orchestrator.searching.course import finished_s
 from orchestrator.searching.importance import LEAST_TRIALS, importance
 from orchestrator.searching.layers import Layers, layer_table
+from orchestrator.searching.publish import _in_words
 from orchestrator.searching.space import Space
 from orchestrator.values.results import ArtifactResult, CandidateResult, LatencyResult, QualityResult, SplitQuality, StepResult
 from orchestrator.values.target import Target
@@ -174,3 +177,35 @@ def test_every_built_in_method_says_what_its_step_does(name: str) -> None:
         said = method.phrase(values)
         assert 5 < len(said) < 120
         assert not said.startswith(name), "a sentence, and no name with its parameters"
+
+
+class Wordless(OnnxMethod):
+    """A third party's method that has no words for its step."""
+
+    name, version, family, summary = "wordless", 1, "other", "Does nothing."
+    parameters = (
+        Choice(name="way", help="a way", choices=("plain", "odd")),
+        Choice(name="depth", help="a depth", choices=(1, 2)),
+    )
+
+    def transform(self, model: Path, parameters: Any, context: Any) -> Path:
+        return model
+
+
+class Failing(Wordless):
+    """One that fails at it."""
+
+    name = "failing"
+
+    def phrase(self, parameters: Any) -> str:
+        return f"{1 / 0}"
+
+
+def test_method_without_words_is_told_by_its_name_and_what_is_not_at_its_default() -> None:
+    steps = [
+        StepResult(method=name, version=1, parameters={"way": "odd", "depth": 1}) for name in ("wordless", "failing", "gone")
+    ]
+    candidate = dataclasses.replace(searched(1)[0], recipe=steps)
+    said = _in_words(candidate, {"wordless": Wordless(), "failing": Failing()})
+    assert [step.phrase for step in said.recipe] == ["wordless (way odd)", "", ""]
+    assert words.sentence(said.recipe) == "wordless (way odd); failing (way odd, depth 1); gone (way odd, depth 1)"
