@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from orchestrator.api import build, evaluate, load_run, resume, search
+    from orchestrator.api import build, compare_runs, evaluate, load_run, resume, search
     from orchestrator.calibration import calibrate
     from orchestrator.checking import check
     from orchestrator.diagnosis import diagnose
@@ -27,6 +27,7 @@ __all__ = [
     "calibrate",
     "check",
     "compare",
+    "compare_runs",
     "diagnose",
     "estimate",
     "evaluate",

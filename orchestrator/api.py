@@ -25,6 +25,7 @@ from orchestrator.planning import (
 from orchestrator.plugin.device import Device
 from orchestrator.plugin.registry import Registry
 from orchestrator.plugin.runtime import Runtime
+from orchestrator.report.comparing import RunComparison, compared
 from orchestrator.report.results import read_results
 from orchestrator.searching.engine import Engine, Observer
 from orchestrator.searching.publish import compose, publish
@@ -134,6 +135,18 @@ def load_run(path: str | Path) -> RunResult:
         InputError: there are none, or they are damaged.
     """
     return read_results(Path(path))
+
+
+def compare_runs(a: str | Path, b: str | Path) -> RunComparison:
+    """What changed between two runs: settings, versions, plugins, figures, fronts, and the hypervolume where it can be compared.
+
+    Args:
+        a, b: Run directories, or their results.json.
+
+    Raises:
+        InputError: one of them is no run, or is damaged; says which.
+    """
+    return compared(load_run(a), load_run(b), (str(a), str(b)))
 
 
 def preview(options: SearchOptions) -> tuple[SearchRequest, RunState, Space]:
@@ -285,7 +298,7 @@ def _run(
                     _publish_so_far(engine, prepared, error, registry, run)
                 raise
             result = compose(found, registry, run)
-            publish(result, found, run)
+            publish(result, found, registry, run)
             run.write_elapsed(engine.elapsed())
             if not any(c.state == "stopped" and c.rungs for c in found.candidates):  # these may go on where they stopped
                 shutil.rmtree(checkpoints(builds(run.work)), ignore_errors=True)  # of candidates that ran out of time
@@ -304,7 +317,7 @@ def _publish_so_far(engine: Engine, state: RunState, error: OrchestratorError, r
     ended = "it was interrupted" if isinstance(error, Interrupted) else str(error)
     partial = engine.so_far(state, ended)
     if partial is not None:
-        publish(compose(partial, registry, run), partial, run)
+        publish(compose(partial, registry, run), partial, registry, run)
 
 
 @contextmanager

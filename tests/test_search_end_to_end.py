@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 
 import orchestrator
+from orchestrator.report.html import render_html
 from tests.conftest import SHARED, Cli, Project, needs_cases
 
 TOKENS = """
@@ -71,7 +72,10 @@ def test_run_directory_holds_what_the_interface_promises(torch_run: tuple[Path, 
     folder, found = torch_run
     assert {"results.json", "report.html", "recommended", "front", "study.journal", "log.jsonl"} <= set(os.listdir(folder))
     for place in (folder / "recommended", *(folder / "front" / name for name in found["front"])):
-        assert {p.name for p in place.iterdir()} == {"model.onnx", "recipe.toml", "card.md"}
+        names = {p.name for p in place.iterdir()}
+        assert names - {"layers.json"} == {"model.onnx", "recipe.toml", "card.md"}
+        original = found["recommended"] == "baseline" if place.name == "recommended" else place.name == "baseline"
+        assert ("layers.json" in names) != original, "what became of the original's layers, of all but itself"
     assert found["schema"] == 1
     assert found["task"]["metric"] == "top1"
     assert found["task"]["examples"] == {"train": 48, "validation": 48, "test": 48}
@@ -81,6 +85,22 @@ def test_run_directory_holds_what_the_interface_promises(torch_run: tuple[Path, 
     events = [json.loads(line)["event"] for line in (folder / "log.jsonl").read_text().splitlines()]
     assert events.count("candidate") == 9
     assert events[-1] == "done"
+
+
+def test_report_is_written_again_with_layers_and_sentences_but_without_models(torch_run: tuple[Path, dict[str, Any]]) -> None:
+    folder, found = torch_run
+    run = orchestrator.load_run(folder)
+    front = [name for name in run.front if name != "baseline"]
+    assert set(run.layers) == set(front)
+    assert all(table.layers for table in run.layers.values())
+    assert all(step["phrase"] for candidate in found["candidates"] for step in candidate["recipe"])
+    finished = [candidate["finished_s"] for candidate in found["candidates"]]
+    assert finished == sorted(finished)
+    assert found["importance"] == {"trials": run.importance.trials, "needed": 20, "best": 0, "quality": [], "latency": []}  # type: ignore[union-attr]
+    page = render_html(run)
+    assert "What changed, layer by layer" in page
+    assert "too few to say which parameters mattered" in page
+    assert page == (folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_all_families_took_part(torch_run: tuple[Path, dict[str, Any]]) -> None:

@@ -14,6 +14,8 @@ COMMANDS = {
     "check": "Has a model regressed against another one? A gate for CI.",
     "completion": "Print the script that completes `orchestrate` in a SHELL.",
     "compare": "Is B faster than A on this target?",
+    "compare-runs": "What changed between two runs.",
+    "dashboard": "Look at a run's study in optuna-dashboard.",
     "measure": "Time one exported MODEL on a target.",
     "estimate": "Compute a MODEL's latency on a target that is not here.",
     "doctor": "See what works on this machine, and what to install for the rest.",
@@ -41,7 +43,7 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in COMMANDS:
-            command: click.Command = import_module(f"orchestrator.cli.{cmd_name}").command
+            command: click.Command = import_module(f"orchestrator.cli.{cmd_name.replace('-', '_')}").command
             if COMPLETION in os.environ:  # the shell asks, not a person
                 from orchestrator.cli.completing import prepare
 

@@ -35,6 +35,7 @@ from orchestrator.plugin.metric import Metric
 from orchestrator.plugin.parameters import Choice, Number, Parameter, narrowed
 from orchestrator.plugin.runtime import Runtime
 from orchestrator.plugin.task import TaskSource
+from orchestrator.plugin.wording import percent, plural
 from orchestrator.values.profile import HardwareProfile
 from orchestrator.values.recipe import ParameterValue, Recipe, Step
 from orchestrator.values.results import CandidateResult, FailureKind, RunResult
@@ -82,4 +83,6 @@ __all__ = [
     "Train",
     "hookimpl",
     "narrowed",
+    "percent",
+    "plural",
 ]

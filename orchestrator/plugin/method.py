@@ -154,6 +154,13 @@ class Method(ABC):
         """
         return self.parameters
 
+    def phrase(self, parameters: Mapping[str, ParameterValue]) -> str:
+        """What a step with these parameters does, as a part of a sentence in reports: "INT8 static, 2 layers left in float".
+
+        The default is "": reports then name the method and those parameters that differ from their defaults.
+        """
+        return ""
+
 
 class TorchMethod(Method):
     """A method from torch module to torch module."""

@@ -41,6 +41,14 @@ class Runtime(ABC):
     def load(path: str, threads: int, options: Mapping[str, Any]) -> Callable[[dict[str, Any]], list[Any]]:
         """Load the file and return `run(inputs) -> outputs`: arrays by input name in, a list of arrays out."""
 
+    def usage(self, file: str, threads: int) -> str:
+        """How a person runs a file of this runtime, as Markdown for the model's card: "" is the card's own text for onnxruntime.
+
+        Args:
+            file: The file's name; it stands in the working directory.
+        """
+        return ""
+
     def source(self) -> str:
         """The text of `load`, ready to be executed on the device."""
         text = textwrap.dedent(inspect.getsource(type(self).load))

@@ -1,49 +1,145 @@
 """card.md: what a model file is, what is known about it and how, and how to run it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 
 from orchestrator.report import words
-from orchestrator.report.figures import place
+from orchestrator.report.figures import objective, place, shown_quality
 from orchestrator.report.markdown import safe, table
+from orchestrator.report.running import cpp_program, python_program
 from orchestrator.report.table import approximate
-from orchestrator.values.results import CandidateResult, LatencyResult, QualityResult, RunResult
+from orchestrator.values.results import CandidateResult, Difference, LatencyResult, QualityResult, RunResult
+from orchestrator.values.task import TensorSpec
 
-CODE = """```python
-import numpy as np
-import onnxruntime
-
-options = onnxruntime.SessionOptions()
-options.intra_op_num_threads = {threads}
-session = onnxruntime.InferenceSession({file!r}, options, providers=["CPUExecutionProvider"])
-
-types = {{"float": "float32", "double": "float64"}}
-inputs = {{}}
-for entry in session.get_inputs():
-    shape = [size if isinstance(size, int) else 1 for size in entry.shape]  # a dynamic axis: one example
-    kind = entry.type.removeprefix("tensor(").removesuffix(")")
-    inputs[entry.name] = np.zeros(shape, types.get(kind, kind))  # your data goes here
-
-for entry, output in zip(session.get_outputs(), session.run(None, inputs)):
-    print(entry.name, output.shape, output.dtype)
-```"""
+FEW = 2000
+"""Of fewer examples the interval of a rate is wider than about a point either way."""
 
 
-def render_card(run: RunResult, candidate: CandidateResult) -> str:
-    """The Markdown card of one candidate, to stand beside its file."""
+def render_card(
+    run: RunResult,
+    candidate: CandidateResult,
+    *,
+    inputs: Sequence[TensorSpec] = (),
+    outputs: Sequence[TensorSpec] = (),
+    usage: str = "",
+) -> str:
+    """The Markdown card of one candidate, to stand beside its file.
+
+    Args:
+        inputs, outputs: Of the model, for the program in C++; without them there is none.
+        usage: How the runtime's plugin says that its files are run, as Markdown; "": in onnxruntime.
+    """
     title = f"# {safe(run.task.model or run.task.name)}: {safe(candidate.id)}"
-    lead = (
-        f"{safe(words.recipe_words(candidate.recipe, parameters=False))}, made for {safe(place(run))}"
-        f" and the task {safe(run.task.name)} by orchestrator."
-    )
-    parts = [title, lead, "## Recipe", _recipe(candidate), "## What is known, and how", _figures(run, candidate)]
+    made_for = f"Made for {safe(place(run))} and the task {safe(run.task.name)} by orchestrator"
+    lead = f"{made_for}: {safe(words.sentence(candidate.recipe))}."
+    parts = [title, lead, "## What is known, and how", _figures(run, candidate)]
     parts += [f"- {safe(text)}" for text in _conditions(candidate)]
     parts.append(
         "Square brackets hold 95 % intervals. Differences are paired: the same examples, candidate minus baseline. "
         "Figures with ~ were computed, not measured: theirs are 90 % bands of their error."
     )
-    parts += ["## Run it", _code(candidate, run.target.threads), "## Compared with", _comparison(run)]
+    parts += ["## Limits", _limits(run, candidate)]
+    parts += ["## Known weaknesses", "\n".join(f"- {safe(text)}" for text in weaknesses(run, candidate))]
+    parts += ["## Run it", _code(candidate, run.target.threads, inputs, outputs, usage)]
+    parts += ["## Recipe", _recipe(candidate), "## Data, metric and what it is compared with", _comparison(run)]
     return "\n\n".join(parts) + "\n"
+
+
+def weaknesses(run: RunResult, candidate: CandidateResult) -> list[str]:
+    """What a user of this model should know before trusting its figures, from the figures themselves."""
+    return [*_doubts_of_quality(run, candidate), *_doubts_of_cost(run, candidate)]
+
+
+def _doubts_of_quality(run: RunResult, candidate: CandidateResult) -> list[str]:
+    found, metric = [], words.line(run.task.metric)
+    shown = shown_quality(candidate)
+    if shown is None:
+        return ["Its quality was not measured."]
+    split, figure = shown
+    worse = 1 if run.task.direction == "maximize" else -1
+    gap = figure.difference
+    if gap is not None and max(worse * gap.low, worse * gap.high) < 0:
+        found.append(
+            f"Its {metric} is worse than the original's beyond chance: {words.difference(metric, gap, figure.examples)} "
+            f"{words.difference_span(metric, gap, figure.examples)} on the {split} split."
+        )
+    if split == "validation":
+        found.append(
+            f"Its {metric} is known on the validation split alone, which also chose it among {len(run.candidates)} candidates: "
+            f"expect somewhat less on new data."
+        )
+    if figure.examples < FEW:
+        found.append(f"The {split} split has {figure.examples:,} examples: see how wide the interval is.")
+    found.append("How it does on data unlike the task's (other cameras, languages, rare classes) was not looked at.")
+    there = candidate.simulated_outputs
+    if there is not None and not there.equal:
+        found.append(f"The target's own kernels gave other outputs than this machine's on a simulated {there.device}.")
+    return found
+
+
+def _doubts_of_cost(run: RunResult, candidate: CandidateResult) -> list[str]:
+    found = []
+    latency = objective(run, candidate)
+    if latency is None:
+        found.append("It was not timed.")
+    elif not latency.evidence.startswith("measured"):
+        found.append(
+            f"Its latency on {place(run)} was {words.EVIDENCE[latency.evidence]}, never measured there: {approximate(latency)} "
+            f"may be anything in {words.span(latency.low_ms, latency.high_ms, latency.median_ms)} ms."
+        )
+    elif latency.disturbed:
+        found.append(f"Its latency was taken on a disturbed machine: {latency.disturbed}.")
+    if candidate.peak_memory_bytes is not None and run.target.device == "host" and run.target.profile != "host":
+        found.append(f"Its peak memory was taken on this host, not on {place(run)}.")
+    if candidate.gains is False:
+        found.append("Neither its file nor its time is better than the original's.")
+    return found
+
+
+def _limits(run: RunResult, candidate: CandidateResult) -> str:
+    """Each limit with the figure that keeps it, or breaks it."""
+    rows = []
+    for name, limit in run.target.limits.items():
+        value = _limited(name, run, candidate)
+        if limit is None:
+            continue
+        if value is None:
+            shown, verdict = words.NONE, "not known"
+        else:
+            shown, kept = _against(name, value, limit, run)
+            verdict = "kept" if kept else "broken"
+        rows.append([safe(cell) for cell in (words.limit_words(name, limit, run.task.metric), shown, verdict)])
+    return table(["limit", "this model", "verdict"], rows, left=1) if rows else "None was given."
+
+
+def _limited(name: str, run: RunResult, candidate: CandidateResult) -> float | None:
+    """The figure that a limit speaks of."""
+    latency = objective(run, candidate)
+    quality = candidate.quality.validation.value if candidate.quality else None
+    base = run.baseline.quality.validation.value if run.baseline.quality else None
+    sign = 1.0 if run.task.direction == "maximize" else -1.0
+    known: dict[str, float | None] = {
+        "max_latency_ms": latency.median_ms if latency else None,
+        "max_size_bytes": _file_size(candidate),
+        "max_memory_bytes": candidate.peak_memory_bytes,
+        "max_drop": None if quality is None or base is None else sign * (base - quality),
+        "min_quality": quality,
+    }
+    return known.get(name)
+
+
+def _against(name: str, value: float, limit: float, run: RunResult) -> tuple[str, bool]:
+    """The figure in words, and whether it keeps the limit."""
+    metric, tiny = run.task.metric, 1e-12
+    if name == "max_latency_ms":
+        return words.milliseconds(value), value <= limit
+    if name.endswith("_bytes"):
+        return words.size(int(value)), value <= limit
+    if name == "max_drop":
+        lost = words.difference(metric, Difference(value=-value, low=-value, high=-value), run.task.examples.get("validation", 0))
+        return lost, value <= limit + tiny
+    better = value >= limit - tiny if run.task.direction == "maximize" else value <= limit + tiny
+    return words.quality(metric, value), better
 
 
 def _recipe(candidate: CandidateResult) -> str:
@@ -152,15 +248,25 @@ def _latency_row(latency: LatencyResult, before: LatencyResult | None) -> list[s
     ]
 
 
-def _code(candidate: CandidateResult, threads: int) -> str:
+def _code(
+    candidate: CandidateResult, threads: int, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], usage: str
+) -> str:
     artifact = candidate.artifact
     path = artifact.path if artifact and artifact.path else "model.onnx"
     file = PurePosixPath(words.line(path)).name
-    digest = f"\n\nSHA-256 of what made it: `{words.line(artifact.digest)}`" if artifact else ""
-    if not file.endswith(".onnx"):
+    parts = []
+    if usage:
+        parts.append(words.clean(usage).strip())
+    elif not file.endswith(".onnx"):
         runtime = words.line(artifact.runtime) if artifact else ""
-        return f"`{file}` is in the format of the runtime {safe(runtime)}, which loads it as it is.{digest}"
-    return f"With `{file}` in the working directory:\n\n{CODE.format(file=file, threads=threads)}{digest}"
+        parts.append(f"`{file}` is in the format of the runtime {safe(runtime)}, which loads it as it is.")
+    else:
+        parts.append(f"With `{file}` in the working directory:\n\n```python\n{python_program(file, threads)}```")
+        if (program := cpp_program(file, threads, inputs, outputs)) is not None:
+            parts.append(f"The same in C++17, with onnxruntime's headers and library (`-lonnxruntime`):\n\n```cpp\n{program}```")
+    if artifact:
+        parts.append(f"SHA-256 of `{file}`: `{words.line(artifact.digest)}`")
+    return "\n\n".join(parts)
 
 
 def _comparison(run: RunResult) -> str:

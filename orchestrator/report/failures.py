@@ -1,6 +1,7 @@
 """What has no figures, and why, grouped by reason."""
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 
 from orchestrator.report import words
 from orchestrator.values.results import CandidateResult, RunResult
@@ -12,14 +13,21 @@ TITLES = {
     "out-of-memory": "Out of memory",
     "limit": "It broke a limit",
 }
+_FIGURES = re.compile(r"\d[\d.,]*(e[+-]?\d+)?")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FailureGroup:
-    """The candidates that ended in one way, for one reason."""
+    """The candidates that ended in one way, for one reason.
+
+    Attributes:
+        message: What all of them say or, where they differ in their figures alone, what the first of them says.
+        alike: Whether it is what all of them say.
+    """
 
     title: str
     message: str
+    alike: bool = True
     candidates: list[CandidateResult] = field(default_factory=list)
 
 
@@ -30,7 +38,11 @@ def failure_groups(run: RunResult) -> list[FailureGroup]:
         if candidate.state == "complete":
             continue
         title, message = _reason(candidate)
-        groups.setdefault((title, message), FailureGroup(title=title, message=message)).candidates.append(candidate)
+        key = title, _FIGURES.sub("#", message)  # "316 kB: size over 200 kB" and "240 kB: size over 200 kB" are one reason
+        group = groups.setdefault(key, FailureGroup(title=title, message=message))
+        if group.message != message:
+            groups[key] = group = replace(group, alike=False)
+        group.candidates.append(candidate)
     return sorted(groups.values(), key=lambda group: -len(group.candidates))
 
 

@@ -2,28 +2,62 @@
 
 import base64
 import hashlib
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from orchestrator.report import words
+from orchestrator.report.changes import changes
+from orchestrator.report.charts import agreement_of, course_of
 from orchestrator.report.failures import failure_groups
 from orchestrator.report.figures import objective, objective_label, on_host, ordered, place, role, shown_quality
 from orchestrator.report.headline import headline, key_figures, recommended
-from orchestrator.report.plot import plot_data
-from orchestrator.report.table import approximate, columns
-from orchestrator.values.results import RunResult
+from orchestrator.report.plot import plot_of
+from orchestrator.report.table import Column, approximate, columns
+from orchestrator.values.results import Importance, RunResult, StepResult
 
 FOLDER = Path(__file__).parent
-PHASES = ("building", "scoring", "measuring", "overhead")
+PHASES = ("building", "scoring", "measuring", "preparing", "overhead")
+LISTED = 8
+"""So many parameters at most are shown by importance."""
 
 
 def render_html(run: RunResult) -> str:
-    """The page of a run: headline, front, table, failures, course and surroundings, in one file."""
+    """The page of a run: headline, front, layers, table, failures, course and surroundings, in one file."""
+    return page(
+        "report.html.j2",
+        run=run,
+        title=f"{words.line(run.task.name)} on {place(run)}",
+        headline=headline(run),
+        best=recommended(run),
+        figures=key_figures(run),
+        label=objective_label(run),
+        plot=plot_of(run),
+        columns=columns(run),
+        front_columns=_front_columns(run),
+        candidates=ordered(run),
+        front=[candidate for candidate in ordered(run) if candidate.id in (run.baseline.id, *run.front, run.recommended)],
+        layers=[(c, changes(run.layers[c.id])) for c in ordered(run) if c.id in run.layers],
+        role=lambda candidate: role(run, candidate),
+        approximate=approximate,
+        objective=lambda candidate: objective(run, candidate),
+        on_host=on_host,
+        shown_quality=shown_quality,
+        groups=failure_groups(run),
+        limits=[words.limit_words(k, v, run.task.metric) for k, v in run.target.limits.items() if v is not None],
+        phases=[(name, run.seconds[name]) for name in PHASES if run.seconds.get(name)],
+        states=_states(run),
+        course=course_of(run),
+        agreement=agreement_of(run),
+        importance=_importance(run.importance, words.line(run.task.metric)),
+        parameters=lambda step: ", ".join(f"{name} {value}" for name, value in _flat(step.parameters)),
+    )
+
+
+def page(template: str, **content: Any) -> str:
+    """A template of this folder with our style and script. Every text is escaped and free of control characters."""
     import jinja2
     import markupsafe
-    from plotly.offline import get_plotlyjs
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(FOLDER),
@@ -36,41 +70,18 @@ def render_html(run: RunResult) -> str:
             words.clean(value) if isinstance(value, str) and not isinstance(value, markupsafe.Markup) else value
         ),
     )
-    plot = plot_data(run)
-    # The plot's library is most of the page's weight: without points it is left out.
-    scripts = [_script("report.js")]
-    if plot["points"]:
-        scripts.insert(0, get_plotlyjs().replace("\r\n", "\n"))
-    return environment.get_template("report.html.j2").render(
-        run=run,
+    script = (FOLDER / "report.js").read_text(encoding="utf-8")
+    return environment.get_template(template).render(
         words=words,
-        title=f"{words.line(run.task.name)} on {place(run)}",
-        headline=headline(run),
-        best=recommended(run),
-        figures=key_figures(run),
-        label=objective_label(run),
-        plot=plot,
-        island=markupsafe.Markup(_island(plot)),  # noqa: S704 - escaped for a script element by _island
-        style=markupsafe.Markup((FOLDER / "report.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
-        scripts=[markupsafe.Markup(script) for script in scripts],  # noqa: S704 - our own and plotly's
-        hashes=[_hash(script) for script in scripts],
-        columns=columns(run),
-        candidates=ordered(run),
-        role=lambda candidate: role(run, candidate),
-        approximate=approximate,
-        objective=lambda candidate: objective(run, candidate),
-        on_host=on_host,
-        shown_quality=shown_quality,
-        groups=failure_groups(run),
-        limits=[words.limit_words(k, v, run.task.metric) for k, v in run.target.limits.items() if v is not None],
-        phases=[(name, run.seconds[name]) for name in PHASES if run.seconds.get(name)],
-        states=_states(run),
         flat=_flat,
+        told=_told,
+        # The drawings escape what they show; style and script are our own files.
+        drawn=lambda text: markupsafe.Markup(words.clean(text)),  # noqa: S704
+        style=markupsafe.Markup((FOLDER / "report.css").read_text(encoding="utf-8")),  # noqa: S704
+        script=markupsafe.Markup(script),  # noqa: S704
+        script_hash=_hash(script),
+        **content,
     )
-
-
-def _script(name: str) -> str:
-    return (FOLDER / name).read_text(encoding="utf-8")
 
 
 def _hash(script: str) -> str:
@@ -78,16 +89,35 @@ def _hash(script: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
-def _island(data: object) -> str:
-    """JSON that can stand in a script element: no `<` that could end it, no `&`, no line separator."""
-    text = json.dumps(data, allow_nan=False)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+def _front_columns(run: RunResult) -> list[Column]:
+    """The few columns that the front is about: quality, what it lost, the objective latency, its ratio, the file."""
+    metric, listed = words.line(run.task.metric), columns(run)
+    quality = [c for c in listed if c.title in (f"{metric}, validation", f"{metric}, test")]
+    timed = [c for c in listed if c.title.startswith(("latency on ", "ratio to the original"))]
+    return [*quality, *timed[:2], *(c for c in listed if c.title == "file")]
+
+
+def _importance(found: Importance | None, metric: str) -> dict[str, Any] | None:
+    """What the page shows of it: (title, rows) for each figure; a row is name, value, chance, and whether it says something."""
+    if found is None:
+        return None
+    groups = [
+        (title, [(p.parameter.replace("_", " "), p.value, p.chance, p.value > p.chance) for p in listed[:LISTED]])
+        for title, listed in ((metric, found.quality), ("latency", found.latency))
+        if listed
+    ]
+    return {"trials": found.trials, "needed": found.needed, "best": found.best, "groups": groups}
 
 
 def _states(run: RunResult) -> list[tuple[str, int]]:
     """How many candidates ended in which state."""
     states = [candidate.state for candidate in run.candidates]
     return [(state, states.count(state)) for state in ("complete", "stopped", "rejected", "failed") if state in states]
+
+
+def _told(recipe: Sequence[StepResult]) -> str:
+    """A recipe as a sentence whose figures keep their units on their line."""
+    return words.sentence(recipe).replace(" %", "\u00a0%")
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -23,7 +23,7 @@ def render_markdown(run: RunResult) -> str:
             [
                 f"**{safe(candidate.id)}**" if part == "recommended" else safe(candidate.id),
                 part,
-                safe(words.recipe_words(candidate.recipe)),
+                safe(words.sentence(candidate.recipe)),
                 *(safe(f"{cell.text} {cell.note}".strip()) for cell in cells),
             ]
         )

@@ -1,71 +1,114 @@
-"""The front as data for the page's plot: plain numbers and escaped text, drawn by report.js."""
+"""The front as a drawing: quality against latency, every candidate a link to its row."""
 
-import textwrap
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
-from typing import Any
 
-from orchestrator.report import words
-from orchestrator.report.figures import (
-    Role,
-    objective,
-    objective_evidence,
-    objective_label,
-    on_host,
-    ordered,
-    place,
-    role,
-)
+from orchestrator.report import svg, words
+from orchestrator.report.figures import Role, objective, objective_evidence, objective_label, on_host, ordered, place, role
 from orchestrator.report.table import approximate
 from orchestrator.values.results import CandidateResult, LatencyResult, QualityResult, RunResult
 
+SHAPES: dict[Role, tuple[str, str]] = {
+    # Told apart by their shape, not by their colour alone; the later ones lie on top.
+    "dominated": ("circle", "rest open"),
+    "over a limit": ("cross", "bad"),
+    "stopped": ("square", "rest open"),
+    "baseline": ("diamond", "base"),
+    "front": ("circle", "front"),
+    "recommended": ("star", "best"),
+}
+WIDE, NARROW = (960, 460), (343, 400)
+CROWDED = 60
+"""From so many points on, the intervals of those that are not on the front are left out."""
+OUTLYING = 3.0
+"""What lies further below the front than this many times its height is left out of the picture, and counted."""
 
-def plot_data(run: RunResult) -> dict[str, Any]:
-    """What report.js draws: points, axis titles, the stairs of the front, and the limits that fall into the picture."""
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Point:
+    """One candidate in the picture; rates in per cent."""
+
+    identifier: str
+    role: Role
+    x: tuple[float, float, float]
+    """Low, median and high, ms."""
+    y: tuple[float, float, float]
+    size_bytes: int | None
+    label: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plot:
+    """What is drawn.
+
+    Attributes:
+        left_out: How many candidates have figures so far off that they are not in the picture.
+        legend: The roles that occur, with the drawing of each one's mark.
+        drawings: For a wide and for a narrow screen.
+    """
+
+    points: list[Point]
+    left_out: int
+    x_title: str
+    y_title: str
+    log: bool
+    legend: Sequence[tuple[str, str]]
+    drawings: list[str]
+
+
+def plot_of(run: RunResult) -> Plot:
+    """The front of a run as a picture; without points it has no drawings."""
     metric = words.line(run.task.metric)
-    points = [point for candidate in ordered(run) if (point := _point(run, candidate)) is not None]
-    times = [point["x"] for point in points]
     found = objective_evidence(run)
     where = "this host" if found == "measured-on-host" else place(run)
-    evidence = words.EVIDENCE.get(found or "", "not timed")
-    unit = " (%)" if words.is_rate(metric) else ""
-    return {
-        "points": points,
-        "stairs": _stairs(points, maximize=run.task.direction == "maximize"),
-        "x_title": [escape(f"latency on {words.line(where, 32)},"), escape(f"{evidence} (ms)")],
-        "y_title": escape(f"{metric}, validation split{unit}"),
-        "log": bool(times) and min(times) > 0 and max(times) > 10 * min(times),
-        "x_limit": _limit_in_sight(run.target.limits.get("max_latency_ms"), times),
-    }
+    x_title = f"latency on {words.line(where, 32)}, {words.EVIDENCE.get(found or '', 'not timed')} (ms)"
+    y_title = f"{metric}, validation{' (%)' if words.is_rate(metric) else ''}"
+    everything = [point for candidate in ordered(run) if (point := _point(run, candidate)) is not None]
+    points = _in_sight(everything, maximize=run.task.direction == "maximize")
+    times = [point.x[1] for point in points]
+    log = bool(times) and min(times) > 0 and max(times) > 4 * min(times)
+    plot = Plot(
+        points=points,
+        left_out=len(everything) - len(points),
+        x_title=x_title,
+        y_title=y_title,
+        log=log,
+        legend=[(part, _legend(shape)) for part, shape in SHAPES.items() if any(p.role == part for p in points)][::-1],
+        drawings=[],
+    )
+    if points:
+        title = f"Quality against latency of {len(points)} candidates; each is a link to its row in the table below."
+        for name, size in (("wide", WIDE), ("narrow", NARROW)):
+            body = _draw(run, plot, *size, narrow=name == "narrow")
+            plot.drawings.append(svg.drawing(*size, body, name=name, title=title, interactive=True))
+    return plot
 
 
-def _point(run: RunResult, candidate: CandidateResult) -> dict[str, Any] | None:
+def _point(run: RunResult, candidate: CandidateResult) -> Point | None:
     latency = objective(run, candidate)
     if latency is None or candidate.quality is None:
         return None
     figure = candidate.quality.validation
     scale = 100 if words.is_rate(run.task.metric) else 1
-    return {
-        "id": escape(words.line(candidate.id)),
-        "role": role(run, candidate),
-        "on_front": candidate.id in run.front,
-        "x": latency.median_ms,
-        "x_low": latency.low_ms,
-        "x_high": latency.high_ms,
-        "y": figure.value * scale,
-        "y_low": figure.low * scale,
-        "y_high": figure.high * scale,
-        "size": candidate.artifact.size_bytes if candidate.artifact else None,
-        "hover": _hover(run, candidate, latency, figure),
-    }
+    return Point(
+        identifier=candidate.id,
+        role=role(run, candidate),
+        x=(latency.low_ms, latency.median_ms, latency.high_ms),
+        y=(figure.low * scale, figure.value * scale, figure.high * scale),
+        size_bytes=candidate.artifact.size_bytes if candidate.artifact else None,
+        label=_label(run, candidate, latency, figure),
+    )
 
 
-def _hover(run: RunResult, candidate: CandidateResult, latency: LatencyResult, figure: QualityResult) -> str:
-    """The text of the pointer's box. Plotly reads tags in it, so everything but our own is escaped."""
+def _label(run: RunResult, candidate: CandidateResult, latency: LatencyResult, figure: QualityResult) -> str:
+    """What the pointer's box and a screen reader say of a point, a line each."""
     metric = words.line(run.task.metric)
-    steps = [words.step_words(step) for step in candidate.recipe] or ["the original"]
-    value = words.quality(metric, figure.value, figure.examples)
     lines = [
-        f"{metric} {value} {words.quality_span(metric, figure)}",
+        f"{words.line(candidate.id)}: {role(run, candidate)}",
+        words.line(words.sentence(candidate.recipe)),
+        f"{metric} {words.quality(metric, figure.value, figure.examples)} {words.quality_span(metric, figure)}",
         f"{objective_label(run)}: {approximate(latency)} {words.span(latency.low_ms, latency.high_ms, latency.median_ms)}",
     ]
     host = on_host(candidate)
@@ -73,23 +116,71 @@ def _hover(run: RunResult, candidate: CandidateResult, latency: LatencyResult, f
         lines.append(f"measured, this host: {approximate(host)}")
     if candidate.artifact is not None:
         lines.append(f"file {words.size(candidate.artifact.size_bytes)}")
-    named: Role = role(run, candidate)
-    title = f"<b>{escape(words.line(candidate.id))}</b> {named}"
-    # Wrapped, for plotly does not: a longer line would leave a telephone's screen.
-    recipe = "<br>→ ".join("<br>   ".join(map(escape, textwrap.wrap(step, 46, max_lines=4))) for step in steps)
-    return "<br>".join([title, recipe, *(escape(text) for text in lines)])
+    return "\n".join(lines)
 
 
-def _stairs(points: list[dict[str, Any]], *, maximize: bool) -> list[list[float]]:
+def _in_sight(points: list[Point], *, maximize: bool) -> list[Point]:
+    """Without those that would squeeze the front into a corner by their quality."""
+    kept = [p.y[1] for p in points if p.role in ("front", "recommended", "baseline")]
+    if not kept:
+        return points
+    low, high = min(kept), max(kept)
+    room = OUTLYING * ((high - low) or abs(high) * 0.02)
+    return [p for p in points if (p.y[1] >= low - room if maximize else p.y[1] <= high + room)]
+
+
+def _draw(run: RunResult, plot: Plot, width: int, height: int, *, narrow: bool) -> str:
+    left, right, top, bottom = (44, 10, 34, 50) if narrow else (64, 18, 38, 54)
+    points = plot.points
+    crowded = len(points) > CROWDED
+    kept = [p for p in points if p.role in ("front", "recommended", "baseline")] or points
+    xs = [p.x[1] for p in points] + ([] if plot.log else [v for p in kept for v in (p.x[0], p.x[2])])
+    ys = [p.y[1] for p in points] + [v for p in kept for v in (p.y[0], p.y[2])]
+    if plot.log:
+        xs += [v for p in kept for v in (p.x[0], p.x[2]) if v > 0]
+    x = svg.around(xs, left, width - right, log=plot.log)
+    y = svg.around(ys, height - bottom, top)
+    title = plot.x_title.replace(" on ", "\n", 1).split("\n")[-1] if narrow else plot.x_title
+    parts = [svg.axes(x, y, title, plot.y_title, x_ticks=5 if narrow else 10, y_ticks=6)]
+    limit = run.target.limits.get("max_latency_ms")
+    if limit is not None and x.low < limit < x.high:
+        at = x.at(limit)
+        parts.append(f'<path class="limit" d="M{at:.1f},{y.start:.1f}V{y.end:.1f}"/>')
+        parts.append(f'<text class="limit-text" x="{at - 5:.1f}" y="{y.end + 12:.1f}" text-anchor="end">limit</text>')
+    corners = _stairs(points, maximize=run.task.direction == "maximize")
+    parts.append(svg.stairs([(x.at(a), y.at(b)) for a, b in corners], "stairs"))
+    largest = max((p.size_bytes or 0 for p in points), default=0) or 1
+    order = list(SHAPES)
+    for point in sorted(points, key=lambda p: order.index(p.role) if p.role in order else 0):
+        shape, name = SHAPES.get(point.role, SHAPES["dominated"])
+        radius = (4 if narrow else 5) + (6 if narrow else 8) * math.sqrt((point.size_bytes or 0) / largest)
+        bars = "" if crowded and point not in kept else _bars(point, x, y)
+        link = escape(f"#c-{point.identifier}")
+        parts.append(
+            f'<a href="{link}" class="point {name}" data-id="{escape(words.line(point.identifier))}" '
+            f'aria-label="{escape(point.label)}">{bars}{svg.mark(shape, x.at(point.x[1]), y.at(point.y[1]), radius, name)}</a>'
+        )
+    return "".join(parts)
+
+
+def _bars(point: Point, x: svg.Scale, y: svg.Scale) -> str:
+    """The two intervals; what lies beyond the picture is cut off."""
+    across, up = x.at(point.x[1]), y.at(point.y[1])
+    ends = [max(x.start, min(x.end, x.at(value))) for value in (point.x[0], point.x[2])]
+    tops = [min(y.start, max(y.end, y.at(value))) for value in (point.y[0], point.y[2])]
+    return f'<path class="bar" d="M{ends[0]:.1f},{up:.1f}H{ends[1]:.1f}M{across:.1f},{tops[0]:.1f}V{tops[1]:.1f}"/>'
+
+
+def _legend(shape: tuple[str, str]) -> str:
+    mark = svg.mark(shape[0], 0, 0, 5.5, shape[1])
+    return f'<svg class="key" viewBox="-9 -9 18 18" width="18" height="18" aria-hidden="true">{mark}</svg>'
+
+
+def _stairs(points: Sequence[Point], *, maximize: bool) -> list[tuple[float, float]]:
     """The corners of the front in the two shown objectives; a third one may put further candidates on the front."""
-    corners: list[list[float]] = []
-    for point in sorted(points, key=lambda p: (p["x"], -p["y"] if maximize else p["y"])):
-        better = not corners or (point["y"] > corners[-1][1] if maximize else point["y"] < corners[-1][1])
-        if point["on_front"] and better:
-            corners.append([point["x"], point["y"]])
+    corners: list[tuple[float, float]] = []
+    for point in sorted(points, key=lambda p: (p.x[1], -p.y[1] if maximize else p.y[1])):
+        better = not corners or (point.y[1] > corners[-1][1] if maximize else point.y[1] < corners[-1][1])
+        if point.role in ("front", "recommended", "baseline") and better:
+            corners.append((point.x[1], point.y[1]))
     return corners
-
-
-def _limit_in_sight(limit: float | None, times: list[float]) -> float | None:
-    """The limit, unless drawing it would squeeze the points into a corner."""
-    return limit if limit is not None and times and min(times) * 0.5 <= limit <= max(times) * 1.3 else None

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import InputError
 from orchestrator.values.files import write_atomic
+from orchestrator.values.layers import LayerTable
 from orchestrator.values.results import RunResult
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
 
 SCHEMA = 1
+LAYERS = "layers.json"
+"""Beside each file of the front: what became of the original's layers."""
 
 
 def render_json(run: RunResult) -> str:
@@ -26,7 +29,8 @@ def render_json(run: RunResult) -> str:
     """
     from pydantic import ValidationError
 
-    data = plain(run)
+    data = plain(dataclasses.replace(run, layers={}))
+    del data["layers"]  # they have files of their own
     try:
         _adapter().validate_python(data)
     except ValidationError as error:
@@ -73,7 +77,24 @@ def read_results(path: Path) -> RunResult:
     named = [*run.front, *([run.recommended] if run.recommended is not None else [])]
     if missing := [identifier for identifier in named if identifier not in known]:
         raise InputError(f"{file} is damaged: there is no candidate {missing[0]!r}, though the front names it")
-    return run
+    return dataclasses.replace(run, layers=_read_layers(run, file.parent))
+
+
+def _read_layers(run: RunResult, folder: Path) -> dict[str, LayerTable]:
+    """The tables that lie beside the files of the front. One that is missing or damaged is left out: reports go without."""
+    from pydantic import ValidationError
+
+    found = {}
+    for identifier in run.front:
+        candidate = run.candidate(identifier)
+        path = candidate.artifact.path if candidate.artifact else None
+        if path is None or (file := folder / path).suffix != ".onnx" or not file.is_relative_to(folder):
+            continue
+        try:
+            found[identifier] = _layers_adapter().validate_json(file.with_name(LAYERS).read_bytes())
+        except (OSError, ValidationError):
+            continue
+    return found
 
 
 @functools.cache
@@ -81,6 +102,13 @@ def _adapter() -> "TypeAdapter[RunResult]":
     from pydantic import TypeAdapter
 
     return TypeAdapter(RunResult)
+
+
+@functools.cache
+def _layers_adapter() -> "TypeAdapter[LayerTable]":
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(LayerTable)
 
 
 def _first(error: "ValidationError") -> str:
@@ -104,6 +132,9 @@ def plain(value: Any) -> Any:
             del found["energy_mj"]  # where there is no counter there is no figure, not even an empty one
         if found.get("machines", True) == {}:
             del found["machines"]  # the search was not shared
+        for key in ("finished_s", "phrase"):
+            if found.get(key, 0) in (None, ""):
+                del found[key]
         return found
     if isinstance(value, Mapping):
         return {str(key): plain(entry) for key, entry in value.items()}

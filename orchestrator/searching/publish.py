@@ -1,24 +1,34 @@
 """What a run leaves for people: results.json, report.html, front/ and recommended/."""
 
+import json
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from orchestrator.building.keys import versions
 from orchestrator.devices.host import HostDevice
+from orchestrator.errors import InputError
+from orchestrator.plugin.method import Method
 from orchestrator.plugin.registry import Registry
+from orchestrator.report import words
 from orchestrator.report.card import render_card
 from orchestrator.report.html import render_html
-from orchestrator.report.results import write_results
+from orchestrator.report.results import LAYERS, plain, write_results
+from orchestrator.searching.course import finished_s
 from orchestrator.searching.engine import Found, refusals
 from orchestrator.searching.figures import counted, in_words
+from orchestrator.searching.importance import importance
+from orchestrator.searching.layers import Layers, layer_table
 from orchestrator.searching.recipe_file import recipe_text
 from orchestrator.searching.run_directory import RunDirectory
 from orchestrator.searching.sharing.machine import shares
+from orchestrator.searching.space import Space
 from orchestrator.values.files import write_atomic
-from orchestrator.values.results import CandidateResult, RunResult, TargetResult, TaskResult
+from orchestrator.values.layers import LayerTable
+from orchestrator.values.results import CandidateResult, RunResult, StepResult, TargetResult, TaskResult
 
 PACKAGES = ("orchestrator", "torch", "onnx", "onnxruntime", "onnxscript", "optuna", "torch-pruning", "numpy", "pluggy")
 
@@ -30,6 +40,12 @@ def compose(found: Found, registry: Registry, run: RunDirectory) -> RunResult:
     recommendation = found.recommendation
     front = {c.id for c in found.front}
     reused = counted(found.candidates)
+    methods, finished = registry.methods(), finished_s(run.log)
+
+    def published(candidate: CandidateResult) -> CandidateResult:
+        said = _in_words(_published(candidate, front), methods)
+        return replace(said, finished_s=finished.get(candidate.id))
+
     return RunResult(
         schema=1,
         task=TaskResult(
@@ -49,8 +65,8 @@ def compose(found: Found, registry: Registry, run: RunDirectory) -> RunResult:
             threads=request.target.threads,
             limits=asdict(request.limits),
         ),
-        baseline=_published(found.baseline, front),
-        candidates=[_published(c, front) for c in found.candidates],
+        baseline=published(found.baseline),
+        candidates=[published(c) for c in found.candidates],
         front=[c.id for c in found.front],
         recommended=recommendation.id,
         reason=recommendation.reason,
@@ -76,10 +92,12 @@ def compose(found: Found, registry: Registry, run: RunDirectory) -> RunResult:
             *in_words(reused, len(found.candidates)),
             *shares(found.candidates),
         ],
+        importance=importance(found.candidates, Space(state.offers, methods), task.direction),
+        layers=_layers(found, run),
     )
 
 
-def publish(result: RunResult, found: Found, run: RunDirectory) -> None:
+def publish(result: RunResult, found: Found, registry: Registry, run: RunDirectory) -> None:
     """Write everything. A folder is made under another name and put in place whole.
 
     Raises:
@@ -89,16 +107,57 @@ def publish(result: RunResult, found: Found, run: RunDirectory) -> None:
     shutil.rmtree(made, ignore_errors=True)
     (made / "front").mkdir(parents=True)
     for candidate in found.front:
-        _folder(made / "front" / candidate.id, result, result.candidate(candidate.id), found, run)
+        _folder(made / "front" / candidate.id, result, result.candidate(candidate.id), found, registry, run)
     run.replace_folder("front", made / "front")
     if result.recommended is not None:
-        _folder(made / "recommended", result, result.candidate(result.recommended), found, run)
+        _folder(made / "recommended", result, result.candidate(result.recommended), found, registry, run)
         run.replace_folder("recommended", made / "recommended")
     else:
         shutil.rmtree(run.path / "recommended", ignore_errors=True)
     shutil.rmtree(made, ignore_errors=True)
     write_atomic(run.path / "report.html", render_html(result))
     write_results(result, run.path / "results.json")  # the last: where it is, everything is
+
+
+def _in_words(candidate: CandidateResult, methods: Mapping[str, Method]) -> CandidateResult:
+    """The candidate with what each method says of its step. One that fails at that says nothing: no report is lost for it."""
+    steps = []
+    for step in candidate.recipe:
+        phrase, method = "", methods.get(step.method)
+        if method is not None:
+            with suppress(Exception):  # a plugin's own code
+                phrase = str(method.phrase(step.parameters)) or _plain_words(step, method)
+        steps.append(replace(step, phrase=phrase))
+    return replace(candidate, recipe=steps)
+
+
+def _plain_words(step: StepResult, method: Method) -> str:
+    """A step of a method that has no words for it: its name, and what is not at its default."""
+    usual = {parameter.name: parameter.start for parameter in method.parameters}
+    other = {name: value for name, value in step.parameters.items() if name not in usual or usual[name] != value}
+    return words.step_words(replace(step, parameters=other))
+
+
+def _layers(found: Found, run: RunDirectory) -> dict[str, LayerTable]:
+    """What became of each layer in the candidates of the front, where their files are ONNX and can be counted."""
+    target = found.state.request.target
+    shapes = {spec.name: (1, *spec.shape) for spec in found.state.task.inputs}
+
+    def layers(candidate: CandidateResult) -> Layers | None:
+        path = candidate.artifact.path if candidate.artifact else None
+        if path is None or not path.endswith(".onnx"):
+            return None
+        try:
+            return Layers(run.path / path, target, shapes)
+        except (InputError, OSError):
+            return None
+
+    original = layers(found.baseline)
+    tables = {}
+    for candidate in found.front:
+        if original is not None and candidate.id != found.baseline.id and (own := layers(candidate)) is not None:
+            tables[candidate.id] = layer_table(original, own, target)
+    return tables
 
 
 def _published(candidate: CandidateResult, front: set[str]) -> CandidateResult:
@@ -109,7 +168,9 @@ def _published(candidate: CandidateResult, front: set[str]) -> CandidateResult:
     return replace(candidate, artifact=replace(candidate.artifact, path=f"front/{candidate.id}/{name}"))
 
 
-def _folder(folder: Path, result: RunResult, candidate: CandidateResult, found: Found, run: RunDirectory) -> None:
+def _folder(
+    folder: Path, result: RunResult, candidate: CandidateResult, found: Found, registry: Registry, run: RunDirectory
+) -> None:
     folder.mkdir(parents=True)
     original = found.baseline if candidate.id == found.baseline.id else next(c for c in found.front if c.id == candidate.id)
     if original.artifact is None or original.artifact.path is None:
@@ -119,10 +180,21 @@ def _folder(folder: Path, result: RunResult, candidate: CandidateResult, found: 
         (folder / source.name).hardlink_to(source)
     except OSError:
         shutil.copyfile(source, folder / source.name)
-    write_atomic(folder / "card.md", render_card(result, candidate))
     state = found.state
+    usage = _usage(registry, original.artifact.runtime, source.name, state.request.target.threads)
+    card = render_card(result, candidate, inputs=state.task.inputs, outputs=state.task.outputs, usage=usage)
+    write_atomic(folder / "card.md", card)
     text = recipe_text(candidate.id, candidate.recipe, state.request, state.task, original.artifact.digest)
     write_atomic(folder / "recipe.toml", text)
+    if (table := result.layers.get(candidate.id)) is not None:
+        write_atomic(folder / LAYERS, json.dumps(plain(table)) + "\n")
+
+
+def _usage(registry: Registry, runtime: str, file: str, threads: int) -> str:
+    """What the runtime's plugin says of how its files are run; nothing where it fails at that."""
+    with suppress(Exception):  # a plugin's own code
+        return str(registry.runtimes()[runtime].usage(file, threads))
+    return ""
 
 
 def _environment(registry: Registry, devices: Mapping[str, dict[str, Any]]) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from orchestrator.values.layers import LayerTable
+
 State = Literal["complete", "failed", "rejected", "stopped"]
 FailureKind = Literal["error", "crash", "timeout", "out-of-memory", "limit"]
 
@@ -18,11 +20,16 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepResult:
-    """One step of a recipe as it stands in results.json."""
+    """One step of a recipe as it stands in results.json.
+
+    Attributes:
+        phrase: What it does in the method's own words; "" where the method says nothing of it.
+    """
 
     method: str
     version: int
     parameters: dict[str, Any]
+    phrase: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -200,6 +207,8 @@ class CandidateResult:
     its trainings took when they were done."""
     machines: dict[str, str] = field(default_factory=dict)
     """Where several machines share a search: the one that "built" it, and the one that "measured" it."""
+    finished_s: float | None = None
+    """Seconds from the start of the search to its end, pauses between a stop and `resume` left out."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -228,6 +237,39 @@ class TargetResult:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ParameterImportance:
+    """How much one parameter of the search space decides whether a figure is among the best.
+
+    Attributes:
+        parameter: A family ("pruning": which of its methods, if any) or "method.parameter".
+        value: Its share of all importance, 0 to 1.
+        chance: What 95 % of searches stay below whose figures were dealt out at random: no more than that says nothing.
+    """
+
+    parameter: str
+    value: float
+    chance: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Importance:
+    """Which parameters mattered in this search (PED-ANOVA: Watanabe et al. 2023, in Optuna).
+
+    Attributes:
+        trials: The complete candidates that it rests on.
+        best: How many of them count as the best.
+        quality, latency: The parameters by importance; empty where there are too few trials to say.
+        needed: The fewest trials that are looked at.
+    """
+
+    trials: int
+    needed: int
+    best: int = 0
+    quality: list[ParameterImportance] = field(default_factory=list)
+    latency: list[ParameterImportance] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RunResult:
     """results.json."""
 
@@ -245,6 +287,10 @@ class RunResult:
     """The search's name, sampler, seed and budget, and why it ended."""
     notes: list[str] = field(default_factory=list)
     """What the user should know: methods not offered and why, plugins that failed, files that were dropped."""
+    importance: Importance | None = None
+    """None in results of versions that did not look at it."""
+    layers: dict[str, LayerTable] = field(default_factory=dict)
+    """By candidate id, of the front: read from `layers.json` beside each file, and not part of results.json."""
 
     def candidate(self, identifier: str) -> CandidateResult:
         """The candidate (or the baseline) of that id; KeyError when there is none."""

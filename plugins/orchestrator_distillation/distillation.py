@@ -14,6 +14,7 @@ from orchestrator.plugin import (
     Refused,
     TorchMethod,
     narrowed,
+    plural,
 )
 
 if TYPE_CHECKING:
@@ -98,6 +99,11 @@ class Distillation(TorchMethod):
         if not stages(model, context.forward, context.example):
             changes["hints"] = {"choices": ("none",)}
         return narrowed(parameters, **changes)
+
+    def phrase(self, parameters: Mapping[str, ParameterValue]) -> str:
+        alone = " on the labels alone" if parameters["label_weight"] == HARD else ""
+        hints = f" with {parameters['hints']} as hints" if parameters["hints"] != "none" else ""
+        return f"{plural(parameters['epochs'], 'epoch')} of recovery{alone}{hints}"
 
     def transform(self, model: "nn.Module", parameters: Mapping[str, ParameterValue], context: BuildContext) -> "nn.Module":
         from orchestrator.plugin.losses import TeacherLoss

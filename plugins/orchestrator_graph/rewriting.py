@@ -31,6 +31,9 @@ class GraphRewriting(OnnxMethod):
             raise Refused(f"{self.name}: the graph holds no slice, padding or mean between convolutions that could be rewritten")
         return parameters
 
+    def phrase(self, parameters: Mapping[str, ParameterValue]) -> str:
+        return "the graph rewritten"
+
     def transform(self, model: Path, parameters: Mapping[str, ParameterValue], context: BuildContext) -> Path:
         import onnx
 

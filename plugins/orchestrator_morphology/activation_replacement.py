@@ -43,6 +43,9 @@ class ActivationReplacement(TorchMethod):
             raise Refused(reasons[0] if reasons else "this network has no activation that ReLU or Hardswish is cheaper than")
         return narrowed(parameters, to={"choices": tuple(choices)})
 
+    def phrase(self, parameters: Mapping[str, ParameterValue]) -> str:
+        return f"smooth activations replaced by {parameters['to']}"
+
     def transform(self, model: "nn.Module", parameters: Mapping[str, ParameterValue], context: BuildContext) -> "nn.Module":
         from orchestrator_morphology.activations import replace
 

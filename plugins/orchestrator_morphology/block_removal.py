@@ -19,6 +19,7 @@ from orchestrator.plugin import (
     Refused,
     TorchMethod,
     narrowed,
+    plural,
 )
 
 if TYPE_CHECKING:
@@ -71,6 +72,11 @@ class BlockRemoval(TorchMethod):
             raise Refused("no block of this network can be removed: none hands on a tensor of the shape that it is given")
         orders = ("influence", "even") if count > 1 else ("influence",)
         return narrowed(parameters, blocks={"high": max(1, int(count * SEARCHED_SHARE))}, order={"choices": orders})
+
+    def phrase(self, parameters: Mapping[str, ParameterValue]) -> str:
+        if parameters["order"] == "even":
+            return f"{plural(parameters['blocks'], 'evenly spaced block')} removed"
+        return f"{plural(parameters['blocks'], 'block')} of least influence removed"
 
     def transform(self, model: "nn.Module", parameters: Mapping[str, ParameterValue], context: BuildContext) -> "nn.Module":
         from orchestrator.plugin.networks import run

@@ -16,6 +16,8 @@ from orchestrator.plugin import (
     Refused,
     TorchMethod,
     narrowed,
+    percent,
+    plural,
 )
 
 if TYPE_CHECKING:
@@ -105,6 +107,10 @@ class Evolution(TorchMethod):
             raise Refused("this network offers no block, chain or layer that a small morph could make cheaper")
         least = max(least, LEAST_EPOCHS)
         return narrowed(parameters, epochs={"low": least, "high": most, "step": max((most - least) / 2, 1e-3), "default": most})
+
+    def phrase(self, parameters: Mapping[str, ParameterValue]) -> str:
+        goal = f"evolved to {percent(parameters['target_share'])} of the original's estimated cost"
+        return f"{goal}, with {plural(parameters['epochs'], 'epoch')} on the way"
 
     def transform(self, model: "nn.Module", parameters: Mapping[str, ParameterValue], context: BuildContext) -> "nn.Module":
         import numpy as np

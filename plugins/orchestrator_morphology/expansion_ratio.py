@@ -3,7 +3,17 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-from orchestrator.plugin import BuildContext, MethodError, Number, Parameter, ParameterValue, Refused, TorchMethod, narrowed
+from orchestrator.plugin import (
+    BuildContext,
+    MethodError,
+    Number,
+    Parameter,
+    ParameterValue,
+    Refused,
+    TorchMethod,
+    narrowed,
+    percent,
+)
 from orchestrator_morphology.widths import narrower
 
 if TYPE_CHECKING:
@@ -53,6 +63,9 @@ class ExpansionRatio(TorchMethod):
             if any(narrower(c.channels, high, multiple) < c.channels for c in chains):
                 return narrowed(parameters, keep={"high": high})
         raise Refused(f"no inner chain of this network is wider than the target's multiple of {multiple} channels")
+
+    def phrase(self, parameters: Mapping[str, ParameterValue]) -> str:
+        return f"the inside of blocks narrowed to {percent(parameters['keep'])} of its channels"
 
     def transform(self, model: "nn.Module", parameters: Mapping[str, ParameterValue], context: BuildContext) -> "nn.Module":
         from orchestrator_morphology.chains import find, select, strongest

@@ -33,6 +33,9 @@ class KernelShrink(TorchMethod):
             raise Refused("this network has no convolution with a kernel larger than 3 that can be cropped")
         return narrowed(parameters, size={"choices": sizes})
 
+    def phrase(self, parameters: Mapping[str, ParameterValue]) -> str:
+        return f"kernels cropped to {parameters['size']}x{parameters['size']}"
+
     def transform(self, model: "nn.Module", parameters: Mapping[str, ParameterValue], context: BuildContext) -> "nn.Module":
         from orchestrator.plugin.networks import run
 

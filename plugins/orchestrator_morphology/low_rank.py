@@ -13,6 +13,7 @@ from orchestrator.plugin import (
     Refused,
     TorchMethod,
     narrowed,
+    percent,
 )
 
 if TYPE_CHECKING:
@@ -81,6 +82,9 @@ class LowRank(TorchMethod):
             raise Refused(f"no layer of this network gets cheaper by factors that keep {energy.low:.0%} of its squared weights")
         changes = {"kind": {"choices": tuple(highest)}, "energy": {"high": min(highest.values())}}
         return narrowed(parameters, **changes)
+
+    def phrase(self, parameters: Mapping[str, ParameterValue]) -> str:
+        return f"layers factorised, keeping {percent(parameters['energy'])} of their squared weights"
 
     def transform(self, model: "nn.Module", parameters: Mapping[str, ParameterValue], context: BuildContext) -> "nn.Module":
         from orchestrator_morphology.factors import factorised, macs, ranks, spectra

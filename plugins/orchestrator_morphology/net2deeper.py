@@ -12,6 +12,7 @@ from orchestrator.plugin import (
     Refused,
     TorchMethod,
     narrowed,
+    plural,
 )
 
 if TYPE_CHECKING:
@@ -61,6 +62,9 @@ class Net2Deeper(TorchMethod):
         if not places:
             raise Refused("no convolution or linear layer of this network reads what a ReLU gave")
         return narrowed(parameters, layers={"high": min(MOST, len(places))})
+
+    def phrase(self, parameters: Mapping[str, ParameterValue]) -> str:
+        return f"{plural(parameters['layers'], 'layer')} inserted"
 
     def transform(self, model: "nn.Module", parameters: Mapping[str, ParameterValue], context: BuildContext) -> "nn.Module":
         from torch import nn

@@ -52,6 +52,9 @@ class Net2Wider(TorchMethod):
             raise Refused("this network has no inner chain: no two layers in a row whose channels nothing else reads")
         return parameters
 
+    def phrase(self, parameters: Mapping[str, ParameterValue]) -> str:
+        return f"inner channels widened {parameters['factor']} times"
+
     def transform(self, model: "nn.Module", parameters: Mapping[str, ParameterValue], context: BuildContext) -> "nn.Module":
         from orchestrator.plugin.networks import run, same
         from orchestrator_morphology.chains import find

@@ -3,7 +3,17 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-from orchestrator.plugin import BuildContext, Choice, MethodError, Parameter, ParameterValue, Refused, TorchMethod, narrowed
+from orchestrator.plugin import (
+    BuildContext,
+    Choice,
+    MethodError,
+    Parameter,
+    ParameterValue,
+    Refused,
+    TorchMethod,
+    narrowed,
+    percent,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,6 +51,9 @@ class Resolution(TorchMethod):
         if not scales:
             raise Refused(reason)
         return narrowed(parameters, scale={"choices": tuple(scales)})
+
+    def phrase(self, parameters: Mapping[str, ParameterValue]) -> str:
+        return f"images shrunk to {percent(parameters['scale'])} of their height and width"
 
     def transform(self, model: "nn.Module", parameters: Mapping[str, ParameterValue], context: BuildContext) -> "nn.Module":
         return _resized(model, float(parameters["scale"]), context)

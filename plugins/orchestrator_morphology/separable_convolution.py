@@ -3,7 +3,16 @@
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from orchestrator.plugin import BuildContext, MethodError, Number, Parameter, ParameterValue, Refused, TorchMethod
+from orchestrator.plugin import (
+    BuildContext,
+    MethodError,
+    Number,
+    Parameter,
+    ParameterValue,
+    Refused,
+    TorchMethod,
+    percent,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,6 +56,9 @@ class SeparableConvolution(TorchMethod):
                 "this network has no dense convolution with a kernel larger than 1 that would get cheaper and can be replaced"
             )
         return parameters
+
+    def phrase(self, parameters: Mapping[str, ParameterValue]) -> str:
+        return f"{percent(parameters['share'])} of the dense convolutions made depthwise separable"
 
     def transform(self, model: "nn.Module", parameters: Mapping[str, ParameterValue], context: BuildContext) -> "nn.Module":
         from orchestrator_morphology.layers import products, put, shapes

@@ -29,6 +29,9 @@ class Student(TorchMethod):
             raise Refused(str(error)) from error
         return parameters
 
+    def phrase(self, parameters: Mapping[str, ParameterValue]) -> str:
+        return "replaced by the student network"
+
     def transform(self, model: "nn.Module", parameters: Mapping[str, ParameterValue], context: BuildContext) -> "nn.Module":
         return _made(model, context)
 

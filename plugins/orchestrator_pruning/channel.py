@@ -15,6 +15,7 @@ from orchestrator.plugin import (
     Refused,
     TorchMethod,
     narrowed,
+    percent,
 )
 from orchestrator_pruning.surgery import channel_multiple, cost_of, cut, sound_groups
 
@@ -132,6 +133,15 @@ class ChannelPruning(TorchMethod):
         changes["scope"] = {"choices": tuple(s for s in scopes if s in _choices(parameters, "scope"))}
         changes["ratio"] = {"low": low, "high": round(max(high, low), 6)}
         return narrowed(parameters, **changes)
+
+    def phrase(self, parameters: Mapping[str, ParameterValue]) -> str:
+        by = f"by {str(parameters['importance']).replace('-', ' ').capitalize()} importance"
+        what = f"channels -{percent(parameters['ratio'])} {by}"
+        if parameters["scope"] == "sensitivity":  # the ratio is then one of multiply-accumulates
+            what = f"channels removed {by} for {percent(parameters['ratio'])} fewer multiply-accumulates"
+        inner = ", inside blocks only" if parameters["layers"] == "inner" else ""
+        rounds = f", in {parameters['rounds']} rounds" if parameters["rounds"] != 1 else ""
+        return what + inner + rounds
 
     def transform(self, model: "nn.Module", parameters: Mapping[str, ParameterValue], context: BuildContext) -> "nn.Module":
         from orchestrator_pruning.plan import kept, step

@@ -17,6 +17,7 @@ from orchestrator.plugin import (
     ParameterValue,
     Refused,
     TorchMethod,
+    percent,
 )
 from orchestrator_pruning.channel import IMPORTANCE
 from orchestrator_pruning.surgery import channel_multiple, cost_of, cut, sound_groups
@@ -83,6 +84,12 @@ class GroupPruning(TorchMethod):
             high = max(_tolerated(curves[group.root], pattern), 2 * pattern.step)
             offered.append(replace(pattern, name=PREFIX + group.root, high=min(high, pattern.high)))
         return (*offered, replace(importance, choices=(importance.start,)))
+
+    def phrase(self, parameters: Mapping[str, ParameterValue]) -> str:
+        shares = [float(value) for name, value in parameters.items() if name.startswith(PREFIX)]
+        if not shares:
+            return ""
+        return f"channels -{percent(min(shares))} to -{percent(max(shares))}, by a share of its own for each group of layers"
 
     def transform(self, model: "nn.Module", parameters: Mapping[str, ParameterValue], context: BuildContext) -> "nn.Module":
         from orchestrator_pruning.plan import kept, step

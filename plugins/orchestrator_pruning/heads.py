@@ -14,6 +14,7 @@ from orchestrator.plugin import (
     Refused,
     TorchMethod,
     narrowed,
+    percent,
 )
 
 if TYPE_CHECKING:
@@ -63,6 +64,9 @@ class HeadPruning(TorchMethod):
             low = round(low + ratio.step, 6)
         high = min(ratio.high, max(low, low + int(((total - len(found)) / total - low) / ratio.step) * ratio.step))
         return narrowed(parameters, ratio={"low": low, "high": round(high, 6)})
+
+    def phrase(self, parameters: Mapping[str, ParameterValue]) -> str:
+        return f"attention heads -{percent(parameters['ratio'])} by {str(parameters['importance']).capitalize()} importance"
 
     def transform(self, model: "nn.Module", parameters: Mapping[str, ParameterValue], context: BuildContext) -> "nn.Module":
         from orchestrator.plugin.networks import run, same

@@ -14,6 +14,8 @@ from orchestrator.plugin import (
     Refused,
     TorchMethod,
     narrowed,
+    percent,
+    plural,
 )
 from orchestrator_pruning.surgery import channel_multiple, cut, sound_groups
 
@@ -84,6 +86,10 @@ class NetworkSlimming(TorchMethod):
         return narrowed(
             parameters, epochs={"low": epochs, "high": epochs, "default": epochs}, penalty={"choices": (0.001, 0.0001)}
         )
+
+    def phrase(self, parameters: Mapping[str, ParameterValue]) -> str:
+        trained = f"after {plural(parameters['epochs'], 'epoch')} that push these scales to zero"
+        return f"channels -{percent(parameters['ratio'])} by batch-norm scale, {trained}"
 
     def transform(self, model: "nn.Module", parameters: Mapping[str, ParameterValue], context: BuildContext) -> "nn.Module":
         from orchestrator_pruning.coupled import Coupling, differentiable

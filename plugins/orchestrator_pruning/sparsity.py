@@ -13,6 +13,7 @@ from orchestrator.plugin import (
     Refused,
     TorchMethod,
     narrowed,
+    percent,
 )
 
 if TYPE_CHECKING:
@@ -63,6 +64,11 @@ class Sparsity(TorchMethod):
             raise Refused("the network has no convolution and no linear layer whose weights could become sparse")
         patterns = tuple(p for p in ("unstructured", *PATTERNS) if p not in PATTERNS or any(fits(w, PATTERNS[p]) for w in found))
         return narrowed(parameters, pattern={"choices": patterns})
+
+    def phrase(self, parameters: Mapping[str, ParameterValue]) -> str:
+        if parameters["pattern"] == "unstructured":
+            return f"{percent(parameters['ratio'])} of the weights zeroed by magnitude"
+        return f"weights zeroed by magnitude in the pattern {parameters['pattern']}"
 
     def transform(self, model: "nn.Module", parameters: Mapping[str, ParameterValue], context: BuildContext) -> "nn.Module":
         from orchestrator_pruning.masks import apply, fits, largest, largest_of, weights

@@ -6,7 +6,16 @@ It cuts like channel pruning, and so stands in this package; as a morph of the w
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-from orchestrator.plugin import BuildContext, MethodError, Number, Parameter, ParameterValue, Refused, TorchMethod
+from orchestrator.plugin import (
+    BuildContext,
+    MethodError,
+    Number,
+    Parameter,
+    ParameterValue,
+    Refused,
+    TorchMethod,
+    percent,
+)
 from orchestrator_pruning.surgery import channel_multiple, cut, sound_groups
 
 if TYPE_CHECKING:
@@ -50,6 +59,9 @@ class WidthMultiplier(TorchMethod):
                 f"{channel_multiple(context.target)} channels"
             )
         return parameters
+
+    def phrase(self, parameters: Mapping[str, ParameterValue]) -> str:
+        return f"every layer narrowed to {percent(parameters['multiplier'])} of its channels"
 
     def transform(self, model: "nn.Module", parameters: Mapping[str, ParameterValue], context: BuildContext) -> "nn.Module":
         from orchestrator_pruning.plan import uniform

@@ -55,6 +55,9 @@ class DynamicInt8(OnnxMethod):
             )
         return parameters
 
+    def phrase(self, parameters: Mapping[str, ParameterValue]) -> str:
+        return "INT8 dynamic"
+
     def transform(self, model: Path, parameters: Mapping[str, ParameterValue], context: BuildContext) -> Path:
         from onnxruntime.quantization import QuantType, quantize_dynamic
 

@@ -30,6 +30,9 @@ class Float16(OnnxMethod):
             raise Refused(f"{self.name}: the network holds no float32 weights")
         return parameters
 
+    def phrase(self, parameters: Mapping[str, ParameterValue]) -> str:
+        return "weights and activations in float16"
+
     def transform(self, model: Path, parameters: Mapping[str, ParameterValue], context: BuildContext) -> Path:
         import onnx
 

@@ -18,6 +18,7 @@ from orchestrator.plugin import (
     Target,
     TorchToOnnxMethod,
     narrowed,
+    plural,
 )
 from orchestrator_quantization.int8 import FORM, SCHEME, runnable
 from orchestrator_quantization.static import Settings, quantized
@@ -82,6 +83,9 @@ class QatInt8(TorchToOnnxMethod):
         if "train" not in context.task.labelled or context.task_loss is None:
             changes["label_weight"] = {"choices": (0.0,)}
         return narrowed(parameters, **changes)
+
+    def phrase(self, parameters: Mapping[str, ParameterValue]) -> str:
+        return f"INT8 static after {plural(parameters['epochs'], 'epoch')} of quantization-aware training"
 
     def transform(self, model: "nn.Module", parameters: Mapping[str, ParameterValue], context: BuildContext) -> Path:
         from orchestrator.plugin.losses import TeacherLoss

@@ -18,6 +18,7 @@ from orchestrator.plugin import (
     Refused,
     Target,
     narrowed,
+    plural,
 )
 from orchestrator_quantization.files import opened, read, weights
 from orchestrator_quantization.int8 import FORM, SCHEME, runnable
@@ -117,6 +118,20 @@ class StaticInt8(OnnxMethod):
         if not correctable(graph):
             changes["bias_correction"] = {"choices": (False,)}
         return changes
+
+    def phrase(self, parameters: Mapping[str, ParameterValue]) -> str:
+        parts = ["INT8 static"]
+        if parameters["float_layers"] != 0:
+            parts.append(f"{plural(parameters['float_layers'], 'layer')} left in float")
+        if parameters["first_layer"] == "float32":
+            parts.append("the first layer left in float")
+        if parameters["granularity"] == "tensor":
+            parts.append("one scale a tensor")
+        if parameters["equalisation"]:
+            parts.append("channels equalised")
+        if parameters["bias_correction"]:
+            parts.append("biases corrected")
+        return ", ".join(parts)
 
     def transform(self, model: Path, parameters: Mapping[str, ParameterValue], context: BuildContext) -> Path:
         return quantized(model, Settings.of(parameters, context.target), context, self.name)

@@ -48,6 +48,9 @@ class WeightOnly(OnnxMethod):
             )
         return parameters
 
+    def phrase(self, parameters: Mapping[str, ParameterValue]) -> str:
+        return f"weights in {parameters['bits']} bits, in blocks of {parameters['block_size']}"
+
     def transform(self, model: Path, parameters: Mapping[str, ParameterValue], context: BuildContext) -> Path:
         import onnx
 

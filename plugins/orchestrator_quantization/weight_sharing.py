@@ -50,6 +50,9 @@ class WeightSharing(OnnxMethod):
             )
         return parameters
 
+    def phrase(self, parameters: Mapping[str, ParameterValue]) -> str:
+        return f"weights clustered to {parameters['clusters']} shared values a tensor"
+
     def transform(self, model: Path, parameters: Mapping[str, ParameterValue], context: BuildContext) -> Path:
         import onnx
 

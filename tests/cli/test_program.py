@@ -11,7 +11,7 @@ import pytest
 from orchestrator.cli.program import COMMANDS, program
 from tests.conftest import Cli, Project
 
-HEAVY = ("torch", "onnx", "onnxruntime", "optuna", "numpy", "pydantic", "rich", "plotly")
+HEAVY = ("torch", "onnx", "onnxruntime", "optuna", "numpy", "pydantic", "rich")
 
 
 @pytest.mark.parametrize(

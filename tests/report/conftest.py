@@ -5,12 +5,15 @@ from typing import Any
 
 import pytest
 
+from orchestrator.values.layers import Layer, LayerChange, LayerTable
 from orchestrator.values.results import (
     ArtifactResult,
     CandidateResult,
     Difference,
     Failure,
+    Importance,
     LatencyResult,
+    ParameterImportance,
     QualityResult,
     RunResult,
     SplitQuality,
@@ -168,6 +171,38 @@ def make_digits_run() -> RunResult:
     )
 
 
+def make_full_run() -> RunResult:
+    """The same with all that newer runs keep: times of the candidates, layers of the front, importance of the parameters."""
+    run = make_digits_run()
+    kept = [
+        LayerChange(name="stem", before=layer(1, 24, 0.02), after=layer(1, 24, 0.03, "int8")),
+        LayerChange(name="block.conv1", before=layer(24, 24, 0.15), after=layer(24, 8, 0.04, "int8")),
+        LayerChange(name="block.conv2", before=layer(24, 24, 0.15)),
+        LayerChange(name="head", before=layer(96, 10, 0.01), after=layer(96, 10, 0.01)),
+    ]
+    table = LayerTable(
+        device="raspberry-pi-4", runtime="onnxruntime", threads=1, others_before_ms=0.01, others_after_ms=0.02, layers=tuple(kept)
+    )
+    rows = [
+        ParameterImportance(parameter="channel-pruning.ratio", value=0.7, chance=0.4),
+        ParameterImportance(parameter="pruning", value=0.1, chance=0.3),
+    ]
+    return dataclasses.replace(
+        run,
+        baseline=dataclasses.replace(run.baseline, finished_s=5.0),
+        candidates=[dataclasses.replace(c, finished_s=20.0 * (k + 1)) for k, c in enumerate(run.candidates)],
+        layers=dict.fromkeys(run.front, table),
+        importance=Importance(trials=40, needed=20, best=5, quality=rows, latency=rows[:1]),
+    )
+
+
+def layer(inputs: int, outputs: int, ms: float, number_format: str = "float32") -> Layer:
+    return Layer(
+        operator="Conv", number_format=number_format, in_channels=inputs, out_channels=outputs, kernel=(3, 3),
+        macs=inputs * outputs * 576, weights=inputs * outputs * 9, ms=ms,
+    )  # fmt: skip
+
+
 def make_empty_run() -> RunResult:
     """Stopped before the first trial; not even the baseline was timed."""
     run = make_digits_run()
@@ -206,6 +241,12 @@ def make_host_run() -> RunResult:
 def digits_run() -> RunResult:
     """`make_digits_run`."""
     return make_digits_run()
+
+
+@pytest.fixture
+def full_run() -> RunResult:
+    """`make_full_run`."""
+    return make_full_run()
 
 
 @pytest.fixture

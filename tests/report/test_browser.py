@@ -1,8 +1,8 @@
-"""report.html in a real browser: Debian's Chromium, driven over its own driver, without a network."""
+"""report.html in a real browser: Debian's Chromium, driven by Playwright's core, without a network."""
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,137 +11,230 @@ import pytest
 from orchestrator.report.html import render_html
 from orchestrator.values.results import RunResult
 
-FLAGS = (
-    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-    " --disable-component-update --disable-sync"
-)
+CONTRAST = """() => {
+  const parse = c => c.match(/[0-9.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
+    .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = e => {
+    for (; e; e = e.parentElement) {
+      const c = parse(getComputedStyle(e).backgroundColor);
+      if (c.length < 4 || c[3] > 0) return c;
+    }
+  };
+  const poor = [];
+  for (const e of document.querySelectorAll('body *')) {
+    if (![...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()) || e.closest('script') || !e.checkVisibility()) continue;
+    const style = getComputedStyle(e);
+    const ink = e instanceof SVGElement ? style.fill : style.color;
+    const [a, b] = [light(parse(ink)), light(behind(e))].sort((x, y) => y - x);
+    if ((a + 0.05) / (b + 0.05) < 4.5) poor.push(e.tagName + '.' + e.getAttribute('class') + ' ' + e.textContent.slice(0, 30));
+  }
+  return poor;
+}"""
+COLUMN = "index => [...document.querySelectorAll('#candidates tbody tr')].map(r => r.cells[index].innerText.split('\\n')[0])"
+
+Show = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def chromium() -> Iterator[Any]:
     """One Chromium for all tests; where CI runs, a missing one is a failure and not a reason to skip."""
-    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not (program and driver) and not os.environ.get("CI"):
-        pytest.skip("no chromium here: apt-get install chromium chromium-driver")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
+    program = shutil.which("chromium")
+    if program is None and not os.environ.get("CI"):
+        pytest.skip("no chromium here: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
 
-    options = webdriver.ChromeOptions()
-    for flag in (*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(flag)
-    options.binary_location = program or "chromium"
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    opened = webdriver.Chrome(options=options, service=Service(driver or "chromedriver"))
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program or "chromium", args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def show(chromium: Any, tmp_path: Path) -> Iterator[Show]:
+    """Open a run's page; at the end of the test nothing may have been said on the console, nor asked of the network."""
+    complaints: list[str] = []
+    asked: list[str] = []
+    contexts = []
+
+    def opened(run: RunResult, width: int = 1280, scheme: str = "light") -> Any:
+        file = tmp_path / "report.html"
+        file.write_text(render_html(run), encoding="utf-8")
+        context = chromium.new_context(viewport={"width": width, "height": 812}, color_scheme=scheme)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(file.as_uri())
+        return page
+
     yield opened
-    opened.quit()
+    for context in contexts:
+        context.close()
+    assert complaints == []
+    assert [url for url in asked if not url.startswith(("data:", tmp_path.as_uri()))] == []
 
 
-def show(browser: Any, run: RunResult, folder: Path, width: int, scheme: str = "light") -> None:
-    """Open the run's page at a width that is the viewport's, which a headless window cannot be below 500 px."""
-    file = folder / "report.html"
-    file.write_text(render_html(run), encoding="utf-8")
-    size = {"width": width, "height": 812, "deviceScaleFactor": 1, "mobile": width < 500}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-    browser.get_log("browser")
-    browser.get(file.as_uri())
+def fits(page: Any) -> bool:
+    """Whether nothing of the page lies beside the window."""
+    scroll, inner = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+    return bool(scroll <= inner)
 
 
-def column(browser: Any, index: int) -> list[str]:
-    script = "return [...document.querySelectorAll('#candidates tbody tr')].map(r => r.cells[arguments[0]].innerText)"
-    cells: list[str] = browser.execute_script(script, index)
-    return [cell.split("\n")[0] for cell in cells]
+def head(page: Any, text: str) -> tuple[Any, int]:
+    """The head of the first column of the large table whose title has that text, and its place."""
+    heads = page.locator("#candidates thead th").all()
+    index = next(place for place, one in enumerate(heads) if text in one.inner_text())
+    return heads[index], index
 
 
 @pytest.mark.parametrize("width", [375, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["digits_run", "empty_run", "failed_run", "host_run"])
-def test_page_fits_and_reports_no_error(
-    name: str, scheme: str, width: int, browser: Any, tmp_path: Path, request: pytest.FixtureRequest
+@pytest.mark.parametrize("name", ["full_run", "empty_run", "failed_run", "host_run"])
+def test_page_fits_and_every_text_has_enough_contrast(
+    name: str, scheme: str, width: int, show: Show, request: pytest.FixtureRequest
 ) -> None:
-    show(browser, request.getfixturevalue(name), tmp_path, width, scheme)
-    scroll, inner = browser.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
-    assert scroll <= inner == width
-    assert browser.get_log("browser") == []
-    loaded = browser.execute_script("return performance.getEntriesByType('resource').map(e => e.name)")
-    assert [name for name in loaded if not name.startswith("data:")] == []
+    """WCAG AA: 4.5 to 1 between each text's colour and the nearest background behind it."""
+    page = show(request.getfixturevalue(name), width, scheme)
+    assert fits(page)
+    page.evaluate("document.querySelectorAll('details').forEach(e => { e.open = true; })")
+    assert fits(page), "with everything opened too"
+    assert page.evaluate(CONTRAST) == []
 
 
-def test_plot_has_a_mark_for_every_candidate_with_figures(browser: Any, digits_run: RunResult, tmp_path: Path) -> None:
-    show(browser, digits_run, tmp_path, 1280)
-    marks = browser.execute_script("return document.querySelectorAll('#plot .scatterlayer .point').length")
-    assert marks == 9, "the baseline and the eight that are complete"
-    shapes = browser.execute_script(
-        "return [...document.querySelectorAll('#plot .scatterlayer .trace')]"
-        ".map(t => t.querySelector('.point')).filter(Boolean).map(p => p.getAttribute('d').replace(/[0-9.,-]+/g, ''))"
-    )
-    assert len(set(shapes)) >= 4, "told apart by shape, not by colour alone"
-    title = browser.execute_script("return document.querySelector('#plot .xtitle').textContent")
-    assert title == "latency on Raspberry Pi 4, estimated (ms)"
+def test_plot_has_a_mark_for_every_candidate_with_figures(show: Show, digits_run: RunResult) -> None:
+    page = show(digits_run)
+    points = page.locator("svg.wide a.point")
+    assert points.count() == 9, "the baseline and the eight that are complete"
+    paths = points.locator(".mark").evaluate_all("all => all.map(e => e.getAttribute('d').replace(/[0-9.,-]+/g, ''))")
+    assert len(set(paths)) >= 4, "told apart by shape, not by colour alone"
+    assert page.locator("svg.wide .title").first.text_content() == "latency on Raspberry Pi 4, estimated (ms)"
+    assert not page.locator("svg.narrow").is_visible()
+    assert show(digits_run, 375).locator("svg.narrow").is_visible()
 
 
-def test_table_sorts_by_click_and_by_keyboard(browser: Any, digits_run: RunResult, tmp_path: Path) -> None:
-    from selenium.webdriver.common.keys import Keys
+def test_point_tells_what_it_is_and_leads_to_its_row(show: Show, digits_run: RunResult) -> None:
+    page = show(digits_run)
+    point = page.locator("svg.wide a.point[data-id='c7714d0e93']")
+    mark = point.locator(".mark")  # the middle of the whole lies on its bars
+    mark.hover()
+    assert "97.3 %" in page.locator("#tip").inner_text()
+    assert "~ 0.710 ms" in page.locator("#tip").inner_text()
+    mark.click()
+    assert page.locator("#c-c7714d0e93 details").get_attribute("open") is not None
+    assert page.evaluate("document.activeElement.closest('tr').id") == "c-c7714d0e93"
+    assert page.locator("#c-c7714d0e93").is_visible()
 
-    show(browser, digits_run, tmp_path, 1280)
-    heads = browser.find_elements("css selector", "#candidates thead th")
-    index = next(place for place, head in enumerate(heads) if "Raspberry" in head.text)
-    button = heads[index].find_element("tag name", "button")
-    button.click()
-    times = [cell for cell in column(browser, index) if cell.startswith("~")]
-    assert heads[index].get_attribute("aria-sort") == "ascending"
+
+def test_arrow_keys_go_from_point_to_point_by_latency(show: Show, digits_run: RunResult) -> None:
+    page = show(digits_run)
+    page.locator("svg.wide a.point[data-id='c7714d0e93']").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.dataset.id") == "5be27f6a10"
+    assert page.locator("#tip").inner_text().startswith("5be27f6a10: recommended")
+    page.keyboard.press("Escape")
+    assert not page.locator("#tip").is_visible()
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelector('#c-5be27f6a10 details').open")
+
+
+def test_table_sorts_by_click_and_by_keyboard(show: Show, digits_run: RunResult) -> None:
+    page = show(digits_run)
+    title, index = head(page, "Raspberry")
+    title.locator("button").click()
+    times = [cell for cell in page.evaluate(COLUMN, index) if cell.startswith("~")]
+    assert title.get_attribute("aria-sort") == "ascending"
     assert times == sorted(times, key=lambda cell: float(cell.split()[1]))
     assert times[0] == "~ 0.448 ms"
-    button.send_keys(Keys.ENTER)
-    assert heads[index].get_attribute("aria-sort") == "descending"
-    shown = column(browser, index)
+    page.keyboard.press("Enter")
+    assert title.get_attribute("aria-sort") == "descending"
+    shown = page.evaluate(COLUMN, index)
     assert [cell for cell in shown if cell.startswith("~")] == times[::-1]
     assert not any(cell.startswith("~") for cell in shown[-3:]), "what has no figure stays last"
-    heads[0].find_element("tag name", "button").send_keys(Keys.SPACE)
-    assert heads[index].get_attribute("aria-sort") is None
-    assert column(browser, 0)[0] == "baseline"
+    page.locator("#candidates thead button").first.focus()
+    page.keyboard.press("Space")
+    assert title.get_attribute("aria-sort") is None
+    assert page.evaluate(COLUMN, 0)[0] == "baseline"
 
 
-def test_recipe_opens_by_keyboard(browser: Any, digits_run: RunResult, tmp_path: Path) -> None:
-    from selenium.webdriver.common.keys import Keys
-
-    show(browser, digits_run, tmp_path, 375)
-    row = browser.find_element("css selector", "tr.recommended")
-    assert "u8s8" not in row.text
-    row.find_element("tag name", "summary").send_keys(Keys.ENTER)
-    assert "u8s8" in row.text
-    scroll, inner = browser.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
-    assert scroll <= inner
-
-
-def test_hostile_texts_run_nothing(browser: Any, digits_run: RunResult, tmp_path: Path) -> None:
-    show(browser, digits_run, tmp_path, 1280)
-    assert "</script><script>alert(1)</script>" in browser.find_element("css selector", ".failure pre").text
-    assert browser.execute_script("return document.scripts.length") == 3
+def test_recipe_opens_by_keyboard(show: Show, digits_run: RunResult) -> None:
+    page = show(digits_run, 375)
+    row = page.locator("#candidates tr.recommended")
+    assert "temperature 2" not in row.locator("details .quiet").all_inner_texts()
+    assert not row.get_by_text("roofline over 14 operators").is_visible()
+    row.locator("summary").focus()
+    page.keyboard.press("Enter")
+    assert row.get_by_text("roofline over 14 operators").is_visible()
+    assert fits(page)
 
 
-def test_texts_have_enough_contrast(browser: Any, digits_run: RunResult, tmp_path: Path) -> None:
-    """WCAG AA: 4.5 to 1 between each text's colour and the nearest background behind it."""
-    script = """
-      const parse = c => c.match(/[0-9.]+/g).map(Number);
-      const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
-        .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
-        .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-      const behind = e => {
-        for (; e; e = e.parentElement) {
-          const c = parse(getComputedStyle(e).backgroundColor);
-          if (c.length < 4 || c[3] > 0) return c;
-        }
-      };
-      const poor = [];
-      for (const e of document.querySelectorAll('header *, main *:not(svg *), footer *')) {
-        if (![...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()) || e.closest('#plot, script')) continue;
-        const [a, b] = [light(parse(getComputedStyle(e).color)), light(behind(e))].sort((x, y) => y - x);
-        if ((a + 0.05) / (b + 0.05) < 4.5) poor.push(e.tagName + '.' + e.className + ' ' + e.textContent.slice(0, 30));
-      }
-      return poor;
-    """
-    for scheme in ("light", "dark"):
-        show(browser, digits_run, tmp_path, 1280, scheme)
-        assert browser.execute_script(script) == []
+def test_every_control_is_reached_by_tab_and_shows_it(show: Show, digits_run: RunResult) -> None:
+    page = show(digits_run)
+    wanted = page.evaluate(
+        "[...document.querySelectorAll('a[href], button, summary, [tabindex=\"0\"]')].filter(e => e.checkVisibility()).length"
+    )
+    seen = set()
+    for _ in range(wanted):
+        page.keyboard.press("Tab")
+        found = page.evaluate(
+            """() => {
+              const e = document.activeElement, own = getComputedStyle(e), mark = e.querySelector('.mark');
+              const shown = own.outlineStyle !== 'none' || e.classList.contains('skip')
+                || (mark && getComputedStyle(mark).strokeWidth === '2.5px');
+              return [[...document.querySelectorAll('*')].indexOf(e), Boolean(shown), e.outerHTML.slice(0, 80)];
+            }"""
+        )
+        assert found[1], f"no visible focus: {found[2]}"
+        seen.add(found[0])
+    assert len(seen) == wanted
+
+
+def test_theme_switch_wins_over_the_system_and_is_remembered(show: Show, digits_run: RunResult) -> None:
+    page = show(digits_run, scheme="dark")
+    background = "getComputedStyle(document.body).backgroundColor"
+    dark = page.evaluate(background)
+    button = page.locator("#theme")
+    assert button.get_attribute("aria-pressed") == "true"
+    button.focus()
+    page.keyboard.press("Space")
+    light = page.evaluate(background)
+    assert button.get_attribute("aria-pressed") == "false"
+    assert light == show(digits_run).evaluate(background) != dark
+    page.reload()
+    assert page.evaluate(background) == light
+    page.locator("#theme").click()
+    assert page.evaluate(background) == dark
+
+
+def test_paper_is_light_and_holds_no_controls(show: Show, digits_run: RunResult, tmp_path: Path) -> None:
+    page = show(digits_run, scheme="dark")
+    page.locator("#theme").click()
+    page.locator("#theme").click()
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.evaluate("getComputedStyle(document.querySelector('h1')).color") == "rgb(27, 32, 38)"
+    assert page.locator("svg.wide").is_visible()
+    for control in ("#theme", ".skip", "#next-title"):
+        assert not page.locator(control).is_visible()
+    pdf = page.pdf(prefer_css_page_size=True)
+    assert pdf.startswith(b"%PDF")
+    assert 2 <= pdf.count(b"/Type /Page\n") + pdf.count(b"/Type /Page ") + pdf.count(b"/Type/Page/") <= 12
+
+
+def test_page_is_complete_without_scripts(chromium: Any, digits_run: RunResult, tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text(render_html(digits_run), encoding="utf-8")
+    context = chromium.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto((tmp_path / "report.html").as_uri())
+    assert page.locator("svg.wide a.point").count() == 9
+    assert page.locator("#candidates tbody tr").count() == 12
+    assert not page.locator("#theme").is_visible(), "a switch that does nothing is not shown"
+    context.close()
+
+
+def test_hostile_texts_run_nothing(show: Show, digits_run: RunResult) -> None:
+    page = show(digits_run)
+    assert "</script><script>alert(1)</script>" in page.locator(".failure pre").first.inner_text()
+    assert page.evaluate("document.scripts.length") == 1

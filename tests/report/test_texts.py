@@ -3,10 +3,13 @@
 import dataclasses
 import io
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 from rich.console import Console
@@ -14,8 +17,45 @@ from rich.console import Console
 from orchestrator.report import words
 from orchestrator.report.card import render_card
 from orchestrator.report.formats import FORMATS
+from orchestrator.report.running import KINDS, cpp_program
 from orchestrator.report.terminal import print_summary
 from orchestrator.values.results import Difference, RunResult
+from orchestrator.values.task import TensorSpec
+
+HEADERS = [path for folder in ("/usr/include", "/usr/local/include") for path in Path(folder).rglob("onnxruntime_cxx_api.h")]
+DECLARATIONS = """
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+enum OrtLoggingLevel { ORT_LOGGING_LEVEL_WARNING };
+enum OrtAllocatorType { OrtArenaAllocator };
+enum OrtMemType { OrtMemTypeDefault };
+struct OrtMemoryInfo;
+namespace Ort {
+struct Env { Env(OrtLoggingLevel, const char* = ""); };
+struct SessionOptions { SessionOptions& SetIntraOpNumThreads(int); };
+struct RunOptions { explicit RunOptions(std::nullptr_t); };
+struct MemoryInfo {
+  static MemoryInfo CreateCpu(OrtAllocatorType, OrtMemType);
+  operator const OrtMemoryInfo*() const;
+};
+struct Float16_t { uint16_t val; float ToFloat() const; };
+struct TensorTypeAndShapeInfo { size_t GetElementCount() const; };
+struct Value {
+  template <typename T>
+  static Value CreateTensor(const OrtMemoryInfo*, T*, size_t, const int64_t*, size_t);
+  template <typename T>
+  const T* GetTensorData() const;
+  TensorTypeAndShapeInfo GetTensorTypeAndShapeInfo() const;
+  Value(Value&&) = default;
+};
+struct Session {
+  Session(const Env&, const char*, const SessionOptions&);
+  std::vector<Value> Run(const RunOptions&, const char* const*, const Value*, size_t, const char* const*, size_t);
+};
+}  // namespace Ort
+"""
 
 
 def printed(run: RunResult, width: int = 80, encoding: str = "utf-8") -> str:
@@ -61,6 +101,62 @@ def test_card_gives_every_figure_its_evidence(digits_run: RunResult) -> None:
     assert "   - ratio: 0.3" in card
     assert digits_run.candidate("5be27f6a10").artifact.digest in card  # type: ignore[union-attr]
     assert digits_run.task.digest in card
+
+
+def test_cpp_of_the_card_names_what_the_file_has(digits_run: RunResult, tmp_path: Path) -> None:
+    tiny_model(tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    inputs = (TensorSpec(name="image", dtype="float32", shape=(1, 8, 8)), TensorSpec(name="mask", dtype="int64", shape=()))
+    outputs = (TensorSpec(name="scores", dtype="float32", shape=(1, 8, 8)), TensorSpec(name="kept", dtype="int64", shape=()))
+    card = render_card(digits_run, digits_run.candidate("5be27f6a10"), inputs=inputs, outputs=outputs)
+    found = re.search(r"```cpp\n(.*?)```", card, re.S)
+    assert found is not None
+    code = found.group(1)
+    assert re.search(r"input_names\{(.*?)\}", code).group(1) == ", ".join(f'"{e.name}"' for e in session.get_inputs())  # type: ignore[union-attr]
+    assert re.search(r"output_names\{(.*?)\}", code).group(1) == ", ".join(f'"{e.name}"' for e in session.get_outputs())  # type: ignore[union-attr]
+    kinds = {"tensor(float)": "float", "tensor(int64)": "int64_t"}
+    for k, entry in enumerate(session.get_inputs()):
+        shape = [size if isinstance(size, int) else 1 for size in entry.shape]
+        assert f"shape_{k}{{{', '.join(map(str, shape))}}}" in code
+        assert f"std::vector<{kinds[entry.type]}> data_{k}({int(np.prod(shape))});" in code
+    assert code.count("{") == code.count("}")
+    assert "SetIntraOpNumThreads(1)" in code
+    strings = (*inputs[:1], TensorSpec(name="text", dtype="str", shape=()))
+    assert "```cpp" not in render_card(digits_run, digits_run.baseline, inputs=strings, outputs=outputs)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ here")
+def test_cpp_of_the_card_compiles(tmp_path: Path) -> None:
+    """Against onnxruntime's own header where it is installed, else against the declarations that the program uses."""
+    specs = [TensorSpec(name=f"in {kind}", dtype=kind, shape=(3, 4)) for kind in KINDS]
+    code = cpp_program('odd "name"??/.onnx', 4, specs, specs)
+    assert code is not None
+    (tmp_path / "run.cpp").write_text(code)
+    (tmp_path / "onnxruntime_cxx_api.h").write_text(DECLARATIONS)
+    folder = HEADERS[0].parent if HEADERS else tmp_path
+    arguments = ["g++", "-std=c++17", "-fsyntax-only", "-Wall", "-Werror", f"-I{folder}", str(tmp_path / "run.cpp")]
+    done = subprocess.run(arguments, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_card_says_which_limits_are_kept_and_what_is_weak(digits_run: RunResult) -> None:
+    card = render_card(digits_run, digits_run.candidate("c7714d0e93"))
+    assert "| latency at most 2 ms | 0.710 ms | kept |" in card
+    assert "| accuracy drops by at most 2 points | −1.3 points | kept |" in card  # noqa: RUF001
+    assert "| file at most 200 kB | 34.9 kB | kept |" in card
+    assert "Its latency on Raspberry Pi 4 was estimated, never measured there: ~ 0.710 ms may be anything in" in card
+    assert "Its accuracy is worse than the original's beyond chance" in card
+    assert "The test split has 360 examples" in card
+    over = render_card(digits_run, digits_run.candidate("77aa03d2c8"))
+    assert "| latency at most 2 ms | 3.90 ms | broken |" in over
+    assert "is known on the validation split alone, which also chose it among 11 candidates" in over
+
+
+def test_runtime_plugin_may_bring_its_own_way_to_run(digits_run: RunResult) -> None:
+    card = render_card(digits_run, digits_run.candidate("5be27f6a10"), usage="Give it to `benchncnn`.")
+    assert "Give it to `benchncnn`." in card
+    assert "```python" not in card
+    assert "SHA-256 of `model.onnx`" in card
 
 
 def test_card_of_a_bare_candidate_and_of_another_format(digits_run: RunResult, empty_run: RunResult) -> None:

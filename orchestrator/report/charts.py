@@ -1,0 +1,166 @@
+"""The smaller drawings: the course of a search, and estimates beside what was measured or simulated."""
+
+import statistics
+from dataclasses import dataclass
+from html import escape
+from itertools import pairwise
+
+from orchestrator.report import svg, words
+from orchestrator.report.course import course
+from orchestrator.report.figures import estimated, objective, on_host, ordered
+from orchestrator.report.hypervolume import box_of, reference_words
+from orchestrator.values.results import CandidateResult, LatencyResult, RunResult
+
+SIZE = (456, 260)
+NARROW = (343, 240)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Course:
+    """The course of a search.
+
+    Attributes:
+        reference: The reference point of the hypervolume in words.
+        last: The volume at the end, 0 to 1.
+        ninety: After how many candidates nine tenths of it were there.
+        drawings: Over candidates and, where the run knows, over time.
+    """
+
+    reference: str
+    last: float
+    ninety: int
+    drawings: list[str]
+
+
+def course_of(run: RunResult) -> Course | None:
+    """None where there is nothing to follow: no candidate has all three figures, or all of them are alike."""
+    box = box_of([run])
+    if box is None or len(run.candidates) < 2:
+        return None
+    moments = course(run, box)
+    last = moments[-1].volume
+    if last <= 0:
+        return None
+    drawings = [_steps([(float(m.candidates), m.volume) for m in moments], "candidates")]
+    timed = [(m.seconds, m.volume) for m in moments if m.seconds is not None]
+    if len(timed) > len(moments) / 2:
+        minutes = timed[-1][0] > 180
+        scale = 60 if minutes else 1
+        drawings.append(_steps([(s / scale, v) for s, v in _rising(timed)], "minutes" if minutes else "seconds"))
+    ninety = next(m.candidates for m in moments if m.volume >= 0.9 * last)
+    return Course(reference=reference_words(box, run.task.metric), last=last, ninety=ninety, drawings=drawings)
+
+
+def _rising(timed: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """By time; a shared search may finish its trials in another order."""
+    found: list[tuple[float, float]] = []
+    for seconds, volume in sorted(timed):
+        found.append((seconds, max(volume, found[-1][1] if found else 0.0)))
+    return found
+
+
+def _steps(points: list[tuple[float, float]], unit: str) -> str:
+    title = f"Hypervolume over {unit}: {points[-1][1]:.3f} at the end."
+    (width, height), (left, right, top, bottom) = SIZE, (52, 14, 34, 46)
+    x = svg.Scale(low=0.0, high=max(points[-1][0], 1e-9), start=left, end=width - right)
+    y = svg.Scale(low=0.0, high=max(p[1] for p in points) * 1.08, start=height - bottom, end=top)
+    places = [(x.at(a), y.at(b)) for a, b in points]
+    line = svg.stairs(places, "line")
+    area = line.replace('class="line"', 'class="area"').replace('"/>', f'V{y.start:.1f}H{places[0][0]:.1f}Z"/>')
+    dots = "".join(f'<circle class="dot" cx="{b[0]:.1f}" cy="{b[1]:.1f}" r="2.6"/>' for a, b in pairwise(places) if b[1] < a[1])
+    frame = svg.axes(x, y, unit, "hypervolume", x_ticks=8, y_ticks=5)
+    return svg.drawing(width, height, frame + area + line + dots, name="small", title=title)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Agreement:
+    """Estimates of the target's latency beside the same candidates' stronger evidence.
+
+    Attributes:
+        against: What they are held against, in words.
+        number: How many candidates have both.
+        ratio: Median of the other figure over the estimate.
+        spread: Nine tenths of the candidates lie within this factor of that median.
+        tau: Kendall's rank correlation of the two; None with fewer than three candidates.
+        same_target: Whether both figures speak of the same machine.
+    """
+
+    against: str
+    number: int
+    ratio: float
+    spread: float
+    tau: float | None
+    same_target: bool
+    drawing: str
+
+
+def agreement_of(run: RunResult) -> Agreement | None:
+    """The better of what there is to hold estimates against: the target's own figures, else this host's; else None."""
+    for same_target in (True, False):
+        pairs = [
+            (candidate, own, other)
+            for candidate in ordered(run)
+            if candidate.state == "complete"
+            and (own := estimated(candidate)) is not None
+            and (other := _other(run, candidate, same_target=same_target)) is not None
+            and own.median_ms > 0
+            and other.median_ms > 0
+        ]
+        if len(pairs) >= 3:
+            return _agreement(run, pairs, same_target=same_target)
+    return None
+
+
+def _other(run: RunResult, candidate: CandidateResult, *, same_target: bool) -> LatencyResult | None:
+    if not same_target:
+        return on_host(candidate)
+    found = objective(run, candidate)
+    return found if found is not None and found.evidence in ("simulated", "measured-on-target") else None
+
+
+def _agreement(
+    run: RunResult, pairs: list[tuple[CandidateResult, LatencyResult, LatencyResult]], *, same_target: bool
+) -> Agreement:
+    ratios = [other.median_ms / own.median_ms for _, own, other in pairs]
+    middle = statistics.median(ratios)
+    off = sorted(max(r / middle, middle / r) for r in ratios)
+    spread = off[min(len(off) - 1, int(0.9 * len(off)))]
+    kind = words.EVIDENCE[pairs[0][2].evidence]
+    against = f"{kind} on {'the target' if same_target else 'this host'}"
+    return Agreement(
+        against=against,
+        number=len(pairs),
+        ratio=middle,
+        spread=spread,
+        tau=_tau([own.median_ms for _, own, _ in pairs], [other.median_ms for _, _, other in pairs]),
+        same_target=same_target,
+        drawing=_scatter(pairs, against, equal=same_target),
+    )
+
+
+def _tau(a: list[float], b: list[float]) -> float | None:
+    """Kendall's tau-b: +1 where both put the candidates into the same order; None where one of them knows no order."""
+    from scipy.stats import kendalltau
+
+    found = float(kendalltau(a, b).statistic)
+    return None if found != found else found
+
+
+def _scatter(pairs: list[tuple[CandidateResult, LatencyResult, LatencyResult]], against: str, *, equal: bool) -> str:
+    """The line of equal figures is drawn where both speak of one machine."""
+    (width, height), (left, right, top, bottom) = SIZE, (58, 14, 34, 46)
+    across, up = [own.median_ms for _, own, _ in pairs], [other.median_ms for _, _, other in pairs]
+    x = svg.around(across, left, width - right, log=True)
+    y = svg.around(up, height - bottom, top, log=True)
+    parts = [svg.axes(x, y, "estimated (ms)", f"{against} (ms)", x_ticks=6, y_ticks=5)]
+    low, high = max(x.low, y.low), min(x.high, y.high)
+    if equal and low < high:
+        line = f"M{x.at(low):.1f},{y.at(low):.1f}L{x.at(high):.1f},{y.at(high):.1f}"
+        parts.append(f'<path class="stairs" d="{line}"/>')
+    for candidate, own, other in pairs:
+        a, b = x.at(own.median_ms), y.at(other.median_ms)
+        figures = " and ".join(words.milliseconds(latency.median_ms) for latency in (own, other))
+        said = escape(f"{words.line(candidate.id)}: {figures}")
+        parts.append(f"<g>{svg.mark('circle', a, b, 4.5, 'front open')}<title>{said}</title></g>")
+    title = f"Estimated latency against that {against}, of {len(pairs)} candidates."
+    return svg.drawing(width, height, "".join(parts), name="small", title=title)

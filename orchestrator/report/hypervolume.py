@@ -1,0 +1,99 @@
+"""The hypervolume of a run's candidates: how much of the space of quality, latency and size they dominate."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from orchestrator.report import words
+from orchestrator.report.figures import objective
+from orchestrator.values.results import CandidateResult, RunResult
+
+MARGIN = 0.1
+"""The reference point lies so much of the range of the fronts beyond their worst values (Ishibuchi et al. 2018, "How to specify a
+reference point in hypervolume calculation for fair performance comparison")."""
+
+Point = tuple[float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Box:
+    """The space between the best and the worst that is looked at: quality, latency in ms, size in bytes.
+
+    The volume is that share of it which a set of candidates dominates; latency and size count by their logarithms, for a model of
+    half the time is as much of a gain at 1 ms as at 100 ms.
+    """
+
+    reference: Point
+    ideal: Point
+    maximize: bool
+
+    def place(self, point: Point) -> Point:
+        """A point as coordinates to be minimised: 0 is the best, 1 the reference; what is beyond it is cut off."""
+        sides = []
+        for k, (value, best, worst) in enumerate(zip(point, self.ideal, self.reference, strict=True)):
+            low, high, at = (best, worst, value) if k == 0 else (math.log(best), math.log(worst), math.log(value))
+            share = (at - low) / (high - low) if high != low else (0.0 if at == low else 1.0)
+            sides.append(min(1.0, max(0.0, share)))
+        return sides[0], sides[1], sides[2]
+
+    def volume(self, points: Iterable[Point]) -> float:
+        """The share of the box that the points dominate, 0 to 1."""
+        return hypervolume([self.place(point) for point in points])
+
+
+def objectives(run: RunResult, candidate: CandidateResult) -> Point | None:
+    """Quality on validation, latency in ms and size in bytes; None where one of them is not there."""
+    latency = objective(run, candidate)
+    if candidate.state != "complete" or candidate.quality is None or candidate.artifact is None or latency is None:
+        return None
+    point = candidate.quality.validation.value, latency.median_ms, float(candidate.artifact.size_bytes)
+    return point if point[1] > 0 and point[2] > 0 else None
+
+
+def box_of(runs: Sequence[RunResult]) -> Box | None:
+    """One box for these runs, from their fronts and originals; None where nothing has all three figures, or all are alike."""
+    points: list[Point] = []
+    for run in runs:
+        for candidate in (run.baseline, *(run.candidate(name) for name in run.front)):
+            if (point := objectives(run, candidate)) is not None:
+                points.append(point)
+    if not points:
+        return None
+    maximize = runs[0].task.direction == "maximize"
+    quality = sorted((p[0] for p in points), reverse=maximize)
+    ideal, worst = [quality[0]], [quality[-1] + MARGIN * (quality[-1] - quality[0])]
+    for k in (1, 2):
+        low, high = min(p[k] for p in points), max(p[k] for p in points)
+        ideal.append(low)
+        worst.append(high * (high / low) ** MARGIN)
+    return Box(reference=(worst[0], worst[1], worst[2]), ideal=(ideal[0], ideal[1], ideal[2]), maximize=maximize)
+
+
+def reference_words(box: Box, metric: str) -> str:
+    """The reference point: 'accuracy 93.1 %, 3.4 ms, 1.9 MB'."""
+    quality, latency, size = box.reference
+    return f"{words.line(metric)} {words.quality(metric, quality)}, {words.milliseconds(latency)}, {words.size(round(size))}"
+
+
+def hypervolume(points: Sequence[Point]) -> float:
+    """The volume of the unit cube that points dominate, all three coordinates to be minimised.
+
+    Slices along the third coordinate, each of them an area under stairs: n log n a slice, which is enough for a front.
+    """
+    front = [p for p in points if max(p) < 1]
+    levels = sorted({p[2] for p in front})
+    volume = 0.0
+    for level, above in pairwise([*levels, 1.0]):
+        volume += (above - level) * _area(sorted((p[0], p[1]) for p in front if p[2] <= level))
+    return volume
+
+
+def _area(points: Sequence[tuple[float, float]]) -> float:
+    """The area of the unit square that points dominate; they are sorted."""
+    area, lowest = 0.0, 1.0
+    for x, y in points:
+        if y < lowest:
+            area += (1 - x) * (lowest - y)
+            lowest = y
+    return area

@@ -1,0 +1,211 @@
+"""What a run keeps for its report: when candidates were finished, which parameters mattered, what became of each layer."""
+
+import dataclasses
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from orchestrator.building.protocol import OfferReply
+from orchestrator.planning import profile_named
+from orchestrator.plugin import Choice, OnnxMethod
+from orchestrator.plugin.registry import Registry
+from orchestrator.report import words
+from orchestrator.report.results import read_results, write_results
+from orchestrator.searching.course import finished_s
+from orchestrator.searching.importance import LEAST_TRIALS, importance
+from orchestrator.searching.layers import Layers, layer_table
+from orchestrator.searching.publish import _in_words
+from orchestrator.searching.space import Space
+from orchestrator.values.results import ArtifactResult, CandidateResult, LatencyResult, QualityResult, SplitQuality, StepResult
+from orchestrator.values.target import Target
+
+METHODS = Registry.discover().methods()
+
+
+def convolutions(path: Path, widths: list[int], names: list[str], *, kernel: int = 3) -> Path:
+    """A chain of convolutions with named weights on an 8x8 image."""
+    nodes, weights = [], []
+    for k, (fan_in, fan_out) in enumerate(pairwise(widths)):
+        weights.append(numpy_helper.from_array(np.ones((fan_out, fan_in, kernel, kernel), np.float32), names[k]))
+        nodes.append(
+            helper.make_node("Conv", [f"t{k}", names[k]], [f"t{k + 1}"], name=f"node_{k}_{path.stem}", pads=[kernel // 2] * 4)
+        )
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, width, 8, 8])
+        for name, width in (("t0", widths[0]), (f"t{len(nodes)}", widths[-1]))
+    ]
+    graph = helper.make_graph(nodes, "chain", ends[:1], ends[1:], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    return path
+
+
+@pytest.fixture
+def target() -> Target:
+    profile = profile_named("raspberry-pi-4", Registry.discover())
+    return Target(profile=profile, runtime="onnxruntime", threads=1, device="host", is_device=False)
+
+
+def test_layers_are_known_by_the_names_of_their_weights(tmp_path: Path, target: Target) -> None:
+    names = ["model.a.weight", "model.b.weight", "model.c.weight"]
+    before = Layers(convolutions(tmp_path / "before.onnx", [3, 8, 8, 4], names), target, {})
+    after = Layers(
+        convolutions(tmp_path / "after.onnx", [3, 6, 4], [names[0], "model.c.weight_DequantizeLinear_Output"]), target, {}
+    )
+    table = layer_table(before, after, target)
+    assert [(c.name, c.before is not None, c.after is not None) for c in table.layers] == [
+        ("a", True, True), ("b", True, False), ("c", True, True),
+    ]  # fmt: skip
+    first = table.layers[0]
+    assert first.before is not None
+    assert first.after is not None
+    assert (first.before.out_channels, first.after.out_channels) == (8, 6)
+    assert first.before.macs == 3 * 8 * 9 * 64
+    assert first.before.ms is not None
+    assert first.after.ms is not None
+    assert 0 < first.after.ms < first.before.ms
+    assert table.fitted_on
+
+
+def test_layers_without_names_are_paired_in_order_where_their_number_is_the_same(tmp_path: Path, target: Target) -> None:
+    before = Layers(convolutions(tmp_path / "x.onnx", [3, 8, 4], ["val_1", "val_2"]), target, {})
+    after = Layers(convolutions(tmp_path / "y.onnx", [3, 6, 4], ["val_7", "val_9"]), target, {})
+    assert all(change.before and change.after for change in layer_table(before, after, target).layers)
+    shorter = Layers(convolutions(tmp_path / "z.onnx", [3, 4], ["val_7"]), target, {})
+    sides = [(change.before is None, change.after is None) for change in layer_table(before, shorter, target).layers]
+    assert sides == [(False, True), (False, True), (True, False)], "who is who cannot be said"
+
+
+def test_layer_tables_are_read_back_from_beside_the_files(tmp_path: Path, target: Target, digits_run: Any) -> None:
+    before = Layers(convolutions(tmp_path / "before.onnx", [3, 8, 4], ["a.weight", "b.weight"]), target, {})
+    table = layer_table(before, before, target)
+    run = dataclasses.replace(digits_run, layers={digits_run.front[0]: table})
+    write_results(run, tmp_path / "results.json")
+    assert "layers" not in json.loads((tmp_path / "results.json").read_text())
+    folder = tmp_path / "front" / digits_run.front[0]
+    folder.mkdir(parents=True)
+    (folder / "layers.json").write_text(json.dumps(dataclasses.asdict(table)))
+    assert read_results(tmp_path) == run
+    (folder / "layers.json").write_text("{")
+    assert read_results(tmp_path).layers == {}, "a damaged one costs the report no more than its table"
+
+
+@pytest.fixture
+def digits_run() -> Any:
+    """A run with a front whose files have paths."""
+    from tests.report.conftest import make_digits_run
+
+    return make_digits_run()
+
+
+def test_finished_is_counted_without_the_pause_before_a_resume(tmp_path: Path) -> None:
+    lines = [
+        ("00:00:00", {"event": "phase", "what": "loading the model and the data"}),
+        ("00:00:10", {"event": "baseline", "candidate": "baseline"}),
+        ("00:00:30", {"event": "candidate", "candidate": "one"}),
+        ("00:00:40", {"event": "trial", "id": "two"}),
+        ("09:00:00", {"event": "phase", "what": "loading the model and the data"}),
+        ("09:00:05", {"event": "candidate", "candidate": "two"}),
+    ]
+    log = tmp_path / "log.jsonl"
+    text = "".join(json.dumps({"time": f"2026-01-01T{time}.000+00:00", **event}) + "\n" for time, event in lines)
+    log.write_text('{"time": "2026-01-0' + "\n" + text)
+    assert finished_s(log) == {"baseline": 10.0, "one": 30.0, "two": 45.0}
+    assert finished_s(tmp_path / "none") == {}
+
+
+def space() -> Space:
+    used = [METHODS[name] for name in ("block-removal", "static-int8")]
+    offers = [OfferReply(method=m.name, version=m.version, family=m.family, parameters=m.parameters) for m in used]
+    return Space(offers, METHODS)
+
+
+def searched(number: int) -> list[CandidateResult]:
+    """Random recipes whose latency is their number of removed blocks and whose quality is chance."""
+    generator, drawn = np.random.default_rng(5), {}
+    while len(drawn) < number:
+        recipe = space().random(generator)
+        drawn[recipe.digest] = recipe
+    found = []
+    for recipe in drawn.values():
+        blocks = next((float(s.parameters["blocks"]) for s in recipe.steps if s.method == "block-removal"), 0.0)
+        ms = 10 - blocks
+        value = float(generator.random())
+        found.append(
+            CandidateResult(
+                id=recipe.identifier,
+                state="complete",
+                recipe=[StepResult(method=s.method, version=s.version, parameters=dict(s.parameters)) for s in recipe.steps],
+                artifact=ArtifactResult(path=None, digest="", size_bytes=1, runtime="onnxruntime"),
+                quality=SplitQuality(validation=QualityResult(value=value, low=value, high=value, examples=10)),
+                latency=[
+                    LatencyResult(
+                        evidence="estimated", device="x", runtime="onnxruntime", threads=1, median_ms=ms, low_ms=ms, high_ms=ms
+                    )
+                ],
+            )
+        )
+    return found
+
+
+def test_importance_finds_the_parameter_that_decides_and_chance_where_none_does() -> None:
+    found = importance(searched(60), space(), "maximize")
+    assert found.trials == 60
+    assert found.best == 6
+    first = found.latency[0]
+    assert first.parameter == "block-removal.blocks"
+    assert first.value > first.chance
+    assert found.latency[0].value > 2 * max(p.value for p in found.latency if p.parameter.startswith("static-int8"))
+    assert sum(p.value for p in found.quality) == pytest.approx(1.0)
+
+
+def test_importance_of_few_trials_is_not_told() -> None:
+    found = importance(searched(LEAST_TRIALS - 1), space(), "maximize")
+    assert (found.trials, found.needed, found.quality, found.latency) == (LEAST_TRIALS - 1, LEAST_TRIALS, [], [])
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_every_built_in_method_says_what_its_step_does(name: str) -> None:
+    method = METHODS[name]
+    for value in ("start", "gentlest", "cheapest"):
+        values = {p.name.replace("*", "x"): getattr(p, value) for p in method.parameters}
+        said = method.phrase(values)
+        assert 5 < len(said) < 120
+        assert not said.startswith(name), "a sentence, and no name with its parameters"
+
+
+class Wordless(OnnxMethod):
+    """A third party's method that has no words for its step."""
+
+    name, version, family, summary = "wordless", 1, "other", "Does nothing."
+    parameters = (
+        Choice(name="way", help="a way", choices=("plain", "odd")),
+        Choice(name="depth", help="a depth", choices=(1, 2)),
+    )
+
+    def transform(self, model: Path, parameters: Any, context: Any) -> Path:
+        return model
+
+
+class Failing(Wordless):
+    """One that fails at it."""
+
+    name = "failing"
+
+    def phrase(self, parameters: Any) -> str:
+        return f"{1 / 0}"
+
+
+def test_method_without_words_is_told_by_its_name_and_what_is_not_at_its_default() -> None:
+    steps = [
+        StepResult(method=name, version=1, parameters={"way": "odd", "depth": 1}) for name in ("wordless", "failing", "gone")
+    ]
+    candidate = dataclasses.replace(searched(1)[0], recipe=steps)
+    said = _in_words(candidate, {"wordless": Wordless(), "failing": Failing()})
+    assert [step.phrase for step in said.recipe] == ["wordless (way odd)", "", ""]
+    assert words.sentence(said.recipe) == "wordless (way odd); failing (way odd, depth 1); gone (way odd, depth 1)"
