@@ -32,6 +32,7 @@ from orchestrator.searching.recipe_file import read_recipe
 from orchestrator.searching.request import RunState, SearchRequest
 from orchestrator.searching.run_directory import DONE, RunDirectory
 from orchestrator.searching.space import Space
+from orchestrator.values.events import SearchStarted
 from orchestrator.values.recipe import Recipe
 from orchestrator.values.results import CandidateResult, RunResult
 from orchestrator.values.target import Limits
@@ -276,8 +277,9 @@ def _run(
         with interrupt.heard(), closing(engine):
             engine.connect()
             prepared = engine.prepare(state, workshop)
-            engine.baseline(prepared, workshop)
+            baseline = engine.baseline(prepared, workshop)
             run.write_state(prepared)  # from here on there is something to resume
+            registry.search_started(_started(engine, prepared, baseline, run, resumed=state is not None))
             try:
                 found = engine.finish(engine.search(prepared, workshop), workshop)
             except (Interrupted, SurroundingsError) as error:
@@ -286,6 +288,7 @@ def _run(
                 raise
             result = compose(found, registry, run)
             publish(result, found, run)
+            _tell_end(engine, registry, result)
             run.write_elapsed(engine.elapsed())
             if not any(c.state == "stopped" and c.rungs for c in found.candidates):  # these may go on where they stopped
                 shutil.rmtree(checkpoints(builds(run.work)), ignore_errors=True)  # of candidates that ran out of time
@@ -304,7 +307,33 @@ def _publish_so_far(engine: Engine, state: RunState, error: OrchestratorError, r
     ended = "it was interrupted" if isinstance(error, Interrupted) else str(error)
     partial = engine.so_far(state, ended)
     if partial is not None:
-        publish(compose(partial, registry, run), partial, run)
+        result = compose(partial, registry, run)
+        publish(result, partial, run)
+        _tell_end(engine, registry, result)
+
+
+def _started(engine: Engine, state: RunState, baseline: CandidateResult, run: RunDirectory, *, resumed: bool) -> SearchStarted:
+    request = state.request
+    return SearchStarted(
+        run=str(run.path.resolve()),
+        resumed=resumed,
+        known=engine.tried,
+        task=state.task,
+        target=request.target,
+        trials=request.trials,
+        timeout_s=request.timeout_s,
+        baseline=baseline,
+        methods=tuple(offer.method for offer in state.offers if offer.refused is None),
+        parameters={"search": request.search, "sampler": request.sampler, "seed": str(request.seed)},
+    )
+
+
+def _tell_end(engine: Engine, registry: Registry, result: RunResult) -> None:
+    """Tell the plugins; what one raises now comes too late for results.json and stands in the log."""
+    before = len(registry.event_notes)
+    registry.search_ended(result)
+    for note in registry.event_notes[before:]:
+        engine.note(note)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """From what the user said to a complete request: names become profiles, runtimes and devices, defaults are filled in."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -72,7 +73,9 @@ def plan(options: SearchOptions, registry: Registry) -> tuple[SearchRequest, Run
     target, runtime, devices = resolve_target(
         profile, registry, runtimes=options.runtimes, device=options.device, threads=options.threads
     )
-    settings = load_settings(options.search, registry.search_files())
+    registry.settle("searches", options.search)
+    with _naming_broken(registry):
+        settings = load_settings(options.search, registry.search_files())
     if options.trials is not None and options.trials < 1:
         raise InputError(f"--trials must be 1 or more, but got {options.trials}")
     if options.wait_for_device_s < 0:
@@ -85,12 +88,16 @@ def plan(options: SearchOptions, registry: Registry) -> tuple[SearchRequest, Run
         raise InputError(f"search '{settings.name}' has no budget: give --trials or --timeout")
     samplers = registry.samplers()
     if settings.sampler not in samplers:
-        raise PluginError(f"search '{settings.name}': {unknown('sampler', settings.sampler, samplers)}")
+        raise PluginError(f"search '{settings.name}': {unknown('sampler', settings.sampler, samplers)}" + _broken(registry))
+    registry.settle("samplers", settings.sampler)
     methods = registry.methods()
     named = options.methods or (settings.methods if isinstance(settings.methods, tuple) else ())
     for name in (*named, *options.without_methods):
         if name not in methods:
             raise PluginError(unknown("method", name, methods) + _broken(registry))
+    registry.settle("methods", *named)
+    if options.metric is not None:
+        registry.settle("metrics", options.metric)
     chosen = named or tuple(name for name, method in methods.items() if method.usual or settings.methods == "all")
     if options.student is not None and "student" not in set(chosen) - set(options.without_methods):
         raise InputError("--student needs the method 'student', but the search leaves it out; give --method student too")
@@ -143,7 +150,9 @@ def plan(options: SearchOptions, registry: Registry) -> tuple[SearchRequest, Run
 
 def profile_named(reference: str, registry: Registry) -> HardwareProfile:
     """The profile of a target's name, alias or file; `host` is probed."""
-    return resolve_profile(reference, registry.profile_files(), lambda: registry.probe_host() or probe_host())
+    registry.settle("hardware_profiles", reference)
+    with _naming_broken(registry):
+        return resolve_profile(reference, registry.profile_files(), lambda: registry.probe_host() or probe_host())
 
 
 def resolve_target(
@@ -262,7 +271,8 @@ def attach(reference: str, registry: Registry) -> tuple[Device, ...]:
     schemes = [name.partition(":")[0] for name in names]
     for name, scheme in zip(names, schemes, strict=True):
         if scheme not in known:
-            raise InputError(unknown("device", name, known))
+            raise InputError(unknown("device", name, known) + _broken(registry))
+    registry.settle("devices", *schemes)
     if len(set(schemes)) > 1:
         raise InputError(
             f"--device '{reference}' mixes {' and '.join(sorted(set(schemes)))}: several devices must be of one kind"
@@ -279,9 +289,8 @@ def all_devices(registry: Registry) -> dict[str, Device]:
 
 
 def plugin_versions(registry: Registry) -> dict[str, str]:
-    """The plugins that bring something, with their versions."""
-    brought = registry.brought()
-    return {p.name: f"{p.package} {p.version}" for p in registry.plugins if p.name in brought and not p.error}
+    """All plugins that can be used, with their versions."""
+    return {p.name: f"{p.package} {p.version}" for p in registry.plugins if not p.error}
 
 
 def _runtime(profile: HardwareProfile, registry: Registry, wanted: tuple[str, ...]) -> Runtime:
@@ -289,6 +298,7 @@ def _runtime(profile: HardwareProfile, registry: Registry, wanted: tuple[str, ..
     for name in wanted:
         if name not in known:
             raise InputError(unknown("runtime", name, known) + _broken(registry))
+    registry.settle("runtimes", *wanted)
     listed = [support.name for support in profile.runtimes if not wanted or support.name in wanted]
     reasons = []
     for name in listed:
@@ -377,6 +387,17 @@ def _with_defaults(limits: Limits, profile: HardwareProfile) -> Limits:
     if limits.max_memory_bytes is None and profile.limits is not None:
         return replace(limits, max_memory_bytes=profile.limits.memory_bytes)
     return limits
+
+
+@contextmanager
+def _naming_broken(registry: Registry) -> Iterator[None]:
+    """An unknown name may be one that a broken plugin would have brought."""
+    try:
+        yield
+    except InputError as error:
+        if not str(error).startswith("unknown ") or not registry.failed:
+            raise
+        raise type(error)(f"{error}{_broken(registry)}") from None
 
 
 def _broken(registry: Registry) -> str:

@@ -35,6 +35,7 @@ from orchestrator.plugin.metric import Metric
 from orchestrator.plugin.parameters import Choice, Number, Parameter, narrowed
 from orchestrator.plugin.runtime import Runtime
 from orchestrator.plugin.task import TaskSource
+from orchestrator.values.events import SearchStarted
 from orchestrator.values.profile import HardwareProfile
 from orchestrator.values.recipe import ParameterValue, Recipe, Step
 from orchestrator.values.results import CandidateResult, FailureKind, RunResult
@@ -68,6 +69,7 @@ __all__ = [
     "Refused",
     "RunResult",
     "Runtime",
+    "SearchStarted",
     "Session",
     "Simulated",
     "SimulatedDevice",

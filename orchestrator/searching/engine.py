@@ -367,6 +367,11 @@ class Engine:
         known = self._archive is not None and BASELINE in self._archive.known
         return self._budget.for_an_answer() if known else math.inf
 
+    @property
+    def tried(self) -> int:
+        """How many candidates the run has; `baseline` came before."""
+        return len(self._known().known) - 1
+
     def _known(self) -> Archive:
         if self._archive is None:
             raise RuntimeError("`baseline` comes before anything that looks at candidates")

@@ -73,6 +73,7 @@ def compose(found: Found, registry: Registry, run: RunDirectory) -> RunResult:
             *state.notes,
             *refusals(state),
             *found.notes,
+            *registry.event_notes,
             *in_words(reused, len(found.candidates)),
             *shares(found.candidates),
         ],
