@@ -202,6 +202,14 @@ class Registry:
         """`{plugin: {kind: [name, ...]}}` of the plugins that can be used."""
         return {plugin: {kind: list(items) for kind, items in kinds.items() if items} for plugin, kinds in self._brought.items()}
 
+    def contributions(self, kind: str) -> dict[str, Any]:
+        """What all plugins bring of a kind ("methods", "hardware_profiles", ...), by name."""
+        return self._named(kind)
+
+    def plugin(self, name: str) -> object:
+        """The module or object itself; None where there is none that can be used."""
+        return self._manager.get_plugin(name)
+
     def hooks(self, plugin: str) -> list[str]:
         """The questions, checks and events that a plugin answers, by the hooks' names."""
         contributing = {f"orchestrator_{kind}" for kind in CONTRACTS}

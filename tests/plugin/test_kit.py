@@ -302,7 +302,7 @@ def test_files_and_tasks_that_are_wrong_are_told_so(tmp_path: Path) -> None:
     with pytest.raises(Said, match=r"mine.toml.*clock_mhz"):
         held_to(ProfileTests, path=tmp_path / "mine.toml").test_profile_is_complete_and_sourced()
     (tmp_path / "nightly.toml").write_text(
-        'schema = 1\nname = "nightly"\nsampler = "tpe"\nmethods = ["static-int9"]\ntrials = 3\n'
+        'schema = 1\ntitle = "Nightly"\nname = "nightly"\nsampler = "tpe"\nmethods = ["static-int9"]\ntrials = 3\n'
     )
     with pytest.raises(Said, match="static-int9"):
         held_to(ReadySearchTests, path=tmp_path / "nightly.toml").test_search_can_be_loaded_and_names_what_is_there()

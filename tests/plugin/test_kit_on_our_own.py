@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import orchestrator_hardware_profiles
 import orchestrator_searches
 import pytest
@@ -50,20 +49,12 @@ class TestHost(DeviceTests):
     device = HostDevice()
 
 
-class TestMeanSquaredError(MetricTests):
-    metric = REGISTRY.metrics()["mse"]
-
-    def good(self, generator: np.random.Generator) -> tuple[list[Any], Any, list[Any]]:
-        labels = generator.normal(size=(60, 3)).astype(np.float32)
-        return [labels + 0.01], labels, [labels]
-
-
 @pytest.mark.slow
 class TestDigits(TaskTests):
     task = REGISTRY.tasks()["digits"]
 
 
-for _name in ("accuracy", "agreement", "fidelity"):
+for _name in REGISTRY.metrics():
     made(MetricTests, _name, metric=REGISTRY.metrics()[_name])
 for _name in ("ehvi", "nsga2", "nsga3", "random", "tpe"):
     made(SamplerTests, _name, factory=staticmethod(REGISTRY.samplers()[_name]))

@@ -13,7 +13,7 @@ EXAMPLES, CLASSES = 60, 4
 class MetricTests:
     """Subclass it with your metric: `class TestMine(MetricTests): metric = Mine()`.
 
-    By default the model is a classifier of four classes; change `good` where your outputs and labels are others.
+    Change `good` where your outputs and labels are neither classes nor numbers.
 
     Class attributes:
         metric: What is tested.
@@ -22,11 +22,18 @@ class MetricTests:
     metric: ClassVar[Any]
 
     def good(self, generator: np.random.Generator) -> tuple[list[Any], Any, list[Any]]:
-        """Outputs as good as can be, their labels, and the original's outputs; first axis 60 examples."""
+        """Outputs as good as can be, their labels, and the original's outputs; first axis 60 examples.
+
+        By default a classifier of four classes or, where the metric does not take those, three numbers for each example.
+        """
         labels = np.arange(EXAMPLES) % CLASSES
-        logits = (
-            np.eye(CLASSES, dtype=np.float32)[labels] * 8 + generator.normal(size=(EXAMPLES, CLASSES)).astype(np.float32) * 0.1
-        )
+        noise = generator.normal(size=(EXAMPLES, CLASSES)).astype(np.float32)
+        logits = np.eye(CLASSES, dtype=np.float32)[labels] * 8 + noise * 0.1
+        numbers = generator.normal(size=(EXAMPLES, 3)).astype(np.float32)
+        try:
+            self.metric.score([logits], labels if self.metric.needs_labels else None, [logits])
+        except Exception:  # it wants others; what it says of those is told by the tests
+            return [numbers + np.float32(0.01)], numbers, [numbers]
         return [logits], labels, [logits]
 
     def bad(self, generator: np.random.Generator, good: list[Any]) -> list[Any]:
