@@ -24,6 +24,7 @@ from orchestrator.planning import (
 )
 from orchestrator.plugin.device import Device
 from orchestrator.plugin.registry import Registry
+from orchestrator.plugin.running_on import runtime_of
 from orchestrator.plugin.runtime import Runtime
 from orchestrator.report.results import read_results
 from orchestrator.searching.engine import Engine, Observer
@@ -182,7 +183,7 @@ def build(recipe: str | Path, output: str | Path, *, observer: Observer = nobody
         student=file.student,
         seed=file.seed,
         threads=file.threads,
-        runtimes=(file.runtime,),
+        runtimes=tuple(dict.fromkeys((file.runtime, *([other] if (other := runtime_of(file.recipe)) else [])))),
         trials=1,
         methods=tuple(dict.fromkeys(step.method for step in file.steps)),
     )
@@ -231,7 +232,11 @@ def evaluate(
         raise InputError(f"output '{output}' is not empty; give a new folder")  # an earlier call's original is of another model
     methods = tuple(dict.fromkeys(step.method for recipe in recipes for step in recipe.steps))
     registry = Registry.discover(without=options.without_plugins)
-    request, runtime, devices = plan(replace(options, methods=methods, trials=max(1, len(recipes)), timeout_s=None), registry)
+    named = (*options.runtimes, *(name for recipe in recipes if (name := runtime_of(recipe))))
+    if len(named) > len(options.runtimes) and not options.runtimes:
+        named = (resolve_target(profile_named(options.target, registry), registry)[0].runtime, *named)
+    asked = replace(options, methods=methods, trials=max(1, len(recipes)), timeout_s=None, runtimes=tuple(dict.fromkeys(named)))
+    request, runtime, devices = plan(asked, registry)
     with tempfile.TemporaryDirectory() as scratch:
         run = RunDirectory.create(Path(output) if output is not None else Path(scratch) / "run")
         engine = _engine(run, request, registry, runtime, devices, started=time.monotonic(), observer=observer)

@@ -19,6 +19,7 @@ from orchestrator.plugin.device import Device
 from orchestrator.plugin.discovery import PluginInfo, installed, unmet
 from orchestrator.plugin.method import Method
 from orchestrator.plugin.metric import Metric
+from orchestrator.plugin.running_on import with_runtimes
 from orchestrator.plugin.runtime import Runtime
 from orchestrator.plugin.task import TaskSource
 from orchestrator.values.events import SearchStarted
@@ -129,8 +130,8 @@ class Registry:
         return tuple(p for p in self.plugins if p.error)
 
     def methods(self) -> dict[str, Method]:
-        """All methods by name."""
-        return self._named("methods")
+        """All methods by name; among them a last step for each runtime, where a search tries several."""
+        return with_runtimes(self._named("methods"), self.runtimes().values())
 
     def runtimes(self) -> dict[str, Runtime]:
         """All runtimes by name."""

@@ -315,6 +315,7 @@ class Engine:
                 memory_bytes=self._request.memory_bytes,
                 seed=self._request.seed,
                 left_s=self._for_an_answer,
+                alternatives=[self._registry.runtimes()[name] for name in self._request.target.alternatives],
             )
 
         self._fleet.equip(evaluator)

@@ -17,6 +17,7 @@ BUILT_IN = {
         *("channel-pruning", "group-pruning", "head-pruning", "network-slimming", "sparsity"),
         "distillation",
         "graph-rewriting",
+        "on-onnxruntime",
         *("dynamic-int8", "float16", "qat-int8", "static-int8", "weight-only", "weight-sharing"),
     },
     "runtimes": {"onnxruntime"},
