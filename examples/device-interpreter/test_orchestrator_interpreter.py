@@ -2,6 +2,7 @@
 
 import orchestrator_interpreter
 import pytest
+
 from orchestrator.plugin import InputError
 from orchestrator.plugin.registry import Registry
 from orchestrator.plugin.testing import DeviceTests, PluginTests

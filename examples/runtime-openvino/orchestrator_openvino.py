@@ -34,7 +34,9 @@ class OpenVino(Runtime):
         }
         properties.update({name: str(value) for name, value in options.items()})
         network = core.read_model(path)
-        first = core.compile_model(network, "CPU", properties)  # a model that cannot be compiled fails here, not while it is timed
+        first = core.compile_model(
+            network, "CPU", properties
+        )  # a model that cannot be compiled fails here, not while it is timed
         requests = {}
 
         def request_for(inputs):
@@ -53,7 +55,7 @@ class OpenVino(Runtime):
 
         def run(inputs):
             request = request_for(inputs)
-            request.infer(inputs)
+            request.infer(inputs, share_inputs=True)
             return [request.get_output_tensor(k).data.copy() for k in range(len(network.outputs))]
 
         return run

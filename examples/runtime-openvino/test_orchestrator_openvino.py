@@ -1,6 +1,7 @@
 """The kit, and that an INT8 file of onnxruntime runs as it is."""
 
 import orchestrator_openvino
+
 from orchestrator.plugin import Recipe, Step
 from orchestrator.plugin.testing import PluginTests, RuntimeTests, target
 

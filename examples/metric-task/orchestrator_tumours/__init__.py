@@ -26,7 +26,9 @@ class MacroF1(Metric):
             raise InputError("macro-f1 needs labels")
         logits = outputs[0]
         if logits.ndim != 2 or labels.shape != logits.shape[:1]:
-            raise InputError(f"macro-f1 needs one label and one row of logits an example, but got {labels.shape} and {logits.shape}")
+            raise InputError(
+                f"macro-f1 needs one label and one row of logits an example, but got {labels.shape} and {logits.shape}"
+            )
         top = logits.argmax(1)
         scores = []
         for label in np.unique(labels):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import orchestrator_tumours
+
 from orchestrator.plugin.testing import MetricTests, PluginTests, TaskTests
 
 
