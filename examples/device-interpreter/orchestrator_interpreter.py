@@ -1,8 +1,9 @@
 """A device: another Python environment of this machine, such as one with another version of the runtime.
 
-`--device interpreter:/opt/new/bin/python` runs every model there. That environment needs NumPy and the runtime, and nothing of ours.
+`--device interpreter:/opt/new/bin/python` runs every model there. It needs NumPy and the runtime, and nothing of ours.
 """
 
+import contextlib
 import json
 import os
 import queue
@@ -155,10 +156,8 @@ class InterpreterSession(Session):
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                try:
+                with contextlib.suppress(BrokenPipeError):
                     pipe.close()
-                except BrokenPipeError:
-                    pass
 
     def _listen(self) -> None:
         if self._process.stdout is not None:
