@@ -27,8 +27,8 @@ HOOKS = sorted(name for name in vars(hookspecs) if name.startswith("orchestrator
 HEAD = """# The plugin-facing module
 
 `orchestrator.plugin` is all that a plugin needs of the orchestrator, and all that it may import. `orchestrator.plugin.losses` and
-`orchestrator.plugin.networks` load torch: import them where you use them. `orchestrator.plugin.testing` is [for tests](testing.md).
-This page is written from the code, and a test holds it to that.
+`orchestrator.plugin.networks` load torch: import them where you use them.
+`orchestrator.plugin.testing` is [for tests](testing.md). This page is written from the code, and a test holds it to that.
 """
 
 
