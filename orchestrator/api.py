@@ -24,6 +24,7 @@ from orchestrator.planning import (
 )
 from orchestrator.plugin.device import Device
 from orchestrator.plugin.registry import Registry
+from orchestrator.plugin.running_on import runtime_of
 from orchestrator.plugin.runtime import Runtime
 from orchestrator.report.comparing import RunComparison, compared
 from orchestrator.report.results import read_results
@@ -33,6 +34,7 @@ from orchestrator.searching.recipe_file import read_recipe
 from orchestrator.searching.request import RunState, SearchRequest
 from orchestrator.searching.run_directory import DONE, RunDirectory
 from orchestrator.searching.space import Space
+from orchestrator.values.events import SearchStarted
 from orchestrator.values.recipe import Recipe
 from orchestrator.values.results import CandidateResult, RunResult
 from orchestrator.values.target import Limits
@@ -194,7 +196,7 @@ def build(recipe: str | Path, output: str | Path, *, observer: Observer = nobody
         student=file.student,
         seed=file.seed,
         threads=file.threads,
-        runtimes=(file.runtime,),
+        runtimes=tuple(dict.fromkeys((file.runtime, *([other] if (other := runtime_of(file.recipe)) else [])))),
         trials=1,
         methods=tuple(dict.fromkeys(step.method for step in file.steps)),
     )
@@ -243,7 +245,11 @@ def evaluate(
         raise InputError(f"output '{output}' is not empty; give a new folder")  # an earlier call's original is of another model
     methods = tuple(dict.fromkeys(step.method for recipe in recipes for step in recipe.steps))
     registry = Registry.discover(without=options.without_plugins)
-    request, runtime, devices = plan(replace(options, methods=methods, trials=max(1, len(recipes)), timeout_s=None), registry)
+    named = (*options.runtimes, *(name for recipe in recipes if (name := runtime_of(recipe))))
+    if len(named) > len(options.runtimes) and not options.runtimes:
+        named = (resolve_target(profile_named(options.target, registry), registry)[0].runtime, *named)
+    asked = replace(options, methods=methods, trials=max(1, len(recipes)), timeout_s=None, runtimes=tuple(dict.fromkeys(named)))
+    request, runtime, devices = plan(asked, registry)
     with tempfile.TemporaryDirectory() as scratch:
         run = RunDirectory.create(Path(output) if output is not None else Path(scratch) / "run")
         engine = _engine(run, request, registry, runtime, devices, started=time.monotonic(), observer=observer)
@@ -289,8 +295,9 @@ def _run(
         with interrupt.heard(), closing(engine):
             engine.connect()
             prepared = engine.prepare(state, workshop)
-            engine.baseline(prepared, workshop)
+            baseline = engine.baseline(prepared, workshop)
             run.write_state(prepared)  # from here on there is something to resume
+            registry.search_started(_started(engine, prepared, baseline, run, resumed=state is not None))
             try:
                 found = engine.finish(engine.search(prepared, workshop), workshop)
             except (Interrupted, SurroundingsError) as error:
@@ -299,6 +306,7 @@ def _run(
                 raise
             result = compose(found, registry, run)
             publish(result, found, registry, run)
+            _tell_end(engine, registry, result)
             run.write_elapsed(engine.elapsed())
             if not any(c.state == "stopped" and c.rungs for c in found.candidates):  # these may go on where they stopped
                 shutil.rmtree(checkpoints(builds(run.work)), ignore_errors=True)  # of candidates that ran out of time
@@ -317,7 +325,33 @@ def _publish_so_far(engine: Engine, state: RunState, error: OrchestratorError, r
     ended = "it was interrupted" if isinstance(error, Interrupted) else str(error)
     partial = engine.so_far(state, ended)
     if partial is not None:
-        publish(compose(partial, registry, run), partial, registry, run)
+        result = compose(partial, registry, run)
+        publish(result, partial, registry, run)
+        _tell_end(engine, registry, result)
+
+
+def _started(engine: Engine, state: RunState, baseline: CandidateResult, run: RunDirectory, *, resumed: bool) -> SearchStarted:
+    request = state.request
+    return SearchStarted(
+        run=str(run.path.resolve()),
+        resumed=resumed,
+        known=engine.tried,
+        task=state.task,
+        target=request.target,
+        trials=request.trials,
+        timeout_s=request.timeout_s,
+        baseline=baseline,
+        methods=tuple(offer.method for offer in state.offers if offer.refused is None),
+        parameters={"search": request.search, "sampler": request.sampler, "seed": str(request.seed)},
+    )
+
+
+def _tell_end(engine: Engine, registry: Registry, result: RunResult) -> None:
+    """Tell the plugins; what one raises now comes too late for results.json and stands in the log."""
+    before = len(registry.event_notes)
+    registry.search_ended(result)
+    for note in registry.event_notes[before:]:
+        engine.note(note)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """From what the user said to a complete request: names become profiles, runtimes and devices, defaults are filled in."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from orchestrator.hardware.loading import resolve_profile
 from orchestrator.hardware.probe import described, probe_host
 from orchestrator.plugin.device import Device, SimulatedDevice
 from orchestrator.plugin.registry import Registry
+from orchestrator.plugin.running_on import PREFIX
 from orchestrator.plugin.runtime import Runtime
 from orchestrator.searching.request import SearchRequest
 from orchestrator.searching.settings import load_settings
@@ -72,11 +74,14 @@ def plan(options: SearchOptions, registry: Registry) -> tuple[SearchRequest, Run
     target, runtime, devices = resolve_target(
         profile, registry, runtimes=options.runtimes, device=options.device, threads=options.threads
     )
-    settings = load_settings(options.search, registry.search_files())
+    registry.settle("searches", options.search)
+    with _naming_broken(registry):
+        settings = load_settings(options.search, registry.search_files())
     if options.trials is not None and options.trials < 1:
         raise InputError(f"--trials must be 1 or more, but got {options.trials}")
     if options.wait_for_device_s < 0:
         raise InputError(f"--wait-for-device must be 0 or more seconds, but got {options.wait_for_device_s:g}")
+    target = _with_alternatives(target, options, registry)
     own_quality_limit = options.limits.max_drop is not None or options.limits.min_quality is not None
     own_budget = options.trials is not None or options.timeout_s is not None
     trials = options.trials if own_budget else settings.trials
@@ -85,13 +90,19 @@ def plan(options: SearchOptions, registry: Registry) -> tuple[SearchRequest, Run
         raise InputError(f"search '{settings.name}' has no budget: give --trials or --timeout")
     samplers = registry.samplers()
     if settings.sampler not in samplers:
-        raise PluginError(f"search '{settings.name}': {unknown('sampler', settings.sampler, samplers)}")
+        raise PluginError(f"search '{settings.name}': {unknown('sampler', settings.sampler, samplers)}" + _broken(registry))
+    registry.settle("samplers", settings.sampler)
     methods = registry.methods()
     named = options.methods or (settings.methods if isinstance(settings.methods, tuple) else ())
     for name in (*named, *options.without_methods):
         if name not in methods:
             raise PluginError(unknown("method", name, methods) + _broken(registry))
+    registry.settle("methods", *named)
+    if options.metric is not None:
+        registry.settle("metrics", options.metric)
     chosen = named or tuple(name for name, method in methods.items() if method.usual or settings.methods == "all")
+    chosen = tuple(dict.fromkeys((*chosen, *(f"{PREFIX}{name}" for name in target.alternatives))))
+    chosen = tuple(name for name in chosen if not name.startswith(PREFIX) or name.removeprefix(PREFIX) in target.alternatives)
     if options.student is not None and "student" not in set(chosen) - set(options.without_methods):
         raise InputError("--student needs the method 'student', but the search leaves it out; give --method student too")
     task_name, model, data = _task(options, registry)
@@ -143,7 +154,9 @@ def plan(options: SearchOptions, registry: Registry) -> tuple[SearchRequest, Run
 
 def profile_named(reference: str, registry: Registry) -> HardwareProfile:
     """The profile of a target's name, alias or file; `host` is probed."""
-    return resolve_profile(reference, registry.profile_files(), lambda: registry.probe_host() or probe_host())
+    registry.settle("hardware_profiles", reference)
+    with _naming_broken(registry):
+        return resolve_profile(reference, registry.profile_files(), lambda: registry.probe_host() or probe_host())
 
 
 def resolve_target(
@@ -161,7 +174,10 @@ def resolve_target(
         device: One reference, or several devices of one kind with commas between them; None: the profile's own, else this host.
         searched: Whether models are to be made for the target, which takes more of a profile than timing them.
     """
-    runtime = _runtime(profile, registry, tuple(runtimes))
+    runtimes = tuple(runtimes)
+    if profile.device == HostDevice.scheme:
+        profile = _with_installed(profile, runtimes, registry)
+    runtime = _runtime(profile, registry, runtimes)
     reference = device or profile.device or HostDevice.scheme
     devices = attach(reference, registry)
     simulated = devices[0] if isinstance(devices[0], SimulatedDevice) else None
@@ -262,7 +278,8 @@ def attach(reference: str, registry: Registry) -> tuple[Device, ...]:
     schemes = [name.partition(":")[0] for name in names]
     for name, scheme in zip(names, schemes, strict=True):
         if scheme not in known:
-            raise InputError(unknown("device", name, known))
+            raise InputError(unknown("device", name, known) + _broken(registry))
+    registry.settle("devices", *schemes)
     if len(set(schemes)) > 1:
         raise InputError(
             f"--device '{reference}' mixes {' and '.join(sorted(set(schemes)))}: several devices must be of one kind"
@@ -279,9 +296,8 @@ def all_devices(registry: Registry) -> dict[str, Device]:
 
 
 def plugin_versions(registry: Registry) -> dict[str, str]:
-    """The plugins that bring something, with their versions."""
-    brought = registry.brought()
-    return {p.name: f"{p.package} {p.version}" for p in registry.plugins if p.name in brought and not p.error}
+    """All plugins that can be used, with their versions."""
+    return {p.name: f"{p.package} {p.version}" for p in registry.plugins if not p.error}
 
 
 def _runtime(profile: HardwareProfile, registry: Registry, wanted: tuple[str, ...]) -> Runtime:
@@ -289,7 +305,9 @@ def _runtime(profile: HardwareProfile, registry: Registry, wanted: tuple[str, ..
     for name in wanted:
         if name not in known:
             raise InputError(unknown("runtime", name, known) + _broken(registry))
-    listed = [support.name for support in profile.runtimes if not wanted or support.name in wanted]
+    registry.settle("runtimes", *wanted)
+    there = [support.name for support in profile.runtimes]
+    listed = [name for name in wanted if name in there] or [] if wanted else there
     reasons = []
     for name in listed:
         if name not in known:
@@ -305,6 +323,48 @@ def _runtime(profile: HardwareProfile, registry: Registry, wanted: tuple[str, ..
         names = ", ".join(support.name for support in profile.runtimes)
         raise InputError(f"target '{profile.name}' lists the runtimes {names}, but not {', '.join(wanted)}")
     raise InputError(f"target '{profile.name}' has no runtime that works here: {'; '.join(reasons)}")
+
+
+def _with_installed(profile: HardwareProfile, wanted: tuple[str, ...], registry: Registry) -> HardwareProfile:
+    """This machine runs whatever is installed on it: with the runtimes that the user named."""
+    listed, known = {support.name for support in profile.runtimes}, registry.runtimes()
+    added = [
+        replace(profile.runtimes[0], name=name, channel_multiple={}, options={}, source="named")
+        for name in wanted
+        if name in known and name not in listed
+    ]
+    if not added:
+        return profile
+    said = "a runtime that the user named; what it runs well is taken to be what the first runtime does"
+    return replace(profile, runtimes=(*profile.runtimes, *added), sources={**profile.sources, "named": said})
+
+
+def _with_alternatives(target: Target, options: SearchOptions, registry: Registry) -> Target:
+    """The target with the further runtimes that the user named: all of them are tried, the first times the original.
+
+    Raises:
+        InputError: one of them cannot be tried beside the first.
+    """
+    others = tuple(name for name in dict.fromkeys(options.runtimes) if name != target.runtime)
+    if not others:
+        return target
+    if target.device != HostDevice.scheme or not target.is_device or options.storage is not None:
+        raise InputError(
+            f"several runtimes in one search are timed on this machine alone (--target host, no --storage), and the target is "
+            f"'{target.profile.name}'; name one with --runtime"
+        )
+    for name in others:
+        runtime = registry.runtimes()[name]
+        if target.profile.runtime(name) is None:
+            listed = ", ".join(support.name for support in target.profile.runtimes)
+            raise InputError(f"target '{target.profile.name}' lists the runtimes {listed}, but not {name}")
+        if runtime.suffix != ".onnx":
+            raise InputError(f"runtime {name} runs {runtime.suffix} files, and can only be searched for alone: --runtime {name}")
+        try:
+            runtime.version()
+        except Refused as reason:
+            raise InputError(str(reason)) from None
+    return replace(target, alternatives=others)
 
 
 def _task(options: SearchOptions, registry: Registry) -> tuple[str, str, str]:
@@ -377,6 +437,17 @@ def _with_defaults(limits: Limits, profile: HardwareProfile) -> Limits:
     if limits.max_memory_bytes is None and profile.limits is not None:
         return replace(limits, max_memory_bytes=profile.limits.memory_bytes)
     return limits
+
+
+@contextmanager
+def _naming_broken(registry: Registry) -> Iterator[None]:
+    """An unknown name may be one that a broken plugin would have brought."""
+    try:
+        yield
+    except InputError as error:
+        if not str(error).startswith("unknown ") or not registry.failed:
+            raise
+        raise type(error)(f"{error}{_broken(registry)}") from None
 
 
 def _broken(registry: Registry) -> str:

@@ -353,14 +353,17 @@ def tiny_onnx(*, batch: int | str = "batch", kernel: int = 3) -> onnx.ModelProto
     return model
 
 
-def install(folder: Path, name: str, source: str, *, entry: str | None = None) -> None:
+def install(
+    folder: Path, name: str, source: str, *, entry: str | None = None, version: str = "1.0", requires: str | None = None
+) -> None:
     """Lay out a third party's distribution, as pip would, in a folder that will be on PYTHONPATH."""
     folder.mkdir(parents=True, exist_ok=True)
     module = name.replace("-", "_")
     (folder / f"{module}.py").write_text(textwrap.dedent(source))
-    info = folder / f"{module}-1.0.dist-info"
+    info = folder / f"{module}-{version}.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    needs = f"Requires-Dist: {requires}\n" if requires else ""
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}")
     (info / "entry_points.txt").write_text(f"[orchestrator]\n{name} = {entry or module}\n")
 
 

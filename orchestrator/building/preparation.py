@@ -211,7 +211,8 @@ def find_metric(name: str | None, task: LoadedTask, registry: Registry) -> Metri
     else:
         metrics = registry.metrics()
         if name not in metrics:
-            raise PluginError(unknown("metric", name, metrics) + "; or give file.py:function")
+            broken = "".join(f"; plugin '{p.name}' could not be used: {p.error}" for p in registry.failed)
+            raise PluginError(unknown("metric", name, metrics) + f"; or give file.py:function{broken}")
         metric = metrics[name]
     if metric.needs_labels and labels is None:
         raise InputError(f"metric '{name}' needs labels, and the validation split has none; try --metric fidelity")

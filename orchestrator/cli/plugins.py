@@ -1,20 +1,93 @@
 """`orchestrate plugins`."""
 
+from pathlib import Path
+
 import click
 
 
 @click.group(name="plugins")
 def command() -> None:
-    """See which plugins are installed."""
+    """See which plugins are installed, check one, begin one."""
 
 
 @command.command(name="list")
-def list_plugins() -> None:
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+def list_plugins(as_json: bool) -> None:
     """Every plugin with its package and version, what it brings, and why it cannot be used if it cannot."""
+    import json
+
     from orchestrator.plugin.registry import Registry
 
     registry = Registry.discover()
     brought = registry.brought()
+    if as_json:
+        rows = [
+            {
+                "name": plugin.name,
+                "package": plugin.package,
+                "version": plugin.version,
+                "usable": plugin.error is None,
+                "reason": plugin.error,
+                "brings": brought.get(plugin.name, {}),
+                "hooks": [] if plugin.error else registry.hooks(plugin.name),
+            }
+            for plugin in registry.plugins
+        ]
+        click.echo(json.dumps(rows, indent=1))
+        return
     for plugin in registry.plugins:
-        what = f"cannot be used: {plugin.error}" if plugin.error else "; ".join(brought.get(plugin.name, ())) or "hooks only"
+        kinds = [f"{kind.replace('_', ' ')}: {', '.join(names)}" for kind, names in brought.get(plugin.name, {}).items()]
+        if plugin.error is None:
+            kinds += registry.hooks(plugin.name)
+        what = f"cannot be used: {plugin.error}" if plugin.error else "; ".join(kinds) or "brings nothing"
         click.echo(f"{plugin.name}  ({plugin.package} {plugin.version})  {what}")
+
+
+@command.command(name="check")
+@click.argument("package")
+@click.option("--device", metavar="REFERENCE", help="What a device of the package is attached by.  [default: its scheme]")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+def check_plugin(package: str, device: str | None, as_json: bool) -> None:
+    """Run the conformance kit over all that PACKAGE brings, and say what fails and why.
+
+    PACKAGE is an installed distribution or module, or a folder with a pyproject.toml, which is installed into a temporary
+    folder and whose own tests run too. Exit codes: 0 all passed; 1 something fails; 2 there is no such package.
+    """
+    import json
+    import sys
+    from dataclasses import asdict
+
+    from orchestrator.plugin.checking import check_package
+
+    found = check_package(package, device=device, tell=lambda line: click.echo(line, err=True))
+    failed, skipped, passed = found.of("failed"), found.of("skipped"), found.of("passed")
+    if as_json:
+        click.echo(json.dumps({**asdict(found), "ok": not failed}, indent=1))
+    else:
+        for check in failed:
+            click.echo(f"FAILED  {check.of}, {check.check}: {check.problem}")
+            if check.mend:
+                click.echo(f"        mend: {check.mend}")
+        for check in skipped:
+            click.echo(f"skipped {check.of}, {check.check}: {check.problem.removeprefix('Skipped: ')}")
+        click.echo(f"{found.package} {found.version}: {len(passed)} passed, {len(failed)} failed, {len(skipped)} skipped")
+    sys.exit(1 if failed else 0)
+
+
+@command.command(name="new")
+@click.argument("name")
+@click.option(
+    "--output", type=click.Path(path_type=Path), metavar="DIR", help="A new folder.  [default: NAME in the current folder]"
+)
+def new_plugin(name: str, output: Path | None) -> None:
+    """Write a package with a method that works, its test and its entry point, to begin with."""
+    from importlib.metadata import version
+
+    from orchestrator.plugin.scaffold import write_package
+
+    files = write_package(name, output, version("orchestrator"))
+    for file in files:
+        click.echo(f"wrote {file}")
+    click.echo(
+        f"next: pip install -e {files[0].parent} && pytest {files[0].parent} && orchestrate search --method {name} --trials 2"
+    )

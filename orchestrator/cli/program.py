@@ -20,7 +20,7 @@ COMMANDS = {
     "estimate": "Compute a MODEL's latency on a target that is not here.",
     "doctor": "See what works on this machine, and what to install for the rest.",
     "devices": "List, check, set up and remove the devices that candidates are timed on.",
-    "plugins": "See which plugins are installed.",
+    "plugins": "See which plugins are installed, check one, begin one.",
     "profiles": "List, show, check and measure hardware profiles.",
     "report": "Write a run's report again, in another format.",
     "resume": "Go on with a run that was stopped.",

@@ -25,7 +25,9 @@ from orchestrator.cli import options as shared
 @click.option("--min-quality", metavar="VALUE", help="Limit of the metric, e.g. 0.9.")
 @click.option("--method", "methods", multiple=True, metavar="NAME", help="Only this method (repeatable).")
 @click.option("--without", "without_methods", multiple=True, metavar="NAME", help="Not this method (repeatable).")
-@click.option("--runtime", "runtimes", multiple=True, metavar="NAME", help="Only this runtime (repeatable).")
+@click.option(
+    "--runtime", "runtimes", multiple=True, metavar="NAME", help="This runtime; several are tried in one search (repeatable)."
+)
 @click.option("--without-plugin", "without_plugins", multiple=True, metavar="NAME", help="Do not load this plugin (repeatable).")
 @click.option(
     "--device",
@@ -145,9 +147,10 @@ def _dry_run(options: Any) -> None:
     task, target = state.task, request.target
     how = f"simulated on {target.simulator}" if target.simulator else "estimated"
     where = "" if target.is_device else f" ({how}; timed on {target.device} too)"
+    runtimes = " or ".join((target.runtime, *target.alternatives))
     lines = [
         f"task      {task.name}: {task.metric}, examples " + ", ".join(f"{n} {c}" for n, c in task.examples.items()),
-        f"target    {target.profile.title}: {target.runtime}, {target.threads} threads{where}",
+        f"target    {target.profile.title}: {runtimes}, {target.threads} threads{where}",
         "limits    " + (", ".join(f"{n} {v:g}" for n, v in _set(request.limits)) or "none"),
         f"budget    {request.trials or 'any number of'} trials, "
         + (f"{request.timeout_s:.0f} s" if request.timeout_s else "no limit of time"),

@@ -36,23 +36,21 @@ def load_profile(reference: str, files: Mapping[str, Path]) -> HardwareProfile:
     index = index_profiles(files)
     if reference not in index:
         raise ProfileError(unknown("target", reference, [*index, HOST]))
-    return _load_file(index[reference])
+    first, *others = index[reference]
+    if others:
+        raise ProfileError(f"the target name '{reference}' is claimed by {first} and by {others[0]}; rename one")
+    return _load_file(first)
 
 
-def index_profiles(files: Mapping[str, Path]) -> dict[str, Path]:
-    """The file behind every name and alias.
+def index_profiles(files: Mapping[str, Path]) -> dict[str, list[Path]]:
+    """The files that claim every name and alias; where several claim one, it stops nobody but those who ask for it.
 
-    A file that is no TOML keeps its stem for a name, so that it stops nobody but those who ask for it.
-
-    Raises:
-        ProfileError: two files claim one name or alias.
+    A file that is no TOML keeps its stem for a name, for the same reason.
     """
-    index: dict[str, Path] = {}
+    index: dict[str, list[Path]] = {}
     for stem, path in files.items():
         for name in dict.fromkeys(_claimed_names(stem, path)):
-            if name in index:
-                raise ProfileError(f"the target name '{name}' is claimed by {index[name]} and by {path}; rename one")
-            index[name] = path
+            index.setdefault(name, []).append(path)
     return index
 
 

@@ -65,6 +65,7 @@ class Evaluator:
         most_s: Time that any single answer of a model may take.
         memory_bytes: Memory that a process may take; on another machine three quarters of its own at most.
         left_s: Seconds that are left now for an answer.
+        alternatives: Further runtimes that models may name.
     """
 
     def __init__(
@@ -78,7 +79,9 @@ class Evaluator:
         memory_bytes: int,
         seed: int,
         left_s: Callable[[], float] = lambda: math.inf,
+        alternatives: Sequence[Runtime] = (),
     ) -> None:
+        self._others = {other.name: other for other in alternatives}
         self._left_s = left_s
         self.target, self.device, self._runtime = target, device, runtime
         self._inputs, self._most_s, self._given_memory, self._seed = dict(inputs), most_s, memory_bytes, seed
@@ -101,8 +104,8 @@ class Evaluator:
             DeviceUnavailable: the device is lost.
         """
         paths = [Path(model.path)] if baseline is None else [Path(model.path), baseline]
-        timing = self.time(paths, OBJECTIVE if self.target.is_device else BESIDE)[0]
-        latency = [self.latency(timing)]
+        timing = self.time(paths, OBJECTIVE if self.target.is_device else BESIDE, [model.runtime])[0]
+        latency = [self.latency(timing, model.runtime)]
         if model.estimate is not None:
             latency.insert(1 if self.target.is_device else 0, estimated(model.estimate, self.target))
         return RunFigures(
@@ -112,60 +115,81 @@ class Evaluator:
             samples=timing.measurement.samples,
         )
 
-    def settings(self) -> dict[str, Any]:
-        """All but the model and the data that figures depend on here, as JSON has it."""
-        runtime = self._runtime
-        try:
-            version = runtime.version()
-        except Refused:  # it is there on the device only, whose description has its version
-            version = ""
+    def settings(self, runtime: str | None = None) -> dict[str, Any]:
+        """All but the model and the data that figures depend on here, as JSON has it.
+
+        Args:
+            runtime: What runs the model; None: the target's first, which the baseline is timed in.
+        """
+        beside = {} if runtime is None else {"beside": self._identity(None)}
         return {
-            "runtime": [runtime.name, version, runtime.source()],
-            "options": {name: str(value) for name, value in self._options().items()},
+            **beside,
+            "runtime": self._identity(runtime),
+            "options": {name: str(value) for name, value in self._options(runtime).items()},
             "threads": self.threads,
             "device": self.target.device,
             "is_device": self.target.is_device,
             "seed": self._seed,
         }
 
+    def _identity(self, name: str | None) -> list[str]:
+        runtime = self._runtime_of(name)
+        try:
+            version = runtime.version()
+        except Refused:  # it is there on the device only, whose description has its version
+            version = ""
+        return [runtime.name, version, runtime.source()]
+
+    def _runtime_of(self, name: str | None) -> Runtime:
+        return self._runtime if name is None or name == self._runtime.name else self._others[name]
+
     def briefly(self, model: Inspection, baseline: Path) -> LatencyResult:
         """A short measurement beside the baseline, of a model that is not trained yet. Raises as `run` does."""
-        return self.latency(self.time([Path(model.path), baseline], BESIDE)[0])
+        return self.latency(self.time([Path(model.path), baseline], BESIDE, [model.runtime])[0], model.runtime)
 
-    def together(self, models: Mapping[str, Path], baseline: Path, *, seconds: float | None = None) -> Together:
+    def together(
+        self,
+        models: Mapping[str, Path],
+        baseline: Path,
+        *,
+        seconds: float | None = None,
+        runtimes: Mapping[str, str] | None = None,
+    ) -> Together:
         """Time models and the baseline side by side, in several rounds of fresh processes.
 
         Args:
             models: File by candidate id.
             seconds: Time for all of it; None: three for each model.
+            runtimes: What runs each; those that are not named run in the target's first.
 
         Raises:
             JobFailed: the baseline cannot be run.
             DeviceUnavailable: the device is lost.
         """
         found: dict[str, Timing | JobFailed] = {}
+        by = runtimes or {}
         share = (seconds or TOGETHER_S * (len(models) + 1)) / (len(models) + 1)
         for group in self._groups(models):
             plan = Plan(max_seconds=share * (len(group) + 1), rounds=TOGETHER_ROUNDS)
             try:
-                timings = self.time([*(models[name] for name in group), baseline], plan)
+                timings = self.time([*(models[name] for name in group), baseline], plan, [by.get(name) for name in group])
                 found |= zip([*group, BASELINE], timings, strict=True)
             except JobFailed:
-                found |= self._one_by_one(group, models, baseline, Plan(max_seconds=2 * share, rounds=TOGETHER_ROUNDS))
+                found |= self._one_by_one(group, models, baseline, Plan(max_seconds=2 * share, rounds=TOGETHER_ROUNDS), by)
         return Together(
-            figures={name: one if isinstance(one, JobFailed) else self.latency(one) for name, one in found.items()},
+            figures={name: one if isinstance(one, JobFailed) else self.latency(one, by.get(name)) for name, one in found.items()},
             samples={name: one.measurement.samples for name, one in found.items() if not isinstance(one, JobFailed)},
         )
 
     def _one_by_one(
-        self, group: Sequence[str], models: Mapping[str, Path], baseline: Path, plan: Plan
+        self, group: Sequence[str], models: Mapping[str, Path], baseline: Path, plan: Plan, by: Mapping[str, str]
     ) -> dict[str, Timing | JobFailed]:
         """Each beside the baseline alone: one of them fails, and the others are to have their figures."""
         (alone,) = self.time([baseline], plan)
         found: dict[str, Timing | JobFailed] = {BASELINE: alone}
         for name in group:
             try:
-                found[name] = self.time([models[name], baseline], plan)[0]
+                found[name] = self.time([models[name], baseline], plan, [by.get(name)])[0]
             except JobFailed as error:
                 found[name] = error
         return found
@@ -183,10 +207,13 @@ class Evaluator:
             used += needs
         return groups
 
-    def time(self, paths: Sequence[Path], plan: Plan, *, seed: int | None = None) -> list[Timing]:
+    def time(
+        self, paths: Sequence[Path], plan: Plan, runtimes: Sequence[str | None] = (), *, seed: int | None = None
+    ) -> list[Timing]:
         """The times of files side by side, the last one being what the others' ratios are to.
 
         Args:
+            runtimes: What runs the first of them; None, and for those that follow: the target's first.
             seed: Of the order of blocks; None: the evaluator's own.
 
         Raises:
@@ -194,19 +221,20 @@ class Evaluator:
             DeviceUnavailable: the device is lost.
         """
 
-        def opener(path: Path) -> Callable[[], Session]:
-            return lambda: self.device.open(self._job(path, self._inputs))
+        def opener(path: Path, runtime: str | None) -> Callable[[], Session]:
+            return lambda: self.device.open(self._job(path, self._inputs, runtime=runtime))
 
+        by = [*runtimes, *(None for _ in range(len(paths) - len(runtimes)))]
         on_cpu = str(self._options().get("providers", CPU_PROVIDER)) == CPU_PROVIDER
         return time_models(
-            [opener(path) for path in paths],
+            [opener(path, runtime) for path, runtime in zip(paths, by, strict=True)],
             plan=plan,
             seed=self._seed if seed is None else seed,
             single_thread=self.threads == 1 and on_cpu,
             device=self.target.device,
         )
 
-    def outputs(self, path: Path, inputs: Mapping[str, Path], folder: Path, batch: int) -> list[Path]:
+    def outputs(self, path: Path, inputs: Mapping[str, Path], folder: Path, batch: int, runtime: str | None = None) -> list[Path]:
         """The outputs on a split, as .npy files in `folder`, from a fresh process.
 
         Raises:
@@ -214,29 +242,31 @@ class Evaluator:
             DeviceUnavailable: the device is lost.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        with self.device.open(self._job(path, inputs, most_s=SCORING_TIMEOUT_S)) as session:
+        with self.device.open(self._job(path, inputs, most_s=SCORING_TIMEOUT_S, runtime=runtime)) as session:
             return session.predict(folder, batch=batch)
 
-    def _options(self) -> dict[str, Any]:
-        options: dict[str, Any] = dict(self.target.support.options)
+    def _options(self, runtime: str | None = None) -> dict[str, Any]:
+        support = self.target.support if runtime is None else self.target.profile.runtime(runtime)
+        options: dict[str, Any] = dict(support.options) if support is not None else {}
         if not self.target.is_device:
             options.pop("providers", None)  # the target's accelerator is not here; the host's figure is its CPU's
         return options
 
-    def _job(self, path: Path, inputs: Mapping[str, Path], most_s: float = REQUEST_TIMEOUT_S) -> Job:
+    def _job(self, path: Path, inputs: Mapping[str, Path], most_s: float = REQUEST_TIMEOUT_S, runtime: str | None = None) -> Job:
+        own = self._runtime_of(runtime)
         return Job(
             model=path,
-            load=self._runtime.source(),
-            imports=self._runtime.imports,
+            load=own.source(),
+            imports=own.imports,
             inputs=inputs,
             threads=self.threads,
-            options=self._options(),
+            options=self._options(runtime),
             timeout_s=min(most_s, self._most_s, self._left_s()),
             memory_bytes=self._memory_bytes,
         )
 
-    def latency(self, timing: Timing) -> LatencyResult:
-        """A timing as results have it."""
+    def latency(self, timing: Timing, runtime: str | None = None) -> LatencyResult:
+        """A timing as results have it, of a model that this runtime ran."""
         measurement = timing.measurement
         fewer = self.threads < self.target.threads
         notes = []
@@ -247,7 +277,7 @@ class Evaluator:
         return LatencyResult(
             evidence=Evidence.MEASURED_ON_TARGET.value if self.target.is_device else Evidence.MEASURED_ON_HOST.value,
             device=self.target.device,
-            runtime=self._runtime.name,
+            runtime=runtime or self._runtime.name,
             threads=self.threads,
             median_ms=measurement.median,
             low_ms=measurement.low,

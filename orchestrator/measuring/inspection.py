@@ -31,6 +31,7 @@ class Inspection:
         estimate: The target's latency from the graph and the profile; None where the profile has no latency model, and the target
             is measured or simulated.
         batch: Examples that one inference may take while scoring.
+        runtime: What runs it; None: the target's first.
     """
 
     path: str
@@ -41,6 +42,7 @@ class Inspection:
     parameters: int
     estimate: Estimate | None
     batch: int
+    runtime: str | None = None
 
 
 def inspect(graph: Path, file: Path, target: Target, shapes: dict[str, tuple[int, ...]]) -> Inspection:

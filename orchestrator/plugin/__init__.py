@@ -36,6 +36,7 @@ from orchestrator.plugin.parameters import Choice, Number, Parameter, narrowed
 from orchestrator.plugin.runtime import Runtime
 from orchestrator.plugin.task import TaskSource
 from orchestrator.plugin.wording import percent, plural
+from orchestrator.values.events import SearchStarted
 from orchestrator.values.profile import HardwareProfile
 from orchestrator.values.recipe import ParameterValue, Recipe, Step
 from orchestrator.values.results import CandidateResult, FailureKind, RunResult
@@ -69,6 +70,7 @@ __all__ = [
     "Refused",
     "RunResult",
     "Runtime",
+    "SearchStarted",
     "Session",
     "Simulated",
     "SimulatedDevice",

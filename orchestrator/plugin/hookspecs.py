@@ -14,9 +14,10 @@ from orchestrator.plugin.method import Method
 from orchestrator.plugin.metric import Metric
 from orchestrator.plugin.runtime import Runtime
 from orchestrator.plugin.task import TaskSource
+from orchestrator.values.events import SearchStarted
 from orchestrator.values.profile import HardwareProfile
 from orchestrator.values.recipe import Recipe
-from orchestrator.values.results import CandidateResult
+from orchestrator.values.results import CandidateResult, RunResult
 from orchestrator.values.target import Target
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ hookimpl = pluggy.HookimplMarker(GROUP)
 
 @hookspec
 def orchestrator_methods() -> list[Method]:  # type: ignore[empty-body]
-    """Methods. Two of one name are an error that names both plugins."""
+    """Methods. The plugin that brings a name which another one has is left out, and naming it is an error that names both."""
 
 
 @hookspec
@@ -88,8 +89,18 @@ def orchestrator_check_recipe(recipe: Recipe, target: Target) -> list[str]:  # t
 
 
 @hookspec
+def orchestrator_search_started(search: SearchStarted) -> None:
+    """An event: the original is measured, and the first candidate is about to be asked for."""
+
+
+@hookspec
 def orchestrator_trial_finished(trial: CandidateResult) -> None:
-    """An event: a candidate is complete, failed or rejected. What a plugin raises here is reported and goes no further."""
+    """An event: a candidate is complete, failed, rejected or stopped. A plugin that raises in an event is told nothing more."""
+
+
+@hookspec
+def orchestrator_search_ended(result: RunResult) -> None:
+    """An event: everything is written, of a run that ended or was broken off."""
 
 
 @hookspec

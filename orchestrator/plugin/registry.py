@@ -1,88 +1,128 @@
-"""The one door: plugins are found by entry point, registered one by one, and asked through pluggy."""
+"""The one door: plugins are found by entry point, registered one by one, and asked through pluggy.
 
-import importlib.metadata
+A plugin is there as a whole or not at all: one that raises, declares a wrong hook, answers with a wrong type, takes a used name
+or needs another orchestrator is left out with all that it brings, and `failed` says why.
+"""
+
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pluggy
 
-from orchestrator.errors import PluginError, unknown
+from orchestrator.errors import PluginError
 from orchestrator.plugin import hookspecs
+from orchestrator.plugin.contributions import CONTRACTS, collected
 from orchestrator.plugin.device import Device
-from orchestrator.plugin.method import Method, OnnxMethod, TorchMethod, TorchToOnnxMethod
+from orchestrator.plugin.discovery import PluginInfo, installed, unmet
+from orchestrator.plugin.method import Method
 from orchestrator.plugin.metric import Metric
-from orchestrator.plugin.parameters import Choice, Number
+from orchestrator.plugin.running_on import with_runtimes
 from orchestrator.plugin.runtime import Runtime
 from orchestrator.plugin.task import TaskSource
+from orchestrator.values.events import SearchStarted
 from orchestrator.values.recipe import Recipe
-from orchestrator.values.results import CandidateResult
+from orchestrator.values.results import CandidateResult, RunResult
 from orchestrator.values.target import Target
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PluginInfo:
-    """A plugin that was found: who brought it, and why it is not there if it is not."""
-
-    name: str
-    package: str
-    version: str
-    error: str | None = None
+__all__ = ["PluginInfo", "Registry"]
 
 
 class Registry:
     """All plugins of a run. Made anew for each run; there is no global one."""
 
-    def __init__(self, plugins: Sequence[PluginInfo], manager: pluggy.PluginManager) -> None:
-        self._manager = manager
-        self.plugins = tuple(plugins)
+    def __init__(self) -> None:
+        self._manager = pluggy.PluginManager(hookspecs.GROUP)
+        self._manager.add_hookspecs(hookspecs)
+        self._brought: dict[str, dict[str, dict[str, Any]]] = {}
+        self._contested: dict[tuple[str, str], str] = {}
+        self._deaf: dict[str, str] = {}
+        self.plugins: tuple[PluginInfo, ...] = ()
 
     @classmethod
     def discover(cls, *, without: Iterable[str] = ()) -> "Registry":
         """Load every entry point of the group but those named; one that fails is reported in `plugins` and left out.
 
+        Args:
+            without: Names of plugins, or of third parties' packages.
+
         Raises:
             PluginError: a name in `without` is not installed.
         """
-        manager = pluggy.PluginManager(hookspecs.GROUP)
-        manager.add_hookspecs(hookspecs)
-        entries = sorted(importlib.metadata.entry_points(group=hookspecs.GROUP), key=lambda e: (e.name, e.value))
-        names = {entry.name for entry in entries}
-        for name in set(without):
-            if name not in names:
-                raise PluginError(unknown("plugin", name, names))
-        infos: list[PluginInfo] = []
-        for entry in entries:
-            name = entry.name
-            if name in without:
-                continue
-            package = entry.dist.name if entry.dist else name
-            version = entry.dist.version if entry.dist else "?"
-            taken = next((info for info in infos if info.name == name), None)
-            if taken is not None:
-                if (taken.package, taken.version) != (package, version):
-                    reason = f"its entry point's name '{name}' is taken by {taken.package} {taken.version}"
-                    infos.append(PluginInfo(name=f"{name} ({package})", package=package, version=version, error=reason))
-                continue
-            try:
-                _register(manager, name, entry.load())
-            except (KeyboardInterrupt, MemoryError):
-                raise
-            except BaseException as error:  # a third party's module may raise anything, SystemExit too
-                reason = f"{type(error).__name__}: {error}".splitlines()[0]
-                infos.append(PluginInfo(name=name, package=package, version=version, error=reason))
-                continue
-            infos.append(PluginInfo(name=name, package=package, version=version))
-        return cls(infos, manager)
+        registry = cls()
+        for found in installed(without=without):
+            info = found.info
+            if found.entry is not None:
+                reason = unmet(found.entry.dist)
+                try:
+                    if reason is None:
+                        reason = registry._add(found.entry.load(), info)
+                except (KeyboardInterrupt, MemoryError):
+                    raise
+                except BaseException as error:  # a third party's module may raise anything, SystemExit too
+                    reason = _line(error)
+                info = replace(info, error=reason)
+            registry.plugins = (*registry.plugins, info)
+        return registry
 
     def register(self, plugin: object, name: str) -> None:
-        """Add a plugin from Python, as `discover` would from an entry point."""
-        _register(self._manager, name, plugin)
-        self.plugins = (*self.plugins, PluginInfo(name=name, package=name, version="?"))
+        """Add a plugin from Python, as `discover` would from an entry point.
+
+        Raises:
+            PluginValidationError: it declares a hook that there is not, or a wrong argument.
+        """
+        info = PluginInfo(name=name, package=name, version="?")
+        self.plugins = (*self.plugins, replace(info, error=self._add(plugin, info)))
+
+    def _add(self, plugin: object, info: PluginInfo) -> str | None:
+        """Register one plugin and ask for all that it brings; why it cannot be used, where it cannot."""
+        plugin = _registered(self._manager, info.name, plugin)
+        brought: dict[str, dict[str, Any]] = {}
+        reason = None
+        try:
+            for kind in CONTRACTS:
+                hook = f"orchestrator_{kind}"
+                impls = getattr(self._manager.hook, hook).get_hookimpls()
+                for impl in (i for i in impls if i.plugin is plugin):
+                    try:
+                        answer = impl.function()
+                    except (Exception, SystemExit) as error:  # a third party's code
+                        logger.debug("plugin %s failed in %s", info.name, hook, exc_info=True)
+                        raise TypeError(f"{hook} raised {_line(error)}") from error
+                    brought[kind] = collected(kind, answer)
+        except TypeError as error:
+            reason = str(error)
+        if reason is None:
+            reason = self._taken(brought, info)
+        if reason is None:
+            self._brought[info.name] = brought
+        else:
+            self._manager.unregister(plugin)
+        return reason
+
+    def _taken(self, brought: dict[str, dict[str, Any]], info: PluginInfo) -> str | None:
+        """Why a plugin cannot be used, where it brings a name that another one has."""
+        reason = None
+        for kind, items in brought.items():
+            for owner in self.plugins:
+                for name in items.keys() & self._brought.get(owner.name, {}).get(kind, {}).keys():
+                    what = f"{CONTRACTS[kind].word} '{name}'"
+                    reason = reason or f"it brings the {what}, which plugin '{owner.name}' ({owner.package}) brings too"
+                    self._contested[kind, name] = f"plugins '{owner.name}' and '{info.name}' both bring the {what}"
+        return reason
+
+    def settle(self, kind: str, *names: str) -> None:
+        """Called with what the user named: where two plugins bring it, nobody but the user can say which one was meant.
+
+        Raises:
+            PluginError: two do; names both.
+        """
+        for name in names:
+            if (kind, name) in self._contested:
+                raise PluginError(f"{self._contested[kind, name]}; switch one off with --without-plugin")
 
     @property
     def failed(self) -> tuple[PluginInfo, ...]:
@@ -90,8 +130,8 @@ class Registry:
         return tuple(p for p in self.plugins if p.error)
 
     def methods(self) -> dict[str, Method]:
-        """All methods by name."""
-        return self._named("methods")
+        """All methods by name; among them a last step for each runtime, where a search tries several."""
+        return with_runtimes(self._named("methods"), self.runtimes().values())
 
     def runtimes(self) -> dict[str, Runtime]:
         """All runtimes by name."""
@@ -138,21 +178,44 @@ class Registry:
         answers = self._answers("orchestrator_check_recipe", recipe=recipe, target=target)
         return [str(reason) for _, reasons in answers for reason in reasons or ()]
 
+    def search_started(self, search: SearchStarted) -> None:
+        """Tell every plugin that follows events."""
+        self._event("orchestrator_search_started", search=search)
+
     def trial_finished(self, trial: CandidateResult) -> None:
-        """Tell every plugin; one that raises is logged, and neither the others nor the search notice."""
-        self._answers("orchestrator_trial_finished", trial=trial)
+        """Tell every plugin that follows events."""
+        self._event("orchestrator_trial_finished", trial=trial)
+
+    def search_ended(self, result: RunResult) -> None:
+        """Tell every plugin that follows events."""
+        self._event("orchestrator_search_ended", result=result)
+
+    @property
+    def event_notes(self) -> list[str]:
+        """Which plugins were told of no further events, because they raised."""
+        return list(self._deaf.values())
 
     def commands(self, cli: Any) -> None:
         """Let the plugins add commands."""
-        self._manager.hook.orchestrator_commands(cli=cli)
+        self._answers("orchestrator_commands", cli=cli)
 
-    def brought(self) -> dict[str, list[str]]:
-        """What each plugin contributes, in words, by the plugin's name."""
-        found: dict[str, list[str]] = {}
-        for kind in CONTRIBUTIONS:
-            for plugin, items in self._contributions(kind):
-                found.setdefault(plugin, []).append(f"{kind.replace('_', ' ')}: {', '.join(items)}")
-        return found
+    def brought(self) -> dict[str, dict[str, list[str]]]:
+        """`{plugin: {kind: [name, ...]}}` of the plugins that can be used."""
+        return {plugin: {kind: list(items) for kind, items in kinds.items() if items} for plugin, kinds in self._brought.items()}
+
+    def contributions(self, kind: str) -> dict[str, Any]:
+        """What all plugins bring of a kind ("methods", "hardware_profiles", ...), by name."""
+        return self._named(kind)
+
+    def plugin(self, name: str) -> object:
+        """The module or object itself; None where there is none that can be used."""
+        return self._manager.get_plugin(name)
+
+    def hooks(self, plugin: str) -> list[str]:
+        """The questions, checks and events that a plugin answers, by the hooks' names."""
+        contributing = {f"orchestrator_{kind}" for kind in CONTRACTS}
+        callers = self._manager.get_hookcallers(self._manager.get_plugin(plugin)) or ()
+        return sorted(caller.name for caller in callers if caller.name not in contributing)
 
     @property
     def loads_models(self) -> bool:
@@ -167,8 +230,20 @@ class Registry:
                 answers.append((impl.plugin_name, impl.function(*(arguments[name] for name in impl.argnames))))
             except (Exception, SystemExit) as error:  # a third party's code
                 logger.debug("plugin %s failed in %s", impl.plugin_name, hook, exc_info=True)
-                self._fail(impl.plugin_name, f"{hook} raised {type(error).__name__}: {error}".splitlines()[0])
+                self._fail(impl.plugin_name, f"{hook} raised {_line(error)}")
         return answers
+
+    def _event(self, hook: str, **arguments: Any) -> None:
+        """Tell every plugin; one that raises is told nothing more, and neither the others nor the search notice."""
+        for impl in getattr(self._manager.hook, hook).get_hookimpls():
+            name = impl.plugin_name
+            if name in self._deaf:
+                continue
+            try:
+                impl.function(*(arguments[argument] for argument in impl.argnames))
+            except (Exception, SystemExit) as error:  # a third party's code
+                logger.debug("plugin %s failed in %s", name, hook, exc_info=True)
+                self._deaf[name] = f"plugin '{name}' is told of no further events: {hook} raised {_line(error)}"
 
     def _first(self, hook: str, **arguments: Any) -> Any:
         """The first answer that is not None, the plugin registered last asked first."""
@@ -176,69 +251,19 @@ class Registry:
         return next((answer for _, answer in reversed(answers) if answer is not None), None)
 
     def _fail(self, name: str, reason: str) -> None:
-        self.plugins = tuple(
-            PluginInfo(name=p.name, package=p.package, version=p.version, error=reason) if p.name == name else p
-            for p in self.plugins
-        )
-
-    def _contributions(self, kind: str) -> list[tuple[str, dict[str, Any]]]:
-        """(plugin, {name: contribution}); a plugin whose answer breaks the contract is marked as failed and left out."""
-        hook = f"orchestrator_{kind}"
-        contract, name_of = CONTRIBUTIONS[kind]
-        found = []
-        for plugin, answer in self._answers(hook):
-            if contract is None:
-                if isinstance(answer, dict):
-                    found.append((plugin, answer))
-                else:
-                    self._fail(plugin, f"{hook} must return a dict by name, but got {answer!r:.80}")
-                continue
-            if not isinstance(answer, list | tuple) or not all(isinstance(item, contract) for item in answer):
-                self._fail(plugin, f"{hook} must return a list of {contract.__name__} instances, but got {answer!r:.80}")
-                continue
-            try:
-                found.append((plugin, {name_of(item): item for item in answer}))
-            except (AttributeError, TypeError) as error:
-                self._fail(plugin, f"{hook}: {error}")
-        return found
+        self.plugins = tuple(replace(p, error=reason) if p.name == name else p for p in self.plugins)
 
     def _named(self, kind: str) -> dict[str, Any]:
-        """All contributions of a kind.
-
-        Raises:
-            PluginError: two plugins bring one name.
-        """
-        owners: dict[str, str] = {}
-        found: dict[str, Any] = {}
-        for plugin, items in self._contributions(kind):
-            for name, item in items.items():
-                if name in owners:
-                    contract = CONTRIBUTIONS[kind][0]
-                    what = contract.__name__ if contract else kind
-                    both = f"plugins '{owners[name]}' and '{plugin}'"
-                    raise PluginError(f"{both} both bring {what} '{name}'; switch one off with --without-plugin")
-                owners[name], found[name] = plugin, item
-        return found
+        return {name: item for kinds in self._brought.values() for name, item in kinds.get(kind, {}).items()}
 
 
-def _method_name(method: Method) -> str:
-    """The method's name; a declaration that is incomplete is the plugin's fault.
-
-    Raises:
-        TypeError: says what is missing.
-    """
-    if not isinstance(method, TorchMethod | TorchToOnnxMethod | OnnxMethod):
-        raise TypeError(f"{type(method).__name__} must be a TorchMethod, a TorchToOnnxMethod or an OnnxMethod")
-    for attribute, kind in (("name", str), ("version", int), ("family", str)):
-        if not isinstance(getattr(method, attribute, None), kind):
-            raise TypeError(f"{type(method).__name__} must declare `{attribute}`, {kind.__name__}")
-    for parameter in method.parameters:
-        if not isinstance(parameter, Choice | Number):
-            raise TypeError(f"{method.name}: parameters must be Choice or Number, but got {type(parameter).__name__}")
-    return method.name
+def _line(error: BaseException) -> str:
+    if isinstance(error, pluggy.PluginValidationError):  # several lines, the reason in the last
+        return " ".join(str(error).split())
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
-def _register(manager: pluggy.PluginManager, name: str, plugin: object) -> None:
+def _registered(manager: pluggy.PluginManager, name: str, plugin: object) -> object:
     """Register and validate one plugin; on any failure it is not registered."""
     if isinstance(plugin, type):
         plugin = plugin()
@@ -249,21 +274,4 @@ def _register(manager: pluggy.PluginManager, name: str, plugin: object) -> None:
         if manager.is_registered(plugin):
             manager.unregister(plugin)
         raise
-
-
-def _named(item: Any) -> str:
-    return str(item.name)
-
-
-CONTRIBUTIONS: dict[str, tuple[type[Any] | None, Callable[[Any], str]]] = {
-    "methods": (Method, _method_name),
-    "runtimes": (Runtime, _named),
-    "devices": (Device, lambda device: str(device.scheme)),
-    "hardware_profiles": (Path, lambda path: str(path.stem)),
-    "metrics": (Metric, _named),
-    "tasks": (TaskSource, _named),
-    "searches": (Path, lambda path: str(path.stem)),
-    "samplers": (None, str),
-    "reports": (None, str),
-}
-"""Each hook that contributes: the contract of its answers (None: a dict by name), and what they are called by."""
+    return plugin

@@ -315,6 +315,7 @@ class Engine:
                 memory_bytes=self._request.memory_bytes,
                 seed=self._request.seed,
                 left_s=self._for_an_answer,
+                alternatives=[self._registry.runtimes()[name] for name in self._request.target.alternatives],
             )
 
         self._fleet.equip(evaluator)
@@ -366,6 +367,11 @@ class Engine:
         """Seconds that an answer may take. The original is waited for: without it there is nothing to report."""
         known = self._archive is not None and BASELINE in self._archive.known
         return self._budget.for_an_answer() if known else math.inf
+
+    @property
+    def tried(self) -> int:
+        """How many candidates the run has; `baseline` came before."""
+        return len(self._known().known) - 1
 
     def _known(self) -> Archive:
         if self._archive is None:

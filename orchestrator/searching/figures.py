@@ -116,7 +116,7 @@ class Figures:
     def _key(self, what: str, evaluator: Evaluator, model: Inspection, baseline: Path | None, more: Any) -> str | None:
         if self._store is None or not self._store.keeps or (machine := _machine(evaluator)) is None:
             return None
-        settings = evaluator.settings()
+        settings = evaluator.settings(model.runtime)
         if settings["options"].get("providers", CPU_PROVIDER) != CPU_PROVIDER:
             return None  # what is known of a machine does not say which accelerator it has
         beside = None if baseline is None else file_digest(baseline)

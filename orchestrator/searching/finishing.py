@@ -76,13 +76,14 @@ def _measure(timed: dict[str, str], archive: Archive, run: RunDirectory, fleet: 
             raise ValueError(f"candidate {name} has no file")
         paths[name] = run.path / artifact.path
     original = paths.pop(BASELINE)
+    runtimes = {name: archive.known[name].latency[0].runtime for name in paths}
     allowed = None if timeout_s is None else allowance_s(len(timed), timeout_s)
     begin = 0.0
 
     def together(evaluator: Evaluator) -> Together:
         nonlocal begin
         begin = time.monotonic()  # what was broken off, and waiting for the device, is no measuring time
-        return evaluator.together(paths, original, seconds=allowed)
+        return evaluator.together(paths, original, seconds=allowed, runtimes=runtimes)
 
     done = fleet.somewhere(together)
     for name, samples in done.samples.items():

@@ -89,12 +89,25 @@ def compose(found: Found, registry: Registry, run: RunDirectory) -> RunResult:
             *state.notes,
             *refusals(state),
             *found.notes,
+            *registry.event_notes,
+            *_runtimes(found),
             *in_words(reused, len(found.candidates)),
             *shares(found.candidates),
         ],
         importance=importance(found.candidates, Space(state.offers, methods), task.direction),
         layers=_layers(found, run),
     )
+
+
+def _runtimes(found: Found) -> list[str]:
+    """Which runtime won, where the search tried several."""
+    target = found.state.request.target
+    timed = [c for c in found.front if c.artifact is not None and c.latency]
+    if not target.alternatives or not timed:
+        return []
+    fastest = min(timed, key=lambda c: c.latency[0].ratio.value if c.latency[0].ratio else 1.0)
+    counts = [f"{sum(c.latency[0].runtime == name for c in timed)} on {name}" for name in (target.runtime, *target.alternatives)]
+    return [f"the fastest of the front runs on {fastest.latency[0].runtime} ({fastest.id}); of the front run {', '.join(counts)}"]
 
 
 def publish(result: RunResult, found: Found, registry: Registry, run: RunDirectory) -> None:

@@ -3,6 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.building.workshop import Workshop
@@ -10,6 +11,7 @@ from orchestrator.errors import InputError
 from orchestrator.measuring.evaluation import Evaluator, estimated
 from orchestrator.measuring.inspection import Inspection
 from orchestrator.plugin.device import DeviceUnavailable, JobFailed
+from orchestrator.plugin.running_on import runtime_of
 from orchestrator.searching.figures import Figures
 from orchestrator.searching.fleet import Fleet
 from orchestrator.values.recipe import Recipe
@@ -53,9 +55,9 @@ class Sketcher:
         try:
             sketch = self._workshop.sketch(recipe, scratch, timeout_s=timeout_s)
             self._figures.notes += sketch.notes
-            model = sketch.model
-            if model is None:
+            if sketch.model is None:
                 return None, time.monotonic() - start, time.monotonic() - start
+            model = replace(sketch.model, runtime=runtime_of(recipe))
             latency, timing_s = self._latency(model, baseline)
             foreseen = Foreseen(size_bytes=model.size_bytes, macs=model.macs, latency=latency)
         except InputError:

@@ -11,6 +11,7 @@ from orchestrator.errors import InputError, SurroundingsError
 from orchestrator.measuring.evaluation import Evaluator, RunFigures
 from orchestrator.measuring.inspection import Inspection
 from orchestrator.plugin.device import DeviceUnavailable, JobFailed
+from orchestrator.plugin.running_on import runtime_of
 from orchestrator.searching.figures import LATENCY, MODEL, QUALITY, Figures, Scored
 from orchestrator.searching.fleet import Fleet, Task
 from orchestrator.searching.run_directory import RunDirectory
@@ -192,7 +193,7 @@ class Laboratory:
             path=str(path.relative_to(self._run.path)),
             digest=model.digest,
             size_bytes=model.size_bytes,
-            runtime=self._runtime,
+            runtime=model.runtime or self._runtime,
         )
         done = replace(
             record,
@@ -280,6 +281,7 @@ class Laboratory:
         if candidate.quality.test is not None or "test" not in self._inputs:
             return candidate
         model = self._workshop.inspect(self._run.path / candidate.artifact.path, timeout_s=timeout_s)
+        model = replace(model, runtime=candidate.artifact.runtime)
         outputs = self._fleet.somewhere(lambda evaluator: self._outputs(evaluator, model, candidate.id, "test"))
         quality = self._score(candidate.id, outputs, "test", timeout_s)
         return replace(candidate, quality=replace(candidate.quality, test=quality))
@@ -314,13 +316,14 @@ class Laboratory:
         if built.training_s:
             seconds["training"] = built.training_s
         self._figures.notes += built.notes
+        model = built.model and replace(built.model, runtime=runtime_of(recipe))
         record = replace(record, rungs=list(built.rungs), seconds=seconds, reused=[MODEL] if built.reused else [])
         if built.stopped is not None:
             shutil.rmtree(folder, ignore_errors=True)
             step, why = built.stopped
             failure = Failure(kind="limit", step=step, message=f"it could no longer reach the front: {why}")
             return replace(record, state="stopped", failure=failure, seconds=_rounded(seconds)), None
-        return record, built.model
+        return record, model
 
     def _looked_at(
         self, record: CandidateResult, recipe: Recipe, folder: Path, timeout_s: float, stopping: Stopping | None
@@ -369,7 +372,7 @@ class Laboratory:
         if identifier == BASELINE:
             folder = self._run.work / BASELINE / split  # kept, for the others are compared with them
         try:
-            return evaluator.outputs(Path(model.path), self._inputs[split], folder, model.batch)
+            return evaluator.outputs(Path(model.path), self._inputs[split], folder, model.batch, model.runtime)
         except JobFailed as error:
             error.step = error.step or "score"
             raise

@@ -13,6 +13,7 @@ class Target:
         device: Where candidates are timed: "host", or a device's own reference.
         is_device: Whether `device` is the profile's own machine, so that its times are measured-on-target.
         threads: Threads of one inference on the target.
+        alternatives: Further runtimes that the search tries beside `runtime`, which times the original.
         simulator: The reference of the simulated CPU that stands in for a machine that is not here; None: none does.
     """
 
@@ -23,6 +24,7 @@ class Target:
     threads: int
     batch_size: int = 1
     simulator: str | None = None
+    alternatives: tuple[str, ...] = ()
 
     @property
     def support(self) -> RuntimeSupport:

@@ -107,7 +107,7 @@ def test_broken_plugin_is_listed_with_its_reason_and_the_search_goes_on(
     installer("leaves", "raise SystemExit('bye')")
     listed = cli("plugins", "list").stdout
     assert "cannot-import  (cannot-import 1.0)  cannot be used: ModuleNotFoundError" in listed
-    assert "wrong-hook  (wrong-hook 1.0)  cannot be used: PluginValidationError" in listed
+    assert "wrong-hook  (wrong-hook 1.0)  cannot be used: unknown hook 'orchestrator_method'" in listed
     assert "wrong-type  (wrong-type 1.0)  cannot be used: orchestrator_methods must return a list" in listed
     assert "leaves  (leaves 1.0)  cannot be used: SystemExit: bye" in listed
     done = cli("search", *project.onnx, "--trials", "1", "--output", "run")

@@ -63,7 +63,9 @@ def test_unknown_name_gets_the_nearest_ones_when_misspelt() -> None:
 def test_two_profiles_are_both_named_when_they_share_an_alias(tmp_path: Path, profile_text: str) -> None:
     (tmp_path / "one.toml").write_text(profile_text)
     (tmp_path / "two.toml").write_text(profile_text.replace('name = "board"', 'name = "other"'))
-    text = message("board", {"one": tmp_path / "one.toml", "two": tmp_path / "two.toml"})
+    files = {"one": tmp_path / "one.toml", "two": tmp_path / "two.toml"}
+    assert load_profile("other", files).name == "other"
+    text = message("plank", files)
     assert "'plank'" in text
     assert "one.toml" in text
     assert "two.toml" in text

@@ -17,6 +17,7 @@ BUILT_IN = {
         *("channel-pruning", "group-pruning", "head-pruning", "network-slimming", "sparsity"),
         "distillation",
         "graph-rewriting",
+        "on-onnxruntime",
         *("dynamic-int8", "float16", "qat-int8", "static-int8", "weight-only", "weight-sharing"),
     },
     "runtimes": {"onnxruntime"},
@@ -65,15 +66,17 @@ def test_method_is_found_when_a_plugin_brings_one() -> None:
     registry = Registry.discover()
     registry.register(plugin(orchestrator_methods=lambda: [Nothing()]), "mine")
     assert registry.methods()["nothing"].family == "nothing"
-    assert registry.brought()["mine"] == ["methods: nothing"]
+    assert registry.brought()["mine"] == {"methods": ["nothing"]}
 
 
 def test_two_methods_of_one_name_are_an_error_that_names_both_plugins() -> None:
     registry = Registry.discover()
     registry.register(plugin(orchestrator_methods=lambda: [Nothing()]), "one")
     registry.register(plugin(orchestrator_methods=lambda: [Nothing()]), "two")
-    with pytest.raises(PluginError, match=r"'one' and 'two' both bring Method 'nothing'"):
-        registry.methods()
+    assert [p.name for p in registry.failed] == ["two"]
+    registry.settle("methods", "static-int8")
+    with pytest.raises(PluginError, match=r"'one' and 'two' both bring the method 'nothing'"):
+        registry.settle("methods", "nothing")
 
 
 def test_misspelt_hook_is_refused_and_the_plugin_is_not_left_registered() -> None:
@@ -116,7 +119,7 @@ def nothing() -> list[Any]:
 
 def test_every_hook_is_documented_and_typed() -> None:
     hooks = {name: value for name, value in vars(hookspecs).items() if name.startswith("orchestrator_")}
-    assert len(hooks) == 14, sorted(hooks)
+    assert len(hooks) == 16, sorted(hooks)
     for name, hook in hooks.items():
         assert hook.__doc__, name
         assert "return" in hook.__annotations__, name

@@ -1,42 +1,25 @@
-"""One template suite over every method and every small network.
+"""The kit over every built-in method and every small network.
 
 Golden results: what each method makes of each network at its defaults stands in golden.json; where a change is meant, run
 `python -m pytest -n0 tests/plugins/test_methods.py --golden` and look at the difference.
 """
 
-import copy
 import json
-import subprocess
-import sys
-from collections import Counter
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-import torch
 
 import orchestrator_distillation
 import orchestrator_graph
 import orchestrator_morphology
 import orchestrator_pruning
 import orchestrator_quantization
-from orchestrator.plugin import (
-    Choice,
-    Method,
-    Number,
-    OnnxMethod,
-    ParameterError,
-    Recipe,
-    Refused,
-    Step,
-    TorchMethod,
-    TorchToOnnxMethod,
-)
-from orchestrator.plugin.networks import macs
+from orchestrator.plugin import Method, OnnxMethod, TorchMethod
 from orchestrator.plugin.parameters import checked
+from orchestrator.plugin.testing import Case, MethodTests, target
 
 PACKAGES = (
     orchestrator_distillation,
@@ -46,9 +29,6 @@ PACKAGES = (
     orchestrator_quantization,
 )
 METHODS: dict[str, Method] = {m.name: m for package in PACKAGES for m in package.orchestrator_methods()}
-TORCH = [name for name, m in METHODS.items() if isinstance(m, TorchMethod)]
-ONNX = [name for name, m in METHODS.items() if isinstance(m, OnnxMethod)]
-EXPORTING = [name for name, m in METHODS.items() if isinstance(m, TorchToOnnxMethod)]
 ALL_FORMATS = ("float32", "float16", "int8")
 GOLDEN = Path(__file__).with_name("golden.json")
 NETWORKS = ("plain-cnn", "residual-cnn", "transformer", "lstm")
@@ -96,196 +76,50 @@ REFUSED = {
 """Why a method takes no part on a network; those that refuse all four are held to their own networks in their own tests."""
 
 
-@pytest.fixture(scope="module")
-def golden(request: pytest.FixtureRequest) -> Any:
-    """`golden(method, network, facts)` holds facts against those that are kept, or keeps them with --golden."""
-    kept = json.loads(GOLDEN.read_text("utf-8"))
-    writing = request.config.getoption("--golden")
+class Ours(MethodTests):
+    """The kit, and golden results beside it."""
 
-    def check(method: str, network: str, facts: Any) -> None:
-        if writing:
-            kept[f"{method} on {network}"] = facts
+    def networks(self) -> Sequence[Any]:
+        """What takes seconds each and few people use runs with the slow tests."""
+        slow = () if self.method.usual else ("transformer",)
+        return [pytest.param(n, id=n, marks=[pytest.mark.slow] if n in slow else []) for n in NETWORKS]
+
+    def context(self, case: Case, workspace: Path) -> Any:
+        changes = {"target": target(formats=ALL_FORMATS)} if self.method.name == "float16" else {}
+        return case.context(workspace, **changes)
+
+    def record(self, network: str, facts: dict[str, Any], request: pytest.FixtureRequest) -> None:
+        key = f"{self.method.name} on {network}"
+        kept = json.loads(GOLDEN.read_text("utf-8"))
+        if request.config.getoption("--golden"):
+            kept[key] = facts
             GOLDEN.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", "utf-8")
-        assert kept[f"{method} on {network}"] == facts
-
-    return check
+        assert kept[key] == facts
 
 
-def names(methods: list[str]) -> list[Any]:
-    """Every method on every network; what takes seconds each and few people use runs with the slow tests."""
-    return [
-        pytest.param(m, n, id=f"{m}-{n}", marks=[pytest.mark.slow] if n == "transformer" and not METHODS[m].usual else [])
-        for m in methods
-        for n in NETWORKS
-    ]
+def refusals(method: str) -> dict[str, str]:
+    """Why a method takes no part, by network."""
+    everywhere = REFUSED.get((method, "any"))
+    return {n: reason for n in NETWORKS if (reason := REFUSED.get((method, n), everywhere))}
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_parameters_out_of_range_are_refused(method: str) -> None:
-    for parameter in METHODS[method].parameters:
-        name = parameter.name.replace("*", "layer.1")
-        wrong: list[Any] = [float("nan"), "much", None]
-        wrong += [] if isinstance(parameter, Choice) and True in parameter.choices else [True]
-        if isinstance(parameter, Number):
-            low, high = parameter.bounds or (parameter.low, parameter.high)
-            wrong += [low - 1, high + 1]
-        for value in wrong:
-            with pytest.raises(ParameterError, match=f"{method}: `{name}` must be"):
-                checked(method, METHODS[method].parameters, {name: value})
-    with pytest.raises(ParameterError, match="unknown parameter"):
-        checked(method, METHODS[method].parameters, {"strength": 1})
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_step_survives_its_way_through_json(method: str) -> None:
-    values = checked(method, METHODS[method].parameters, {})
-    recipe = Recipe(steps=(Step(method=method, version=METHODS[method].version, parameters=values),))
-    again = Recipe.from_json(json.loads(json.dumps(recipe.as_json())))
-    assert again.digest == recipe.digest and checked(method, METHODS[method].parameters, again.steps[0].parameters) == values
+for name, found in METHODS.items():
+    title = "Test" + "".join(part.capitalize() for part in name.split("-"))
+    least = 0.98 if isinstance(found, OnnxMethod) else 0.9
+    globals()[title] = type(title, (Ours,), {"method": found, "refuses": refusals(name), "likeness": least})
 
 
 def test_declarations_of_order_are_symmetric() -> None:
-    families = {m.family for m in METHODS.values()}
     for one in METHODS.values():
-        assert not one.before & one.after and one.family not in one.before | one.after
-        assert one.before | one.after | one.requires <= families, "a family that nobody brings"
-        assert one.requires <= one.after
         for other in METHODS.values():
             if other.family == one.family:
                 assert (one.before, one.after) == (other.before, other.after), f"{one.name} and {other.name} are of one family"
             assert (other.family in one.before) == (one.family in other.after), f"{one.name} and {other.name} disagree"
 
 
-def test_every_order_is_of_kinds_that_fit() -> None:
-    for one in METHODS.values():
-        for other in METHODS.values():
-            if other.family in one.before and isinstance(other, TorchMethod):
-                assert isinstance(one, TorchMethod), f"{other.name} takes a module, but {one.name} gives a file"
-
-
 @pytest.mark.parametrize("method", METHODS)
-def test_declaration_is_whole(method: str) -> None:
-    found = METHODS[method]
-    assert found.version >= 1 and found.family and "20" in found.summary and found.summary.endswith(".")
-    for parameter in found.parameters:
-        assert parameter.help and parameter.count() >= 1
-        assert parameter.check(parameter.start) == parameter.start
-
-
-@pytest.mark.parametrize(("method", "network"), names(TORCH))
-def test_torch_method_refuses_or_transforms(
-    method: str, network: str, make_case: Any, export: Any, run: Any, golden: Any, tmp_path: Path
-) -> None:
-    case, found = make_case(network), METHODS[method]
-    assert isinstance(found, TorchMethod)
-    context = case.context(tmp_path)
-    before = copy.deepcopy(case.model.state_dict())
-    if refused(found, case.model, network, context):
-        return
-    offered = found.offer(case.model, found.legal(context.target), context)
-    assert_untouched(case, before)
-
-    values = checked(method, offered, {})
-    changed = [found.transform(case.copy(), values, context) for _ in range(2)]
-    states = [model.state_dict() for model in changed]
-    assert states[0].keys() == states[1].keys()
-    assert all(torch.equal(states[0][k], states[1][k]) for k in states[0]), "the same call made another network"
-    assert_untouched(case, before)
-    expected = case.outputs(changed[0], 5)
-    assert expected.shape == case.outputs(case.model, 5).shape
-    same_weights = all(states[0].get(k) is not None and torch.equal(states[0][k], v) for k, v in before.items())
-    assert not (same_weights and torch.equal(expected, case.outputs(case.model, 5))), "nothing changed"
-
-    path = export(case, changed[0], tmp_path / "model.onnx")
-    found_outputs = run(path, {name: array[:5] for name, array in case.inputs.items()})
-    np.testing.assert_allclose(found_outputs[0], expected.numpy(), rtol=1e-3, atol=1e-4)
-    counts = macs(changed[0], context.forward, context.example)
-    golden(method, network, {"parameters": sum(p.numel() for p in changed[0].parameters()), "macs": sum(counts.values())})
-
-
-@pytest.mark.parametrize(("method", "network"), names(EXPORTING))
-def test_exporting_method_refuses_or_transforms(
-    method: str, network: str, make_case: Any, run: Any, golden: Any, tmp_path: Path
-) -> None:
-    case, found = make_case(network), METHODS[method]
-    assert isinstance(found, TorchToOnnxMethod)
-    context = case.context(tmp_path / "work")
-    before = copy.deepcopy(case.model.state_dict())
-    if refused(found, case.model, network, context):
-        return
-    offered = found.offer(case.model, found.legal(context.target), context)
-    values = checked(method, offered, {})
-    made = [found.transform(case.copy(), values, case.context(tmp_path / f"work{k}")) for k in range(2)]
-    assert_untouched(case, before)
-    assert made[0].parent == tmp_path / "work0" and made[0].read_bytes() == made[1].read_bytes()
-    assert_alike(case, case.export(tmp_path, case.copy()), made[0], run, least=0.9)
-    golden(method, network, facts(made[0]))
-
-
-@pytest.mark.parametrize(("method", "network"), names(ONNX))
-def test_onnx_method_refuses_or_transforms(
-    method: str,
-    network: str,
-    make_case: Any,
-    exported: Any,
-    run: Any,
-    golden: Any,
-    target: Any,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    here = tmp_path / "here"
-    here.mkdir()
-    monkeypatch.chdir(here)
-    case, found, path = make_case(network), METHODS[method], exported(network)
-    assert isinstance(found, OnnxMethod)
-    context = case.context(tmp_path / "work", **({"target": target(formats=ALL_FORMATS)} if method == "float16" else {}))
-    original = path.read_bytes()
-    if refused(found, path, network, context):
-        return
-    offered = found.offer(path, found.legal(context.target), context)
-    values = checked(method, offered, {})
-    made = [found.transform(path, values, replace(context, workspace=tmp_path / f"work{k}")) for k in range(2)]
-    assert made[0].parent == tmp_path / "work0" and made[0].read_bytes() == made[1].read_bytes()
-    assert path.read_bytes() == original and not list(here.iterdir())
-    assert [p.name for p in made[0].parent.iterdir()] == [made[0].name], "scratch files were left"
-    assert_alike(case, path, made[0], run, least=0.98)
-    assert made[0].read_bytes() != original, "nothing changed"
-    golden(method, network, facts(made[0]))
-
-
-def refused(method: Any, model: Any, network: str, context: Any) -> bool:
-    """Whether the method is declared to refuse this network; then it does, with that reason."""
-    reason = REFUSED.get((method.name, network)) or REFUSED.get((method.name, "any"))
-    if reason:
-        with pytest.raises(Refused, match=reason):
-            method.offer(model, method.legal(context.target), context)
-    return reason is not None
-
-
-def assert_untouched(case: Any, before: Any) -> None:
-    now = case.model.state_dict()
-    assert now.keys() == before.keys() and all(torch.equal(before[k], v) for k, v in now.items()), "the original was changed"
-    assert all(p.requires_grad for p in case.model.parameters())
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in case.model.modules()), "a hook was left"
-
-
-def assert_alike(case: Any, before: Path, after: Path, run: Any, least: float) -> None:
-    """Both files answer alike: the mean cosine of their outputs is high enough."""
-    inputs = {name: array[:16] for name, array in case.inputs.items()}
-    expected, got = run(before, inputs)[0], run(after, inputs)[0]
-    assert got.shape == expected.shape
-    cosine = (expected * got).sum(1) / np.linalg.norm(expected, axis=1) / np.linalg.norm(got, axis=1)
-    assert cosine.mean() > least
-
-
-def facts(path: Path) -> dict[str, Any]:
-    """What a file holds, independent of the weights' values: operators, and bytes of constants by type."""
-    graph = onnx.load(str(path)).graph
-    held: Counter[str] = Counter()
-    for tensor in graph.initializer:
-        held[onnx.TensorProto.DataType.Name(tensor.data_type)] += len(onnx.numpy_helper.to_array(tensor).tobytes())
-    return {"operators": dict(Counter(node.op_type for node in graph.node)), "bytes": dict(held)}
+def test_summary_names_a_paper(method: str) -> None:
+    assert "20" in METHODS[method].summary
 
 
 @pytest.mark.parametrize("scheme", ["u8s8", "s8s8", "u8u8"])
@@ -318,19 +152,3 @@ def test_all_steps_after_one_another_run(make_case: Any, export: Any, run: Any, 
     assert isinstance(method, OnnxMethod)
     made = method.transform(path, checked(method.name, method.parameters, {}), context)
     assert run(made, {"image": case.inputs["image"][:3]})[0].shape == (3, 5)
-
-
-@pytest.mark.parametrize("package", [p.__name__ for p in PACKAGES])
-def test_importing_a_package_wakes_no_framework(package: str) -> None:
-    code = (
-        f"import sys, {package}; {package}.orchestrator_methods(); print({{'torch', 'onnx', 'onnxruntime'}} & {{*sys.modules}})"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
-
-
-def test_choices_are_of_one_type() -> None:
-    for method in METHODS.values():
-        for parameter in method.parameters:
-            if isinstance(parameter, Choice):
-                assert len({type(c) for c in parameter.choices}) == 1

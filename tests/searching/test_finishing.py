@@ -93,7 +93,7 @@ class Bench:
     def somewhere(self, call: Callable[[Any], Any]) -> Any:
         return call(self)
 
-    def together(self, models: Mapping[str, Path], baseline: Path, *, seconds: float | None = None) -> Together:
+    def together(self, models: Mapping[str, Path], baseline: Path, *, seconds: float | None = None, **_: Any) -> Together:
         assert baseline.name == "baseline.onnx"
         assert all(path.is_file() for path in models.values())
         self.asked.append(list(models))

@@ -34,7 +34,7 @@ class Evaluator:
         self.target, _, _ = resolve_target(profile_named("raspberry-pi-4", registry), registry)
         self.target = replace(self.target, is_device=is_device)
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self, runtime: str | None = None) -> dict[str, Any]:
         return {"options": {}, "threads": self.threads, "device": self.target.device, "is_device": self.target.is_device}
 
     def briefly(self, model: Inspection, baseline: Path) -> LatencyResult:

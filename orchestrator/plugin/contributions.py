@@ -1,0 +1,125 @@
+"""What the hooks that contribute may answer, and what each contribution is called by."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.plugin.device import Device
+from orchestrator.plugin.method import Method, OnnxMethod, TorchMethod, TorchToOnnxMethod
+from orchestrator.plugin.metric import Metric
+from orchestrator.plugin.parameters import Choice, Number
+from orchestrator.plugin.runtime import Runtime
+from orchestrator.plugin.task import TaskSource
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Contract:
+    """What one hook contributes.
+
+    Attributes:
+        word: What one contribution is called in messages.
+        type: Of the items of the list that the hook returns; None: it returns a dict of callables by name.
+        name: The name of an item.
+
+    Raises:
+        TypeError: by `name`, for an item whose declaration is incomplete; says what is missing.
+    """
+
+    word: str
+    type: type[Any] | None
+    name: Callable[[Any], str]
+
+
+def collected(kind: str, answer: Any) -> dict[str, Any]:
+    """One plugin's answer to one hook, by name.
+
+    Raises:
+        TypeError: it breaks the contract; one line says how.
+    """
+    hook, contract = f"orchestrator_{kind}", CONTRACTS[kind]
+    if contract.type is None:
+        if not isinstance(answer, dict) or not all(isinstance(name, str) and name for name in answer):
+            raise TypeError(f"{hook} must return a dict by name, but got {answer!r:.80}")
+        for name, item in answer.items():
+            if not callable(item):
+                raise TypeError(f"{hook}: '{name}' must be a function, but is {item!r:.80}")
+            if name in RESERVED.get(kind, ()):
+                raise TypeError(f"{hook}: the name '{name}' is the orchestrator's own")
+        return dict(answer)
+    if not isinstance(answer, list | tuple) or not all(isinstance(item, contract.type) for item in answer):
+        raise TypeError(f"{hook} must return a list of {contract.type.__name__} instances, but got {answer!r:.80}")
+    found: dict[str, Any] = {}
+    for item in answer:
+        try:
+            name = contract.name(item)
+        except (AttributeError, TypeError) as error:
+            raise TypeError(f"{hook}: {error}") from None
+        if name in RESERVED.get(kind, ()):
+            raise TypeError(f"{hook}: the name '{name}' is the orchestrator's own")
+        if name in found:
+            raise TypeError(f"{hook} returns two of the name '{name}'")
+        found[name] = item
+    return found
+
+
+def _declared(item: Any, *attributes: tuple[str, type]) -> None:
+    for attribute, kind in attributes:
+        value = getattr(item, attribute, None)
+        if not isinstance(value, kind) or value == "":
+            raise TypeError(f"{type(item).__name__} must declare `{attribute}`, {kind.__name__}")
+
+
+def _method_name(method: Method) -> str:
+    if not isinstance(method, TorchMethod | TorchToOnnxMethod | OnnxMethod):
+        raise TypeError(f"{type(method).__name__} must be a TorchMethod, a TorchToOnnxMethod or an OnnxMethod")
+    _declared(method, ("name", str), ("version", int), ("family", str))
+    for parameter in method.parameters:
+        if not isinstance(parameter, Choice | Number):
+            raise TypeError(f"{method.name}: parameters must be Choice or Number, but got {type(parameter).__name__}")
+    return method.name
+
+
+def _runtime_name(runtime: Runtime) -> str:
+    _declared(runtime, ("name", str), ("suffix", str))
+    return runtime.name
+
+
+def _device_name(device: Device) -> str:
+    _declared(device, ("scheme", str))
+    return device.scheme
+
+
+def _metric_name(metric: Metric) -> str:
+    _declared(metric, ("name", str))
+    if metric.direction not in ("maximize", "minimize"):
+        raise TypeError(f"{metric.name}: `direction` must be 'maximize' or 'minimize', but is {metric.direction!r}")
+    return metric.name
+
+
+def _task_name(task: TaskSource) -> str:
+    _declared(task, ("name", str), ("model", str), ("data", str))
+    return task.name
+
+
+def _stem(path: Path) -> str:
+    if path.suffix != ".toml" or not path.is_file():
+        raise TypeError(f"'{path}' must be a TOML file that is there (is it among the package's data?)")
+    return path.stem
+
+
+CONTRACTS = {
+    "methods": Contract(word="method", type=Method, name=_method_name),
+    "runtimes": Contract(word="runtime", type=Runtime, name=_runtime_name),
+    "devices": Contract(word="device", type=Device, name=_device_name),
+    "hardware_profiles": Contract(word="hardware profile", type=Path, name=_stem),
+    "metrics": Contract(word="metric", type=Metric, name=_metric_name),
+    "tasks": Contract(word="task", type=TaskSource, name=_task_name),
+    "searches": Contract(word="search", type=Path, name=_stem),
+    "samplers": Contract(word="sampler", type=None, name=str),
+    "reports": Contract(word="report", type=None, name=str),
+}
+"""By what follows `orchestrator_` in the hook's name."""
+
+RESERVED = {"devices": ("host", "qemu", "ssh"), "reports": ("html", "json", "markdown")}
+"""What the core brings itself."""

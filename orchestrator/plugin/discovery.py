@@ -1,0 +1,89 @@
+"""Which plugins are installed: entry points, who brought them, and whether they want another orchestrator."""
+
+import importlib.metadata
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from orchestrator.errors import PluginError, unknown
+
+GROUP = "orchestrator"
+OWN = "orchestrator"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PluginInfo:
+    """A plugin that was found: who brought it, and why it is not there if it is not."""
+
+    name: str
+    package: str
+    version: str
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """An installed entry point.
+
+    Attributes:
+        entry: None where its name is taken: `info` says by whom.
+    """
+
+    info: PluginInfo
+    entry: importlib.metadata.EntryPoint | None
+
+
+def installed(*, without: Iterable[str] = ()) -> list[Found]:
+    """Every entry point of the group but those named, by plugin or by package; the orchestrator's own come first.
+
+    Raises:
+        PluginError: a name in `without` is not installed.
+    """
+    entries = sorted(importlib.metadata.entry_points(group=GROUP), key=lambda e: (not _own(e), e.name, e.value))
+    off = set(without)
+    known = {entry.name for entry in entries} | {_package(entry) for entry in entries if not _own(entry)}
+    for name in off:
+        if name not in known:
+            raise PluginError(unknown("plugin", name, known))
+    found: list[Found] = []
+    for entry in entries:
+        package, version = _package(entry), entry.dist.version if entry.dist else "?"
+        if entry.name in off or (package in off and not _own(entry)):
+            continue
+        taken = next((f.info for f in found if f.info.name == entry.name), None)
+        if taken is None:
+            found.append(Found(info=PluginInfo(name=entry.name, package=package, version=version), entry=entry))
+        elif (taken.package, taken.version) != (package, version):  # an editable install beside a wheel is listed twice
+            reason = f"its entry point's name '{entry.name}' is taken by {taken.package} {taken.version}"
+            info = PluginInfo(name=f"{entry.name} ({package})", package=package, version=version, error=reason)
+            found.append(Found(info=info, entry=None))
+    return found
+
+
+def unmet(distribution: importlib.metadata.Distribution | None) -> str | None:
+    """What a package requires of the orchestrator that this one is not; None where it is content.
+
+    It is read off the package's own dependencies (`orchestrator>=2`), which pip checks too, but not with `--no-deps`, nor when
+    the orchestrator alone is changed later.
+    """
+    version = importlib.metadata.version(OWN)
+    for line in (distribution.requires if distribution else None) or ():
+        try:
+            requirement = Requirement(line)
+        except InvalidRequirement:
+            return f"its dependency '{line}' cannot be read"
+        if canonicalize_name(requirement.name) != OWN or (requirement.marker and not requirement.marker.evaluate({"extra": ""})):
+            continue
+        if not requirement.specifier.contains(version, prereleases=True):
+            return f"it needs orchestrator {requirement.specifier}, and this is {version}"
+    return None
+
+
+def _own(entry: importlib.metadata.EntryPoint) -> bool:
+    return entry.dist is not None and canonicalize_name(entry.dist.name) == OWN
+
+
+def _package(entry: importlib.metadata.EntryPoint) -> str:
+    return entry.dist.name if entry.dist else entry.name

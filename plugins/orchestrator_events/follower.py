@@ -1,0 +1,44 @@
+"""What all followers have in common: the figures of a candidate by name."""
+
+from abc import ABC, abstractmethod
+
+from orchestrator.plugin import CandidateResult, RunResult
+
+
+class Follower(ABC):
+    """Somebody who is told of one search."""
+
+    @abstractmethod
+    def trial(self, trial: CandidateResult) -> None:
+        """A candidate is complete, failed, rejected or stopped."""
+
+    @abstractmethod
+    def end(self, result: RunResult) -> None:
+        """The search has ended, or was broken off."""
+
+
+def figures(candidate: CandidateResult) -> dict[str, float]:
+    """Every figure that a candidate has, units in the names."""
+    found: dict[str, float | None] = {
+        "peak_memory_bytes": candidate.peak_memory_bytes,
+        "macs": candidate.macs,
+        "parameters": candidate.parameters,
+        "energy_mj": candidate.energy_mj,
+        "building_s": candidate.seconds.get("building"),
+    }
+    if candidate.quality is not None:
+        found["quality"] = candidate.quality.validation.value
+        if candidate.quality.test is not None:
+            found["quality_test"] = candidate.quality.test.value
+    if candidate.latency:
+        first = candidate.latency[0]
+        found["latency_ms"] = first.median_ms
+        found["latency_ratio"] = first.ratio.value if first.ratio else None
+    if candidate.artifact is not None:
+        found["size_bytes"] = candidate.artifact.size_bytes
+    return {name: float(value) for name, value in found.items() if value is not None}
+
+
+def recipe(candidate: CandidateResult) -> str:
+    """The recipe in one line."""
+    return " > ".join(step.method for step in candidate.recipe) or "baseline"

@@ -1,0 +1,190 @@
+"""A broken plugin is listed with its package, version and reason, and stops only searches that name it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Cli, Project, install
+
+METHOD = """
+from orchestrator.plugin import OnnxMethod, hookimpl
+
+
+class Mine(OnnxMethod):
+    name, version, family, summary = "{name}", 1, "mine", "copies the file"
+
+    def transform(self, model, parameters, context):
+        context.workspace.mkdir(parents=True, exist_ok=True)
+        path = context.workspace / "copied.onnx"
+        path.write_bytes(model.read_bytes())
+        return path
+
+
+@hookimpl
+def orchestrator_methods():
+    return [Mine()]
+"""
+WORKING = METHOD.format(name="mine")
+BROKEN = {
+    "raises": ("raise RuntimeError('no licence')", None, "RuntimeError: no licence"),
+    "exits": ("raise SystemExit(3)", None, "SystemExit: 3"),
+    "syntax": ("def", None, "SyntaxError: invalid syntax"),
+    "misspelt": (WORKING.replace("orchestrator_methods", "orchestrator_metods"), None, "unknown hook 'orchestrator_metods'"),
+    "argument": (WORKING.replace("methods()", "methods(task)"), None, "Argument(s) {'task'} are declared in the hookimpl"),
+    "raising-hook": (WORKING.replace("return [Mine()]", "return 1 / 0"), None, "orchestrator_methods raised ZeroDivisionError"),
+    "wrong-type": (WORKING.replace("[Mine()]", "[Mine]"), None, "orchestrator_methods must return a list of Method instances"),
+    "no-file": (
+        "from pathlib import Path\nfrom orchestrator.plugin import hookimpl\n\n\n"
+        "@hookimpl\ndef orchestrator_searches():\n    return [Path('nowhere.toml')]\n",
+        None,
+        "'nowhere.toml' must be a TOML file that is there",
+    ),
+    "used-name": (
+        METHOD.format(name="static-int8"),
+        None,
+        "it brings the method 'static-int8', which plugin 'quantization' (orchestrator) brings too",
+    ),
+    "own-scheme": (
+        "from orchestrator.plugin import hookimpl\n\n\n@hookimpl\ndef orchestrator_reports():\n    return {'html': str}\n",
+        None,
+        "the name 'html' is the orchestrator's own",
+    ),
+    "newer": (WORKING, "orchestrator>=2", "it needs orchestrator >=2, and this is 0.1.0"),
+}
+
+
+@pytest.fixture
+def broken(cli: Cli) -> Cli:
+    """The command line with every kind of broken plugin installed at once."""
+    for name, (source, requires, _) in BROKEN.items():
+        install(cli.packages, f"acme-{name}", source, version="1.2", requires=requires)
+    return cli
+
+
+def results(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "results.json").read_text())
+    return found
+
+
+def test_every_broken_plugin_is_listed_with_its_reason_and_searches_go_on(broken: Cli, project: Project) -> None:
+    done = broken("plugins", "list", "--json")
+    rows = {row["name"]: row for row in json.loads(done.stdout)}
+    for name, (_, _, reason) in BROKEN.items():
+        row = rows[f"acme-{name}"]
+        assert (row["package"], row["version"], row["usable"]) == (f"acme-{name}", "1.2", False)
+        assert reason in row["reason"], name
+        assert row["brings"] == {}
+    assert rows["quantization"]["usable"] and "static-int8" in rows["quantization"]["brings"]["methods"]
+    said = broken("plugins", "list").stdout
+    assert "acme-raises  (acme-raises 1.2)  cannot be used: RuntimeError: no licence" in said
+    done = broken("search", *project.onnx, "--trials", "1", "--output", "run")
+    assert done.returncode == 0, done.stderr
+    found = results(broken.folder / "run")
+    assert found["environment"]["plugins"]["acme-raises"] == "acme-raises 1.2 (unusable: RuntimeError: no licence)"
+    assert any("acme-newer 1.2) could not be used: it needs orchestrator >=2" in note for note in found["notes"])
+
+
+@pytest.mark.slow
+def test_search_that_names_something_of_a_broken_plugin_stops_with_its_reason(broken: Cli, project: Project) -> None:
+    done = broken("search", *project.onnx, "--method", "mine", "--trials", "1", "--output", "run")
+    assert done.returncode == 2
+    assert "unknown method 'mine'" in done.stderr
+    assert "plugin 'acme-newer' could not be used: it needs orchestrator >=2" in done.stderr
+    contested = broken("search", *project.onnx, "--method", "static-int8", "--trials", "1", "--output", "run")
+    assert contested.returncode == 2
+    assert "plugins 'quantization' and 'acme-used-name' both bring the method 'static-int8'" in contested.stderr
+    done = broken(
+        *("search", *project.onnx, "--method", "static-int8", "--without-plugin", "acme-used-name"),
+        *("--trials", "1", "--output", "run"),
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_plugin_is_switched_off_by_its_name_and_by_its_packages(
+    cli: Cli, project: Project, installer: Callable[..., None]
+) -> None:
+    install(cli.packages, "acme", WORKING, entry="acme")
+    (cli.packages / "acme-1.0.dist-info" / "entry_points.txt").write_text("[orchestrator]\nmine = acme\n")
+    for name in ("mine", "acme"):
+        done = cli("search", *project.onnx, "--method", "mine", "--without-plugin", name, "--dry-run")
+        assert done.returncode == 2 and "unknown method 'mine'" in done.stderr, done.stderr
+    done = cli("search", *project.onnx, "--without-plugin", "acmee", "--dry-run")
+    assert done.returncode == 2 and "unknown plugin 'acmee'; did you mean acme" in done.stderr
+
+
+@pytest.mark.slow
+def test_run_names_all_plugins_and_refuses_to_go_on_with_another_version(cli: Cli, project: Project) -> None:
+    observer = (
+        "from orchestrator.plugin import hookimpl\n\n\n@hookimpl\ndef orchestrator_trial_finished(trial):\n    print(trial.id)\n"
+    )
+    install(cli.packages, "watcher", observer)
+    begun = cli("search", *project.onnx, "--method", "static-int8", "--trials", "1", "--output", "run")
+    assert begun.returncode == 0, begun.stderr
+    assert results(cli.folder / "run")["environment"]["plugins"]["watcher"] == "watcher 1.0"
+    (cli.packages / "watcher-1.0.dist-info").rename(cli.packages / "watcher-1.1.dist-info")
+    metadata = cli.packages / "watcher-1.1.dist-info" / "METADATA"
+    metadata.write_text(metadata.read_text().replace("1.0", "1.1"))
+    done = cli("resume", "run", "--trials", "2")
+    assert done.returncode == 2
+    assert "watcher: watcher 1.0 before, watcher 1.1 now" in done.stderr
+
+
+EVENTS = """
+import json, os
+from pathlib import Path
+from orchestrator.plugin import hookimpl
+
+LOG = Path("events.jsonl")
+
+
+def write(**line):
+    with LOG.open("a") as file:
+        file.write(json.dumps(line) + "\\n")
+
+
+@hookimpl
+def orchestrator_search_started(search):
+    write(event="started", known=search.known, resumed=search.resumed, baseline=search.baseline.id, run=search.run)
+
+
+@hookimpl
+def orchestrator_trial_finished(trial):
+    write(event="trial", id=trial.id)
+    if os.environ.get("FAIL"):
+        raise ValueError("the server is gone")
+
+
+@hookimpl
+def orchestrator_search_ended(result):
+    write(event="ended", candidates=len(result.candidates))
+"""
+
+
+@pytest.mark.slow
+def test_events_are_told_in_order_and_a_plugin_that_raises_is_told_no_more(
+    cli: Cli, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(cli.packages, "follower", EVENTS)
+    search = ("search", *project.onnx, "--method", "static-int8")
+    assert cli(*search, "--trials", "2", "--output", "run").returncode == 0
+    lines = [json.loads(line) for line in (cli.folder / "events.jsonl").read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["started", "trial", "trial", "ended"]
+    assert lines[0] == {
+        "event": "started",
+        "known": 0,
+        "resumed": False,
+        "baseline": "baseline",
+        "run": str(cli.folder / "run"),
+    }
+    assert {line["id"] for line in lines[1:3]} == {c["id"] for c in results(cli.folder / "run")["candidates"]}
+    (cli.folder / "events.jsonl").unlink()
+    monkeypatch.setenv("FAIL", "1")
+    done = cli(*search, "--trials", "2", "--output", "again")
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (cli.folder / "events.jsonl").read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["started", "trial"]
+    told = "plugin 'follower' is told of no further events: orchestrator_trial_finished raised ValueError: the server is gone"
+    assert told in results(cli.folder / "again")["notes"]
