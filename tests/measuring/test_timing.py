@@ -47,11 +47,11 @@ def test_measurement_keeps_all_samples_with_an_interval_around_the_median(job: J
 
 
 def test_larger_network_is_slower_beside_the_smaller_one(job: Job, tmp_path: Path) -> None:
-    onnx.save(tiny_onnx(kernel=11), tmp_path / "large.onnx")
+    onnx.save(tiny_onnx(kernel=41), tmp_path / "large.onnx")
     found, other = measured(dataclasses.replace(job, model=tmp_path / "large.onnx"), job, max_seconds=3.0)
     assert found.ratio is not None and other.ratio is None
     assert found.ratio.low <= found.ratio.value <= found.ratio.high
-    assert found.ratio.low > 1, "121 against 9 products a pixel"
+    assert found.ratio.low > 1, "1,681 against 9 products a pixel: tens of times as long, whatever else runs"
     assert found.cpu_ratio is not None and found.cpu_ratio.low > 1
 
 
