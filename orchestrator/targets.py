@@ -9,10 +9,12 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from orchestrator import api
+from orchestrator.building.store import OFF
 from orchestrator.errors import InputError, Interrupted, SurroundingsError
 from orchestrator.planning import SearchOptions, plan
 from orchestrator.plugin.registry import Registry
 from orchestrator.searching.engine import Observer
+from orchestrator.searching.request import SearchRequest
 from orchestrator.searching.run_directory import RunDirectory
 from orchestrator.values.files import write_atomic
 from orchestrator.values.results import RunResult
@@ -21,6 +23,8 @@ FILE = "targets.json"
 LEAST_SHARE = 0.5
 """Of its equal share of the time: what a target has left in any case."""
 SCHEMA = 1
+PLANNED = ("model", "data", "metric", "loss", "student", "storage", "artifacts")
+"""References that planning has made absolute."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,8 +80,7 @@ class Targets:
             for folder, target in zip(_folders(targets), targets, strict=True)
         )
         registry = Registry.discover(without=options.without_plugins)
-        for run in runs:
-            plan(run.options, registry)
+        runs = tuple(replace(run, options=_from_anywhere(run.options, plan(run.options, registry)[0])) for run in runs)
         path = Path(output) if output is not None else api.new_run("+".join(run.folder for run in runs)[:100])
         if (path / FILE).exists():
             raise InputError(f"--output '{path}' holds a run already; go on with: orchestrate resume {path}")
@@ -230,6 +233,23 @@ def following(options: SearchOptions, before: Sequence[RunResult], *, targets: i
     least, most = before[0].search["epochs"]  # or no recipe would be one that was built before
     warm_start = (*runs, *options.warm_start)
     return replace(options, timeout_s=timeout_s, warm_start=warm_start, warm_share=1.0, epochs=(least, most))
+
+
+def _from_anywhere(options: SearchOptions, request: SearchRequest) -> SearchOptions:
+    """The options with absolute paths: the run may go on from another folder."""
+
+    def profile_or_search(name: str) -> str:
+        return str(Path(name).resolve()) if name.endswith(".toml") else name
+
+    planned = {name: getattr(request, name) for name in PLANNED if getattr(options, name) is not None}
+    return replace(
+        options,
+        **planned,
+        target=profile_or_search(options.target),
+        search=profile_or_search(options.search),
+        warm_start=tuple(str(Path(run).resolve()) for run in options.warm_start),
+        store=options.store if options.store in (None, OFF) else str(Path(options.store).resolve()),
+    )
 
 
 def _folders(targets: Sequence[str]) -> list[str]:

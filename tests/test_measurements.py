@@ -33,7 +33,7 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def heavy(tmp_path: Path) -> Path:
-    onnx.save(tiny_onnx(kernel=11), tmp_path / "heavy.onnx")
+    onnx.save(tiny_onnx(kernel=41), tmp_path / "heavy.onnx")
     return tmp_path / "heavy.onnx"
 
 

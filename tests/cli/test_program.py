@@ -57,6 +57,7 @@ def test_dry_run_shows_space_and_plan_and_does_nothing(cli: Cli, project: Projec
     assert not list(cli.folder.iterdir())
 
 
+@pytest.mark.slow
 def test_json_stands_alone_on_stdout_when_asked_for(cli: Cli, project: Project) -> None:
     done = cli("search", *project.onnx, "--trials", "1", "--output", "run", "--json")
     assert done.returncode == 0, done.stderr

@@ -47,11 +47,11 @@ def test_measurement_keeps_all_samples_with_an_interval_around_the_median(job: J
 
 
 def test_larger_network_is_slower_beside_the_smaller_one(job: Job, tmp_path: Path) -> None:
-    onnx.save(tiny_onnx(kernel=11), tmp_path / "large.onnx")
+    onnx.save(tiny_onnx(kernel=41), tmp_path / "large.onnx")
     found, other = measured(dataclasses.replace(job, model=tmp_path / "large.onnx"), job, max_seconds=3.0)
     assert found.ratio is not None and other.ratio is None
     assert found.ratio.low <= found.ratio.value <= found.ratio.high
-    assert found.ratio.low > 1, "121 against 9 products a pixel"
+    assert found.ratio.low > 1, "1,681 against 9 products a pixel: tens of times as long, whatever else runs"
     assert found.cpu_ratio is not None and found.cpu_ratio.low > 1
 
 
@@ -234,7 +234,7 @@ def evaluator(job: Job) -> Evaluator:
 def test_models_are_timed_together_and_one_that_fails_takes_no_other_with_it(
     evaluator: Evaluator, job: Job, tmp_path: Path
 ) -> None:
-    onnx.save(tiny_onnx(kernel=11), tmp_path / "large.onnx")
+    onnx.save(tiny_onnx(kernel=41), tmp_path / "large.onnx")
     good = {"large": tmp_path / "large.onnx", "copy": job.model}
     found = evaluator.together(good, job.model, seconds=3.0)
     assert set(found.figures) == {"large", "copy", "baseline"}

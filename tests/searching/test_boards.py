@@ -57,6 +57,7 @@ def recipes(found: dict[str, Any]) -> list[Any]:
     return [candidate["recipe"] for candidate in found["candidates"]]
 
 
+@pytest.mark.slow
 def test_no_trial_fails_when_the_connection_breaks_and_the_front_is_measured_again(
     lab: Cli, options: Callable[..., list[str]]
 ) -> None:
@@ -98,6 +99,7 @@ def test_no_trial_fails_when_the_connection_breaks_and_the_front_is_measured_aga
     assert all(len(measured(c)) == 2 for c in after["candidates"] if c["id"] in timed)
 
 
+@pytest.mark.slow
 def test_search_ends_resumable_and_tries_the_candidate_again_when_the_board_is_lost(
     lab: Cli, options: Callable[..., list[str]]
 ) -> None:
@@ -159,6 +161,7 @@ def test_two_boards_share_the_work_and_the_same_seed_asks_the_same(lab: Cli, opt
     assert numbers == sorted(numbers)
 
 
+@pytest.mark.slow
 def test_board_is_left_out_where_it_is_not_there_or_the_original_fails(lab: Cli, options: Callable[..., list[str]]) -> None:
     (lab.folder / "lab" / "a.gone").touch()
     (lab.folder / "lab" / "b.unfit").touch()

@@ -67,7 +67,7 @@ def test_killed_search_leaves_nothing_on_the_board_and_resumes(cli: Cli, project
 
 def test_comparison_on_the_board_needs_no_profile(cli: Cli, board: Board, tmp_path: Path) -> None:
     onnx.save(tiny_onnx(), tmp_path / "a.onnx")
-    onnx.save(tiny_onnx(kernel=11), tmp_path / "b.onnx")
+    onnx.save(tiny_onnx(kernel=41), tmp_path / "b.onnx")
     more = ["--device", board.reference, "--threads", "1", "--max-seconds", "4", "--json"]
     done = cli("compare", str(tmp_path / "a.onnx"), str(tmp_path / "b.onnx"), *more)
     assert done.returncode == 0, done.stderr

@@ -55,6 +55,7 @@ def test_search_goes_on_when_candidates_raise_crash_hang_or_eat_memory(rogue: Cl
     assert (rogue.folder / "run" / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_recipe_is_rejected_when_a_plugin_objects(rogue: Cli, project: Project) -> None:
     done = rogue(
         "search", *project.onnx, "--method", "rogue-refusal", "--method", "static-int8", "--trials", "4", "--output", "run"
@@ -159,6 +160,7 @@ def test_resume_refuses_when_the_model_has_changed(cli: Cli, project: Project) -
     assert "have changed since the run began" in done.stderr
 
 
+@pytest.mark.slow
 def test_resume_refuses_when_the_plugins_are_others(cli: Cli, project: Project) -> None:
     assert cli("search", *project.onnx, "--trials", "1", "--output", "run").returncode == 0
     state = cli.folder / "run" / "work" / "run.json"

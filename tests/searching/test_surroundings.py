@@ -41,6 +41,7 @@ def read_only(folder: Path) -> Iterator[None]:
         subprocess.run(["umount", "-l", folder], check=False)
 
 
+@pytest.mark.slow
 def test_read_only_run_can_be_reported_and_not_resumed(cli: Cli, project: Project) -> None:
     assert cli("search", *project.onnx, "--trials", "1", "--output", "run").returncode == 0
     with read_only(cli.folder / "run"):

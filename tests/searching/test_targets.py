@@ -24,6 +24,20 @@ def test_each_target_has_a_folder_of_its_own_name(tmp_path: Path) -> None:
     assert [run.folder for run in twice.runs] == ["host-1", "host-2"]
 
 
+def test_what_was_named_from_one_folder_is_found_from_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path("hardware_profiles") / "raspberry-pi-5.toml").read_text()
+    monkeypatch.chdir(tmp_path)
+    Path("mine.toml").write_text(text)
+    Path("model.onnx").touch()
+    Path("arrays.npz").touch()
+    said = SearchOptions(model="model.onnx", data="arrays.npz", store="kept")
+    Targets.begin(said, ["mine.toml", "host"], "both")
+    mine, host = (run.options for run in Targets.open("both").runs)
+    assert (mine.target, host.target) == (str(tmp_path / "mine.toml"), "host")
+    assert (host.model, host.data) == (str(tmp_path / "model.onnx"), str(tmp_path / "arrays.npz"))
+    assert host.store == str(tmp_path / "kept")
+
+
 def test_a_mistake_in_the_last_target_is_told_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="raspberry-pi-44"):
         Targets.begin(SearchOptions(), ["host", "raspberry-pi-44"], tmp_path / "runs")

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.conftest import Cli, Project
 
 AWKWARD = """
@@ -99,6 +101,7 @@ def test_search_goes_on_when_a_method_dies_on_being_asked_and_another_writes_not
     assert any(c["state"] == "complete" for c in found["candidates"])
 
 
+@pytest.mark.slow
 def test_method_without_a_name_stops_nobody(cli: Cli, project: Project, installer: Callable[..., None]) -> None:
     installer("undeclared", UNDECLARED)
     assert "Undeclared must declare `name`, str" in cli("plugins", "list").stdout
@@ -145,6 +148,7 @@ def test_method_that_recovers_is_refused_alone(cli: Cli, project: Project) -> No
     assert not (cli.folder / "run").exists()
 
 
+@pytest.mark.slow
 def test_optional_input_of_forward_may_be_given(cli: Cli, project: Project) -> None:
     (project.folder / "two.py").write_text(
         "import numpy as np\nimport torch\nfrom torch import nn\n\n\n"

@@ -94,9 +94,7 @@ class Leader(Sharing):
         )
         self._join(study, archive, charter)
         if not self._alone:
-            note = (
-                "a worker on this machine takes times too, as before the run went on: started again, it only builds"
-            )
+            note = "a worker on this machine takes times too, as before the run went on: started again, it only builds"
             self._tell(event="notes", notes=[note])
         self._settle(Board.of(study), before.leader if before else None)
         write_charter(study, charter)
