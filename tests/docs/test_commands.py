@@ -15,9 +15,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import onnx
 import pytest
 
+from orchestrator.cli.program import program
 from tests.conftest import Project, tiny_onnx
 from tests.docs.blocks import LANGUAGES, ROOT, Block, blocks, pages
 
@@ -33,6 +35,7 @@ EXEMPTIONS = {
     "changes the system; tests/searching starts a database of its own": "",
     "serves until it is stopped; tests/searching starts one": "",
     "serves until it is stopped; .ci/run builds the site": "",
+    "serves until it is stopped; tests/cli starts one": "",
     "tests/docs/test_changes.py does it": "",
     "takes some minutes of a quiet machine, and a board": "tests/hardware calibrates with a small budget",
     "for zsh": "tests/cli/test_completion.py looks at the script",
@@ -40,11 +43,15 @@ EXEMPTIONS = {
 }
 TYPED = re.compile(r"^(\$ )?(orchestrate|pip|python3?|mkdocs|towncrier|pytest) ", re.MULTILINE)
 TIMEOUT_S = 300.0
+PLUGIN_PAGES = "docs/plugins/"
+"""Their Python is signatures and examples: tests/plugin/test_pages.py holds the ones to the code, registers the others, and
+types the tutorial's commands (marked as sh) for a package that it writes with them."""
 
 
 def runnable(page: str, *, slow: bool) -> list[Block]:
     """The blocks that are run; those that are saved as files stand among them."""
-    found = [block for block in blocks(page) if block.language in LANGUAGES and block.exempted is None]
+    languages = [name for name in LANGUAGES if name != "python" or not page.startswith(PLUGIN_PAGES)]
+    found = [block for block in blocks(page) if block.language in languages and block.exempted is None]
     chosen = [block for block in found if block.file or block.slow == slow]
     return chosen if any(not block.file for block in chosen) or not slow else []
 
@@ -108,6 +115,36 @@ def test_every_exemption_has_a_known_reason_and_every_reason_is_needed() -> None
 def test_no_command_escapes_by_the_way_it_is_written() -> None:
     unmarked = [str(block) for page in pages() for block in blocks(page) if not block.language and TYPED.search(block.text)]
     assert unmarked == [], "mark these blocks as bash, or as text where they show something else"
+    others = {block.page for page in pages() for block in blocks(page) if block.language in ("sh", "shell", "console", "zsh")}
+    assert others <= {f"{PLUGIN_PAGES}tutorial.md"}
+
+
+INLINE = re.compile(r"`(orchestrate(?: [^`\n]+)?)`")
+
+
+def spoken_of() -> list[tuple[str, str]]:
+    """The commands in the middle of a page's sentences, and those of its blocks."""
+    found = []
+    for page in pages():
+        text = (ROOT / page).read_text("utf-8")
+        found += [(page, said) for said in INLINE.findall(text) if said != "orchestrate hello"]  # a plugin's own
+        for block in blocks(page):
+            if block.language in ("bash", "sh"):
+                found += [(page, line) for line in block.text.splitlines() if line.startswith("orchestrate ")]
+    return found
+
+
+def test_commands_and_options_that_pages_speak_of_are_there() -> None:
+    for page, said in spoken_of():
+        command: click.Command | None = program
+        for word in said.partition("#")[0].split()[1:]:
+            if isinstance(command, click.Group) and word[0] not in "-.":
+                found = [command.get_command(click.Context(command), name) for name in word.split("|")]
+                assert all(found), f"{page}: {said}"
+                command = found[0]
+            elif word.startswith("--") and command is not None:
+                options = {name for parameter in command.params for name in parameter.opts} | {"--help", "--version"}
+                assert word.partition("=")[0].rstrip(".,;)]") in options, f"{page}: {said}"
 
 
 def test_a_block_that_fails_is_noticed(desk: Path) -> None:
