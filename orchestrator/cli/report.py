@@ -12,7 +12,7 @@ import click
 def command(run: Path, name: str, output: Path | None) -> None:
     """Write a run's report again, in another format. RUN is a run directory or its results.json."""
     from orchestrator.api import load_run
-    from orchestrator.errors import InputError, unknown
+    from orchestrator.errors import InputError, PluginError, unknown
     from orchestrator.plugin.registry import Registry
     from orchestrator.report.formats import FORMATS
     from orchestrator.values.files import write_atomic
@@ -22,7 +22,13 @@ def command(run: Path, name: str, output: Path | None) -> None:
         formats |= Registry.discover().reports()
     if name not in formats:
         raise InputError(unknown("format", name, formats))
-    text = formats[name](load_run(run))
+    result = load_run(run)
+    try:
+        text = str(formats[name](result))
+    except Exception as error:
+        if name in FORMATS:
+            raise
+        raise PluginError(f"the plugin's format '{name}' could not write this run: {type(error).__name__}: {error}") from error
     if output is None:
         click.echo(text)
         return

@@ -40,6 +40,9 @@ class RunOn(OnnxMethod):
             raise Refused(f"the search is for {target.runtime} alone; name both with --runtime")
         return ()
 
+    def phrase(self, parameters: Mapping[str, ParameterValue]) -> str:
+        return f"on {self._runtime}"
+
     def transform(self, model: Path, parameters: Mapping[str, ParameterValue], context: BuildContext) -> Path:
         path = context.workspace / model.name
         path.write_bytes(model.read_bytes())

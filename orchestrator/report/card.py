@@ -11,6 +11,9 @@ from orchestrator.report.table import approximate
 from orchestrator.values.results import CandidateResult, Difference, LatencyResult, QualityResult, RunResult
 from orchestrator.values.task import TensorSpec
 
+OWN = "onnxruntime"
+"""The runtime whose programs the card writes by itself."""
+
 FEW = 2000
 """Of fewer examples the interval of a rate is wider than about a point either way."""
 
@@ -254,13 +257,16 @@ def _code(
     artifact = candidate.artifact
     path = artifact.path if artifact and artifact.path else "model.onnx"
     file = PurePosixPath(words.line(path)).name
+    runtime = words.line(artifact.runtime) if artifact else OWN
     parts = []
     if usage:
         parts.append(words.clean(usage).strip())
     elif not file.endswith(".onnx"):
-        runtime = words.line(artifact.runtime) if artifact else ""
         parts.append(f"`{file}` is in the format of the runtime {safe(runtime)}, which loads it as it is.")
     else:
+        if runtime != OWN:
+            said = f"It was scored and timed in {safe(runtime)}, whose plugin does not say how to run it"
+            parts.append(f"{said}. In {OWN} its figures may be others.")
         parts.append(f"With `{file}` in the working directory:\n\n```python\n{python_program(file, threads)}```")
         if (program := cpp_program(file, threads, inputs, outputs)) is not None:
             parts.append(f"The same in C++17, with onnxruntime's headers and library (`-lonnxruntime`):\n\n```cpp\n{program}```")

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from orchestrator.plugin.testing import sample_run
+from orchestrator.report.results import write_results
 from tests.conftest import Cli, Project, install
 
 METHOD = """
@@ -188,3 +190,15 @@ def test_events_are_told_in_order_and_a_plugin_that_raises_is_told_no_more(
     assert [line["event"] for line in lines] == ["started", "trial"]
     told = "plugin 'follower' is told of no further events: orchestrator_trial_finished raised ValueError: the server is gone"
     assert told in results(cli.folder / "again")["notes"]
+
+
+def test_report_format_that_raises_is_one_line_and_the_others_go_on(cli: Cli, installer: Callable[..., None]) -> None:
+    source = "from orchestrator.plugin import hookimpl\n\n\ndef slides(run):\n    return run.no_such_field\n\n\n"
+    installer("acme", source + "@hookimpl\ndef orchestrator_reports():\n    return {'slides': slides}\n")
+    (cli.folder / "run").mkdir()
+    write_results(sample_run(), cli.folder / "run" / "results.json")
+    done = cli("report", "run", "--format", "slides")
+    assert done.returncode == 2
+    assert "the plugin's format 'slides' could not write this run: AttributeError: " in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert cli("report", "run", "--format", "markdown").returncode == 0

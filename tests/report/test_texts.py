@@ -159,6 +159,14 @@ def test_runtime_plugin_may_bring_its_own_way_to_run(digits_run: RunResult) -> N
     assert "SHA-256 of `model.onnx`" in card
 
 
+def test_card_says_where_another_runtime_than_the_programs_took_its_figures(digits_run: RunResult) -> None:
+    candidate = digits_run.candidate("5be27f6a10")
+    assert candidate.artifact is not None
+    assert "does not say how to run it" not in render_card(digits_run, candidate)
+    other = dataclasses.replace(candidate, artifact=dataclasses.replace(candidate.artifact, runtime="fastnn"))
+    assert "It was scored and timed in fastnn, whose plugin does not say how to run it" in render_card(digits_run, other)
+
+
 def test_card_of_a_bare_candidate_and_of_another_format(digits_run: RunResult, empty_run: RunResult) -> None:
     assert "Nothing was measured." in render_card(empty_run, empty_run.baseline)
     best = digits_run.candidate("5be27f6a10")
