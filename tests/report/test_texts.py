@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import os
 import re
 import shutil
 import subprocess
@@ -22,7 +23,9 @@ from orchestrator.report.terminal import print_summary
 from orchestrator.values.results import Difference, RunResult
 from orchestrator.values.task import TensorSpec
 
-HEADERS = [path for folder in ("/usr/include", "/usr/local/include") for path in Path(folder).rglob("onnxruntime_cxx_api.h")]
+INCLUDED = [*filter(None, os.environ.get("CPATH", "").split(os.pathsep)), "/usr/include", "/usr/local/include"]
+HEADERS = [path for folder in INCLUDED for path in Path(folder).rglob("onnxruntime_cxx_api.h")]
+LIBRARY = sorted((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*"))
 DECLARATIONS = """
 #pragma once
 #include <cstddef>
@@ -137,6 +140,44 @@ def test_cpp_of_the_card_compiles(tmp_path: Path) -> None:
     arguments = ["g++", "-std=c++17", "-fsyntax-only", "-Wall", "-Werror", f"-I{folder}", str(tmp_path / "run.cpp")]
     done = subprocess.run(arguments, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(shutil.which("g++") is None or not HEADERS or not LIBRARY, reason="no g++ or no header of onnxruntime here")
+def test_cpp_of_the_card_answers_as_python_does(digits_run: RunResult, tmp_path: Path) -> None:
+    """Compiled against onnxruntime's header and run with the library that the Python package brings."""
+    tiny_model(tmp_path / "model.onnx")
+    inputs = (TensorSpec(name="image", dtype="float32", shape=(1, 8, 8)), TensorSpec(name="mask", dtype="int64", shape=()))
+    outputs = (TensorSpec(name="scores", dtype="float32", shape=(1, 8, 8)), TensorSpec(name="kept", dtype="int64", shape=()))
+    code = cpp_program("model.onnx", 1, inputs, outputs)
+    assert code is not None
+    (tmp_path / "run.cpp").write_text(code)
+    (tmp_path / "libonnxruntime.so").symlink_to(LIBRARY[0])
+    (tmp_path / LIBRARY[0].name.rsplit(".", 2)[0]).symlink_to(LIBRARY[0])  # the name that the library calls itself
+    build = [
+        "g++",
+        "-std=c++17",
+        "-Wall",
+        f"-I{HEADERS[0].parent}",
+        "run.cpp",
+        "-o",
+        "run",
+        "-L.",
+        "-lonnxruntime",
+        "-Wl,-rpath,.",
+    ]
+    built = subprocess.run(build, cwd=tmp_path, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    said = subprocess.run(["./run"], cwd=tmp_path, capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    zeros = {"image": np.zeros((1, 1, 8, 8), np.float32), "mask": np.zeros((1,), np.int64)}
+    answers = [np.asarray(answer) for answer in session.run(None, zeros)]
+    lines = [line.rsplit(maxsplit=1) for line in said.stdout.splitlines()]
+    assert [line[0] for line in lines] == [
+        f"scores: {answers[0].size} values, the first",
+        f"kept: {answers[1].size} values, the first",
+    ]
+    assert [float(line[1]) for line in lines] == pytest.approx([float(answer.flat[0]) for answer in answers], rel=1e-4)
 
 
 def test_card_says_which_limits_are_kept_and_what_is_weak(digits_run: RunResult) -> None:
