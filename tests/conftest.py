@@ -373,12 +373,13 @@ class Cli:
 
     folder: Path
     packages: Path
+    python: str = sys.executable
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
         """Start it and go on."""
         environment = {**os.environ, "PYTHONPATH": str(self.packages), "COLUMNS": "200"}
         return subprocess.Popen(
-            [sys.executable, "-m", "orchestrator", *arguments],
+            [self.python, "-m", "orchestrator", *arguments],
             cwd=self.folder,
             env=environment,
             stdout=subprocess.PIPE,

@@ -1,22 +1,17 @@
-"""The example packages install into a fresh folder, pass the kit and their own tests, and do what their README says."""
+"""The example packages install into a fresh environment, pass the kit and their own tests, and do what their README says."""
 
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from orchestrator.plugin.checking import install
-from tests.conftest import Cli, Project
+from tests.conftest import Project
+from tests.examples.conftest import Installer
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-pytestmark = pytest.mark.slow
-
-
-def installed(cli: Cli, name: str) -> None:
-    install(EXAMPLES / name, cli.packages)
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("examples")]  # one fresh environment serves all of them
 
 
 def results(folder: Path) -> dict[str, Any]:
@@ -25,10 +20,8 @@ def results(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", ["method", "runtime-openvino", "device-interpreter", "metric-task"])
-def test_example_passes_the_kit_and_its_own_tests(cli: Cli, name: str) -> None:
-    if name == "runtime-openvino":
-        pytest.importorskip("openvino")
-    installed(cli, name)  # its own tests import it as a user would
+def test_example_passes_the_kit_and_its_own_tests(fresh: Installer, name: str) -> None:
+    cli = fresh(name)
     done = cli("plugins", "check", str(EXAMPLES / name), "--json", timeout=900)
     assert done.returncode == 0, done.stdout
     found = json.loads(done.stdout)
@@ -37,9 +30,8 @@ def test_example_passes_the_kit_and_its_own_tests(cli: Cli, name: str) -> None:
     assert not (EXAMPLES / name / "build").exists(), "checking writes nothing into the package's folder"
 
 
-def test_one_search_tries_both_runtimes_and_says_which_won(cli: Cli, project: Project) -> None:
-    pytest.importorskip("openvino")
-    installed(cli, "runtime-openvino")
+def test_one_search_tries_both_runtimes_and_says_which_won(fresh: Installer, project: Project) -> None:
+    cli = fresh("runtime-openvino")
     both = ("--runtime", "onnxruntime", "--runtime", "openvino")
     done = cli("search", *project.onnx, "--method", "static-int8", *both, "--trials", "4", "--output", "run", timeout=600)
     assert done.returncode == 0, done.stderr
@@ -59,27 +51,26 @@ def test_one_search_tries_both_runtimes_and_says_which_won(cli: Cli, project: Pr
     assert again.returncode == 0, again.stderr
 
 
-def test_example_of_a_runtime_serves_alone(cli: Cli, project: Project) -> None:
-    pytest.importorskip("openvino")
-    installed(cli, "runtime-openvino")
+def test_example_of_a_runtime_serves_alone(fresh: Installer, project: Project) -> None:
+    cli = fresh("runtime-openvino")
     done = cli("search", *project.onnx, "--method", "static-int8", "--runtime", "openvino", "--trials", "1", "--output", "run")
     assert done.returncode == 0, done.stderr
     found = results(cli.folder / "run")
     assert found["target"]["runtime"] == found["baseline"]["latency"][0]["runtime"] == "openvino"
 
 
-def test_example_of_a_device_times_a_model(cli: Cli, project: Project) -> None:
-    installed(cli, "device-interpreter")
+def test_example_of_a_device_times_a_model(fresh: Installer, project: Project) -> None:
+    cli = fresh("device-interpreter")
     model = str(project.folder / "model.onnx")
-    done = cli("measure", model, "--device", f"interpreter:{sys.executable}", "--json")
+    done = cli("measure", model, "--device", f"interpreter:{cli.python}", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["median_ms"] > 0
     refused = cli("measure", model, "--device", "interpreter:/no/such/python")
     assert refused.returncode == 2 and "cannot be started" in refused.stderr
 
 
-def test_example_of_a_metric_and_a_task_are_searched(cli: Cli) -> None:
-    installed(cli, "metric-task")
+def test_example_of_a_metric_and_a_task_are_searched(fresh: Installer) -> None:
+    cli = fresh("metric-task")
     task = ("--model", "orchestrator_tumours.network:network", "--data", "orchestrator_tumours.data:splits")
     done = cli("search", *task, "--metric", "macro-f1", "--method", "dynamic-int8", "--trials", "1", "--output", "run")
     assert done.returncode == 0, done.stderr
@@ -87,8 +78,8 @@ def test_example_of_a_metric_and_a_task_are_searched(cli: Cli) -> None:
     assert quality["low"] < quality["value"] <= 1.0 and quality["value"] > 0.9
 
 
-def test_example_of_a_method_takes_part_in_a_search(cli: Cli, project: Project) -> None:
-    installed(cli, "method")
+def test_example_of_a_method_takes_part_in_a_search(fresh: Installer, project: Project) -> None:
+    cli = fresh("method")
     (project.folder / "smooth.py").write_text(
         "import torch\nfrom torch import nn\n\n\ndef net():\n    torch.manual_seed(0)\n"
         "    return nn.Sequential(nn.Conv2d(1, 4, 3, 2, 1), nn.SiLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))\n"
