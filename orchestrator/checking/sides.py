@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import InputError
+from orchestrator.plugin.running_on import runtime_of
 from orchestrator.report.results import read_results
 from orchestrator.searching.recipe_file import read_recipe
 
@@ -47,7 +48,8 @@ def read_side(path: Path, option: str) -> Side:
     if not (folder / RECIPE).is_file():
         raise InputError(f"{option}: '{folder}' holds neither {RECIPE} (a candidate's folder) nor {RESULTS} (a run directory)")
     recipe = read_recipe(folder / RECIPE)
-    said = {name: getattr(recipe, name) for name in ("data", "metric", "target", "runtime", "threads")}
+    said = {name: getattr(recipe, name) for name in ("data", "metric", "target", "threads")}
+    said["runtime"] = runtime_of(recipe.recipe) or recipe.runtime
     return Side(given=path, model=_model(folder, option), said=said)
 
 

@@ -252,6 +252,12 @@ def test_sides_that_contradict_each_other_need_a_word(files: Path, tmp_path: Pat
     assert criterion(found, "quality").unit == "agreement"
 
 
+def test_a_candidate_for_another_runtime_is_judged_in_it(files: Path, tmp_path: Path) -> None:
+    step = {"method": "on-openvino", "version": 1, "parameters": {}}
+    side = read_side(candidate_folder(tmp_path / "a", files, "model.onnx", steps=[step]), "--candidate")
+    assert side.said["runtime"] == "openvino"
+
+
 def test_data_that_are_not_here_are_named_with_who_named_them(files: Path, tmp_path: Path) -> None:
     old = candidate_folder(tmp_path / "a", files, "model.onnx", data="/elsewhere/arrays.npz")
     with pytest.raises(InputError, match=r"the data that .*recipe\.toml names cannot be used here .*: give --data"):
