@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Thread
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import optuna
@@ -57,5 +58,11 @@ def serve(path: Path, *, host: str, port: int, ready: Callable[[str], None]) -> 
         said = f"--host {host} --port {port}: {error.strerror}"
         raise SurroundingsError(f"{said}; give another port, or 0 for a free one") from None
     with server:
+        # In a thread of its own, for an interruption in the middle of an answer would be swallowed there as that answer's error.
+        thread = Thread(target=server.serve_forever, daemon=True)
+        thread.start()
         ready(f"http://{host}:{server.server_port}/dashboard/studies/{study}")
-        server.serve_forever()
+        try:
+            thread.join()
+        finally:
+            server.shutdown()

@@ -164,6 +164,7 @@ def test_study_opens_in_optuna(torch_run: tuple[Path, dict[str, Any]]) -> None:
     assert all(t.constraints["max_drop"] <= 0 for t in complete)
 
 
+@pytest.mark.slow
 def test_search_from_python_calls_the_observer_and_returns_the_run(project: Project, tmp_path: Path) -> None:
     events: list[dict[str, Any]] = []
     run = orchestrator.search(
@@ -197,6 +198,7 @@ def test_several_integer_inputs_without_labels_are_searched_by_fidelity(cli: Cli
     assert {"dynamic-int8"} <= {step["method"] for c in complete for step in c["recipe"]}
 
 
+@pytest.mark.slow
 def test_onnx_file_with_a_fixed_batch_is_searched(cli: Cli, project: Project) -> None:
     import onnx
 
@@ -242,6 +244,7 @@ def test_student_is_distilled_into_and_built_again_from_its_recipe(cli: Cli, pro
     assert made == (cli.folder / "run" / "front" / candidate["id"] / "model.onnx").read_bytes(), "the same to the byte"
 
 
+@pytest.mark.slow
 def test_recipe_says_which_of_model_and_data_has_changed(cli: Cli, project: Project) -> None:
     done = cli("search", *project.onnx, "--method", "static-int8", "--trials", "1", "--output", "run")
     assert done.returncode == 0, done.stderr

@@ -1,5 +1,6 @@
 """`orchestrate dashboard`."""
 
+import signal
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,4 +16,6 @@ def command(run: Path, port: int, host: str) -> None:
     from orchestrator.dashboard import serve
 
     with suppress(KeyboardInterrupt):  # the way to end it
+        for number in (signal.SIGINT, signal.SIGTERM):  # what a script starts in the background has Ctrl-C ignored
+            signal.signal(number, signal.default_int_handler)
         serve(run, host=host, port=port, ready=lambda url: click.echo(f"the study is at {url} (Ctrl-C ends it)", err=True))

@@ -67,9 +67,10 @@ def test_study_is_served_until_ctrl_c(own: bool, make: Make, tmp_path: Path) -> 
                 assert b"<html" in answer.read()
             with urllib.request.urlopen(found.group(1) + "/api/studies", timeout=30) as answer:  # noqa: S310
                 assert [entry["study_name"] for entry in json.load(answer)["study_summaries"]] == ["run-1"]
-        finally:
             process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 0
+            assert process.wait(timeout=30) == 0
+        finally:
+            process.kill()  # for whatever failed above: leaving the block waits for its end
 
 
 def test_without_the_package_one_line_says_what_to_install(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

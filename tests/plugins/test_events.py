@@ -51,7 +51,7 @@ def test_tensorboard_reads_every_candidates_figures(tmp_path: Path, monkeypatch:
     assert words[1] == "c0ffee (complete): static-int8"
 
 
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of SQLAlchemy, in what MLflow does
 def test_mlflow_has_a_nested_run_for_every_candidate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mlflow")
     from mlflow.tracking import MlflowClient

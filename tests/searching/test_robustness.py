@@ -148,6 +148,7 @@ def test_second_process_is_refused_when_a_run_is_in_use(cli: Cli, project: Proje
     assert f"in use by process {process.pid}" in second.stderr
 
 
+@pytest.mark.slow
 def test_resume_refuses_when_the_model_has_changed(cli: Cli, project: Project) -> None:
     assert cli("search", *project.onnx, "--trials", "1", "--output", "run").returncode == 0
     import onnx

@@ -3,6 +3,8 @@
 import json
 from collections.abc import Callable
 
+import pytest
+
 from tests.conftest import Cli, Project
 
 TWIN = '''
@@ -41,6 +43,7 @@ def orchestrator_runtimes():
 BOTH = ("--runtime", "onnxruntime", "--runtime", "twin")
 
 
+@pytest.mark.slow
 def test_candidates_are_timed_in_the_runtime_that_their_recipe_ends_with(
     cli: Cli, project: Project, installer: Callable[..., None]
 ) -> None:

@@ -85,6 +85,7 @@ def results(folder: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_search_goes_on_when_a_method_dies_on_being_asked_and_another_writes_nothing(
     cli: Cli, project: Project, installer: Callable[..., None]
 ) -> None:
@@ -108,6 +109,7 @@ def test_method_without_a_name_stops_nobody(cli: Cli, project: Project, installe
     assert cli("search", *project.onnx, "--trials", "1", "--output", "run").returncode == 0
 
 
+@pytest.mark.slow
 def test_run_stops_when_the_data_are_others_after_the_worker_was_started_again(
     cli: Cli, project: Project, installer: Callable[..., None]
 ) -> None:
@@ -122,6 +124,7 @@ def test_run_stops_when_the_data_are_others_after_the_worker_was_started_again(
     assert "the model or the data came out different when they were loaded again" in done.stderr
 
 
+@pytest.mark.slow
 def test_run_is_complete_with_a_note_when_the_test_split_has_no_labels(cli: Cli, project: Project) -> None:
     data = project.folder / "data.py"
     data.write_text(
