@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from orchestrator.report import words
 from orchestrator.searching.front import latency_of, quality_noise, quality_of, relative_latency, size_of
 from orchestrator.searching.limits import excesses, kept, useless
 from orchestrator.values.recipe import BASELINE
@@ -146,13 +147,15 @@ def _outwards(value: float, digits: int, *, up: bool) -> float:
 
 
 def _against(candidate: CandidateResult, baseline: CandidateResult, metric: str) -> str:
-    difference = candidate.quality.validation.difference if candidate.quality else None
+    quality = candidate.quality.validation if candidate.quality else None
     latency, original = candidate.latency[0], baseline.latency[0]
     parts = [
         f"{relative_latency(candidate) / relative_latency(baseline):.2f} of the latency ({latency.evidence}, "
         f"{latency.median_ms:.3g} against {original.median_ms:.3g} ms)",
         f"{size_of(candidate) / size_of(baseline):.2f} of the size",
     ]
-    if difference is not None:
-        parts.append(f"{metric} {difference.value:+.4f} ({difference.low:+.4f} to {difference.high:+.4f}) on validation")
+    if quality is not None and quality.difference is not None:
+        lost = words.difference(metric, quality.difference, quality.examples)
+        span = words.difference_span(metric, quality.difference, quality.examples)
+        parts.append(f"{metric} {lost} {span} on validation")
     return ", ".join(parts)
