@@ -6,6 +6,49 @@ from typing import Any
 
 from orchestrator.plugin import Recipe, Refused, Runtime, Target, hookimpl
 
+USAGE = """With `{file}` in the working directory (`pip install openvino`):
+
+```python
+import numpy as np
+import openvino
+
+properties = {{"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": "{threads}", "INFERENCE_PRECISION_HINT": "f32"}}
+model = openvino.Core().compile_model("{file}", "CPU", properties)
+inputs = {{}}
+for port in model.inputs:
+    shape = [size.get_length() if size.is_static else 1 for size in port.partial_shape]  # a dynamic axis: one example
+    inputs[port.any_name] = np.zeros(shape, port.element_type.to_dtype())  # your data goes here
+for port, output in zip(model.outputs, model(inputs).values()):
+    print(port.any_name, output.shape, output.dtype)
+```
+
+The same in C++17 (`-lopenvino`):
+
+```cpp
+#include <cstring>
+#include <iostream>
+#include <openvino/openvino.hpp>
+
+int main() {{
+  ov::Core core;
+  ov::CompiledModel model = core.compile_model(
+      "{file}", "CPU", ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY), ov::inference_num_threads({threads}),
+      ov::hint::inference_precision(ov::element::f32));
+  ov::InferRequest request = model.create_infer_request();
+  for (const auto& port : model.inputs()) {{
+    ov::Shape shape;
+    for (const auto& size : port.get_partial_shape()) shape.push_back(size.is_static() ? size.get_length() : 1);  // one example
+    ov::Tensor tensor(port.get_element_type(), shape);
+    std::memset(tensor.data(), 0, tensor.get_byte_size());  // your data goes here
+    request.set_tensor(port, tensor);
+  }}
+  request.infer();
+  for (const auto& port : model.outputs()) {{
+    std::cout << port.get_any_name() << ": " << request.get_tensor(port).get_size() << " values\\n";
+  }}
+}}
+```"""
+
 
 class OpenVino(Runtime):
     """Its CPU plugin, in the latency mode. Options are OpenVINO's own properties, by their names."""
@@ -19,6 +62,9 @@ class OpenVino(Runtime):
             return version("openvino")
         except PackageNotFoundError:
             raise Refused("openvino is not installed: pip install openvino") from None
+
+    def usage(self, file: str, threads: int) -> str:
+        return USAGE.format(file=file, threads=threads)
 
     @staticmethod
     def load(path: str, threads: int, options: Mapping[str, Any]) -> Callable[[dict[str, Any]], list[Any]]:
@@ -34,9 +80,8 @@ class OpenVino(Runtime):
         }
         properties.update({name: str(value) for name, value in options.items()})
         network = core.read_model(path)
-        first = core.compile_model(
-            network, "CPU", properties
-        )  # a model that cannot be compiled fails here, not while it is timed
+        # A model that cannot be compiled fails here, not while it is timed.
+        first = core.compile_model(network, "CPU", properties)
         requests = {}
 
         def request_for(inputs):
