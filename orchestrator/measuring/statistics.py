@@ -19,7 +19,7 @@ def rate_interval(successes: int, count: int) -> tuple[float, float]:
 
 
 def mean_interval(values: np.ndarray) -> tuple[float, float]:
-    """Percentile bootstrap interval of a mean (Efron 1979); Wilson where every value is 0 or 1."""
+    """Percentile bootstrap interval of a mean (Efron and Tibshirani 1993, chapter 13); Wilson where every value is 0 or 1."""
     if len(values) and np.isin(values, (0.0, 1.0)).all():
         return rate_interval(int(values.sum()), len(values))
     random = np.random.default_rng(SEED)

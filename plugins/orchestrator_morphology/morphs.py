@@ -1,7 +1,8 @@
 """Small changes of a network that keep its weights. Loads torch: imported lazily.
 
 Each makes the network smaller by one step and leaves what it does not touch as it was, so that the child inherits what the
-parent learnt (Cai et al. 2018; Elsken et al. 2019, "Efficient Multi-Objective NAS via Lamarckian Evolution", LEMONADE).
+parent learnt (Cai et al. 2018; Elsken et al. 2019, "Efficient Multi-objective Neural Architecture Search via Lamarckian
+Evolution", LEMONADE).
 """
 
 from collections.abc import Callable, Sequence

@@ -188,8 +188,8 @@ def _geometric_median(_: nn.Module, coupling: Coupling, groups: Sequence[Group],
 def _activation_entropy(model: nn.Module, coupling: Coupling, groups: Sequence[Group], context: "BuildContext") -> list[Tensor]:
     """The entropy of a channel's mean activation over the examples: one that is always alike tells nothing.
 
-    Luo and Wu 2017, "An Entropy-based Method for Filter Pruning". It is read where the channel is read, after its activation
-    function, and averaged over the layers that read it. In nats.
+    Luo and Wu 2017, "An Entropy-based Pruning Method for CNN Compression". It is read where the channel is read, after its
+    activation function, and averaged over the layers that read it. In nats.
     """
     readers = [_weighted(coupling.members(group)) for group in groups]
     means: dict[nn.Module, list[Tensor]] = {}

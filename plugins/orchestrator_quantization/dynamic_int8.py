@@ -1,7 +1,7 @@
 """Dynamic INT8: weights are integers in the file, ranges of activations are taken at every inference.
 
-Zafrir et al. 2019, "Q8BERT", and Dettmers et al. 2022, "LLM.int8()", tell why transformers, whose activations have outliers
-that differ between inputs, are served well by it.
+Zafrir et al. 2019, "Q8BERT", have it for transformers, beside training with quantization in sight; Dettmers et al. 2022,
+"LLM.int8()", describe the outliers of their activations, which is why ranges that were fixed beforehand serve them ill.
 """
 
 from collections.abc import Mapping
