@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli import options as shared
+from orchestrator.cli.output import document
 from orchestrator.errors import InputError
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def _options(said: dict[str, Any]) -> "tuple[Path, Path, CheckOptions]":
     values = read_table(Path.cwd())
     for name in ("max_slowdown", "max_drop", "max_growth", "max_memory_growth"):
         if (text := said.pop(name)) is not None:
-            values[name] = limit(text, f"--{name.replace('_', '-')}")
+            values[name] = limit(text, f"--{name.replace('_', '-')}", share=name != "max_drop")
     if (text := said.pop("budget")) is not None:
         values["budget_s"] = parse_seconds(text, "--budget")
     values |= {name: value for name, value in said.items() if value is not None}
@@ -106,7 +107,7 @@ def _show(found: "Checked", as_json: bool) -> None:
     from orchestrator.report.measured import print_json
 
     if as_json:
-        click.echo(print_json(found.plain()))
+        document(print_json(found.plain()))
     else:
         from rich.console import Console
 

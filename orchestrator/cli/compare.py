@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from orchestrator.cli import options as shared
+from orchestrator.cli.output import document
 
 EXIT_INCONCLUSIVE = 3
 
@@ -31,7 +32,7 @@ def command(context: click.Context, /, a: Path, b: Path, samples: Path | None, a
 
     found = compare(a, b, shared.measure_options(said), samples=samples)
     if as_json:
-        click.echo(print_json(found.plain()))
+        document(print_json(found.plain()))
     else:
         click.echo("\n".join(compared_lines(found)))
     if found.verdict == "inconclusive":

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from orchestrator.cli.output import document
+
 
 @click.command(name="compare-runs")
 @click.argument("a", type=click.Path(path_type=Path))
@@ -25,7 +27,7 @@ def command(a: Path, b: Path, html: Path | None, as_json: bool) -> None:
         except OSError as error:
             raise InputError(f"--html '{html}' cannot be written: {error.strerror}") from None
     if as_json:
-        click.echo(json.dumps(found.plain(), indent=2))
+        document(json.dumps(found.plain(), indent=2))
         return
     from rich.console import Console
 

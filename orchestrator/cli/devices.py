@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from orchestrator.cli.output import document
+
 
 @click.group(name="devices")
 def command() -> None:
@@ -50,7 +52,7 @@ def list_devices(as_json: bool) -> None:
         if profile.device is not None:
             rows.append({"device": profile.device, "what": f"device of --target {name} ({profile.title})", "profile": name})
     if as_json:
-        click.echo(json.dumps(rows, indent=1))
+        document(json.dumps(rows, indent=1))
         return
     width = max(len(row["device"]) for row in rows)
     for row in rows:
@@ -88,7 +90,7 @@ def check(reference: str, runtime: str, as_json: bool) -> None:
     finally:
         device.release()
     if as_json:
-        click.echo(
+        document(
             json.dumps({"device": reference, "facts": facts, "problem": None if problem is None else str(problem)}, indent=1)
         )
     else:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from orchestrator.cli.output import document
+
 if TYPE_CHECKING:
     from orchestrator.diagnosis import Diagnosis
 
@@ -30,26 +32,27 @@ def command(target: str, as_json: bool) -> int:
     if as_json:
         import json
 
-        click.echo(json.dumps(found.plain(), indent=1))
+        document(json.dumps(found.plain(), indent=1))
     else:
         _show(found)
     return 0 if found.works else 1
 
 
 def _show(found: "Diagnosis") -> None:
+    from orchestrator.report.words import line  # what plugins say is not trusted with a terminal
+
     width = max(len(finding.name) for finding in found.findings if finding.section != "targets")
     for section, findings in groupby(found.findings, key=lambda finding: finding.section):
         click.secho(section, bold=True)
         for finding in findings:
-            click.echo(
-                f"  {click.style(f'{finding.state:<7}', fg=COLOURS[finding.state])}  {finding.name:<{width}}  {finding.text}"
-            )
+            state = click.style(f"{finding.state:<7}", fg=COLOURS[finding.state])
+            click.echo(f"  {state}  {line(finding.name):<{width}}  {line(finding.text)}")
             if finding.mend:
-                click.echo(f"  {'':<7}  {'':<{width}}  -> {finding.mend}")
+                click.echo(f"  {'':<7}  {'':<{width}}  -> {line(finding.mend)}")
     click.echo()
     if found.works:
         click.echo(f"A search for {found.target} would run.")
         return
     click.echo(f"A search for {found.target} would not run:")
     for finding in found.obstacles:
-        click.echo(f"  {finding.name}: {finding.text}" + (f" -> {finding.mend}" if finding.mend else ""))
+        click.echo("  " + line(f"{finding.name}: {finding.text}" + (f" -> {finding.mend}" if finding.mend else "")))

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from orchestrator.cli import options as shared
+from orchestrator.cli.output import document
 
 SHOWN = 12
 
@@ -50,6 +51,6 @@ def command(
         without_plugins=without_plugins,
     )
     if as_json:
-        click.echo(print_json({"model": str(model), **found.plain()}))
+        document(print_json({"model": str(model), **found.plain()}))
     else:
         click.echo("\n".join(estimated_lines(model, found, SHOWN)))

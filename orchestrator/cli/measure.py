@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from orchestrator.cli import options as shared
+from orchestrator.cli.output import document
 
 
 @click.command(name="measure")
@@ -26,6 +27,6 @@ def command(model: Path, samples: Path | None, as_json: bool, **said: Any) -> No
 
     found = measure(model, shared.measure_options(said), samples=samples)
     if as_json:
-        click.echo(print_json(found.plain()))
+        document(print_json(found.plain()))
     else:
         click.echo("\n".join(measured_lines(found)))

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from orchestrator.cli.output import document
+
 
 @click.group(name="plugins")
 def command() -> None:
@@ -33,7 +35,7 @@ def list_plugins(as_json: bool) -> None:
             }
             for plugin in registry.plugins
         ]
-        click.echo(json.dumps(rows, indent=1))
+        document(json.dumps(rows, indent=1))
         return
     for plugin in registry.plugins:
         kinds = [f"{kind.replace('_', ' ')}: {', '.join(names)}" for kind, names in brought.get(plugin.name, {}).items()]
@@ -62,7 +64,7 @@ def check_plugin(package: str, device: str | None, as_json: bool) -> None:
     found = check_package(package, device=device, tell=lambda line: click.echo(line, err=True))
     failed, skipped, passed = found.of("failed"), found.of("skipped"), found.of("passed")
     if as_json:
-        click.echo(json.dumps({**asdict(found), "ok": not failed}, indent=1))
+        document(json.dumps({**asdict(found), "ok": not failed}, indent=1))
     else:
         for check in failed:
             click.echo(f"FAILED  {check.of}, {check.check}: {check.problem}")

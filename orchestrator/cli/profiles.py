@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from orchestrator.cli.output import document
+
 
 @click.group(name="profiles")
 def command() -> None:
@@ -42,7 +44,7 @@ def list_profiles(as_json: bool) -> None:
             }
         )
     if as_json:
-        click.echo(json.dumps(rows, indent=1))
+        document(json.dumps(rows, indent=1))
         return
     width = max(len(", ".join(row["names"])) for row in rows)
     for row in rows:
@@ -68,7 +70,7 @@ def show(name: str, as_json: bool, as_toml: bool) -> None:
         raise click.UsageError("--json and --toml do not go together; take one")
     profile = profile_named(name, Registry.discover())
     if as_json:
-        click.echo(json.dumps(as_tables(profile), indent=1))
+        document(json.dumps(as_tables(profile), indent=1))
     elif as_toml:
         click.echo(as_text(profile), nl=False)
     else:
@@ -131,7 +133,7 @@ def calibrate(threads: str | None, output: Path, force: bool, as_json: bool, **s
     if as_json:
         import json
 
-        click.echo(json.dumps(calibrated_tables(found), indent=1))
+        document(json.dumps(calibrated_tables(found), indent=1))
     else:
         click.echo("\n".join(calibrated_lines(found)))
 

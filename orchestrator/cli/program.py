@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from orchestrator.cli.output import json_alone
 from orchestrator.errors import OrchestratorError
 
 COMMANDS = {
@@ -79,9 +80,11 @@ def program(context: click.Context, debug: bool) -> None:
 
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line and end the process: 0, 1, 2, 3, 4 or 130, as docs/interface says."""
-    debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in given
     try:
-        sys.exit(program.main(args=arguments, prog_name="orchestrate", standalone_mode=False) or 0)
+        with json_alone(given):
+            sys.exit(program.main(args=arguments, prog_name="orchestrate", standalone_mode=False) or 0)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help() if error.ctx else "", err=True)
         sys.exit(2)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from orchestrator.cli.output import document
+
 if TYPE_CHECKING:
     from orchestrator.targets import Targets
     from orchestrator.values.results import RunResult
@@ -20,7 +22,7 @@ def one(run: "Callable[..., RunResult]", as_json: bool) -> "list[RunResult]":
     if as_json:
         from orchestrator.report.results import render_json
 
-        click.echo(render_json(result))
+        document(render_json(result))
     return [result]
 
 
@@ -34,7 +36,7 @@ def several(targets: "Targets", as_json: bool, **budget: Any) -> "list[RunResult
 
         from orchestrator.report.results import render_json
 
-        click.echo(json.dumps([json.loads(render_json(result)) for result in results], indent=1))
+        document(json.dumps([json.loads(render_json(result)) for result in results], indent=1))
     return results
 
 

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from orchestrator.cli.output import document
+
 
 @click.command(name="worker")
 @click.option("--storage", required=True, metavar="URL", help="The storage that the search was begun with.")
@@ -40,6 +42,6 @@ def command(wait: str, as_json: bool, **said: str | Path | None) -> None:
     with progress(quiet_stdout=as_json) as (console, observer):
         done = work(WorkOptions(**said, wait_s=wait_s), observer=observer)  # type: ignore[arg-type]  # click checks the types
     if as_json:
-        click.echo(json.dumps(asdict(done), indent=1))
+        document(json.dumps(asdict(done), indent=1))
     else:
         console.print(f"{done.candidates} candidates of {done.study}; {done.ended}", markup=False, highlight=False)

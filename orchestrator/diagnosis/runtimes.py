@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,7 @@ def _tried(runtime: Runtime, folder: Path, *, needed: bool) -> Finding:
         return found("missing", why, mend)
     except Exception as error:  # a third party's code
         return found("broken", f"{type(error).__name__}: {error}".splitlines()[0])
-    mend = f"reinstall it, the version of constraints.txt if you can: pip install --force-reinstall {runtime.name}"
+    mend = f"reinstall it, the version of constraints.txt if you can: pip install --force-reinstall {_distribution(runtime)}"
     model, inputs = folder / "model.onnx", folder / "x.npy"
     onnx.save(_relu(), model)
     np.save(inputs, np.array(VALUES, np.float32))
@@ -74,6 +75,13 @@ def _tried(runtime: Runtime, folder: Path, *, needed: bool) -> Finding:
     if not np.allclose(outputs, np.maximum(VALUES, 0), atol=1e-2):
         return found("broken", f"{version} computes {outputs.tolist()} where {np.maximum(VALUES, 0).tolist()} is right", mend)
     return found("ok", f"{version}, ran a model in a process of its own")
+
+
+def _distribution(runtime: Runtime) -> str:
+    """What pip calls the library that the runtime imports: a plugin chooses the runtime's own name as it likes."""
+    known = packages_distributions()
+    found = [known[name.partition(".")[0]][0] for name in runtime.imports if name.partition(".")[0] in known]
+    return found[0] if found else (runtime.imports or (type(runtime).__module__.partition(".")[0],))[0]
 
 
 def _relu() -> onnx.ModelProto:

@@ -21,6 +21,7 @@ from orchestrator.plugin import Refused, Runtime, hookimpl
 
 class Absent(Runtime):
     name = "absent"
+    imports = ("onnxruntime",)
 
     def version(self):
         raise Refused("absent is not installed: pip install absent")
@@ -75,6 +76,7 @@ def test_broken_plugins_and_runtimes_are_named_and_a_search_would_run(cli: Cli, 
     assert runtimes["onnxruntime"]["state"] == "ok" and runtimes["onnxruntime"]["needed"]
     assert (runtimes["absent"]["state"], runtimes["absent"]["mend"]) == ("missing", "pip install absent")
     assert runtimes["wrong"]["state"] == "broken" and "computes [[-0.5, 1.0, 3.5]]" in runtimes["wrong"]["text"]
+    assert runtimes["wrong"]["mend"].endswith("--force-reinstall onnxruntime"), "what it imports, not what it is called"
     assert runtimes["crashing"]["state"] == "broken" and "cannot run a model" in runtimes["crashing"]["text"]
     assert by_name(said, "devices")["qemu"]["state"] == "missing"  # the tests name an empty place for it
     target = by_name(said, "targets")["raspberry-pi"]

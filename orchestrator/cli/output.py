@@ -1,0 +1,39 @@
+"""The one JSON document of `--json`: nothing else reaches standard output, whatever a plugin or a library prints."""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import click
+
+_kept: list[int] = []
+"""The file descriptor of the real standard output, while everything else goes to standard error."""
+
+
+@contextmanager
+def json_alone(arguments: Sequence[str]) -> Iterator[None]:
+    """Where `--json` is among the arguments, what is printed to standard output goes to standard error, child processes' too."""
+    if "--json" not in arguments:
+        yield
+        return
+    sys.stdout.flush()
+    kept = os.dup(1)
+    _kept.append(kept)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(_kept.pop())
+
+
+def document(text: str) -> None:
+    """Print the document."""
+    if not _kept:
+        click.echo(text)
+        return
+    data = (text + "\n").encode()
+    while data:
+        data = data[os.write(_kept[-1], data) :]
