@@ -4,7 +4,8 @@
     ORCHESTRATE_MLFLOW=URI            a run with a nested run for every candidate (pip install orchestrator[mlflow]);
                                       1: on the server that MLFLOW_TRACKING_URI names
 
-A tool that is missing, or a server that does not answer, is noted in the run's notes and stops nothing.
+A tool that is missing, or a server that does not answer, is noted in the run's notes and stops nothing, the other tool neither:
+each is a plugin of its own.
 """
 
 import os
@@ -17,31 +18,55 @@ if TYPE_CHECKING:
 
 
 class Events:
-    """The followers of one search; made anew with every registry."""
+    """A plugin that follows one search with one tool; made anew with every registry."""
+
+    variable: str
+    """Of the environment: the tool is used where it is set, with its value."""
 
     def __init__(self) -> None:
-        self._followers: list[Follower] = []
+        self._follower: Follower | None = None
+
+    def follow(self, said: str, search: SearchStarted) -> "Follower":
+        """Begin, as the environment said."""
+        raise NotImplementedError
 
     @hookimpl
     def orchestrator_search_started(self, search: SearchStarted) -> None:
-        """Open what the environment asks for."""
-        if folder := os.environ.get("ORCHESTRATE_TENSORBOARD"):
-            from orchestrator_events.tensorboard import TensorBoard
-
-            self._followers.append(TensorBoard(folder, search))
-        if uri := os.environ.get("ORCHESTRATE_MLFLOW"):
-            from orchestrator_events.mlflow import Mlflow
-
-            self._followers.append(Mlflow(None if uri == "1" else uri, search))
+        """Begin, where the environment asks for it."""
+        if said := os.environ.get(self.variable):
+            self._follower = self.follow(said, search)
 
     @hookimpl
     def orchestrator_trial_finished(self, trial: CandidateResult) -> None:
         """Write it down."""
-        for follower in self._followers:
-            follower.trial(trial)
+        if self._follower is not None:
+            self._follower.trial(trial)
 
     @hookimpl
     def orchestrator_search_ended(self, result: RunResult) -> None:
         """Write the end down, and close."""
-        while self._followers:
-            self._followers.pop().end(result)
+        follower, self._follower = self._follower, None
+        if follower is not None:
+            follower.end(result)
+
+
+class TensorBoardEvents(Events):
+    """TensorBoard scalars in the folder that the environment names."""
+
+    variable = "ORCHESTRATE_TENSORBOARD"
+
+    def follow(self, said: str, search: SearchStarted) -> "Follower":
+        from orchestrator_events.tensorboard import TensorBoard
+
+        return TensorBoard(said, search)
+
+
+class MlflowEvents(Events):
+    """MLflow runs where the environment says."""
+
+    variable = "ORCHESTRATE_MLFLOW"
+
+    def follow(self, said: str, search: SearchStarted) -> "Follower":
+        from orchestrator_events.mlflow import Mlflow
+
+        return Mlflow(None if said == "1" else said, search)

@@ -1,5 +1,6 @@
 """MLflow: one run for the search, one nested run for every candidate."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,10 @@ from orchestrator_events.follower import Follower, figures, recipe
 
 MOST = 500
 """MLflow's limit on the length of a parameter, older servers' too."""
+
+
+PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+"""A search waits for what follows it: MLflow's own seven retries of two minutes each would stop it for longer than it takes."""
 
 
 class Mlflow(Follower):
@@ -21,6 +26,8 @@ class Mlflow(Follower):
     """
 
     def __init__(self, uri: str | None, search: SearchStarted) -> None:
+        for name, value in PATIENCE.items():  # read when MLflow is used; what the user has set holds
+            os.environ.setdefault(name, value)
         try:
             from mlflow.tracking import MlflowClient
         except ImportError:
@@ -54,7 +61,8 @@ class Mlflow(Follower):
         self._client.set_tag(self._run, "orchestrator.reason", result.reason)
         for identifier in result.front:
             self._client.set_tag(self._run, f"orchestrator.front.{identifier}", recipe(result.candidate(identifier)))
-        self._client.set_terminated(self._run, status="FINISHED")
+        broken_off = result.search.get("ended") == "it was interrupted"
+        self._client.set_terminated(self._run, status="KILLED" if broken_off else "FINISHED")
 
     def _candidate(self, candidate: CandidateResult) -> None:
         tags = {"mlflow.parentRunId": self._run, "orchestrator.id": candidate.id, "orchestrator.state": candidate.state}

@@ -8,13 +8,14 @@ import pytest
 
 from orchestrator.plugin.registry import Registry
 from orchestrator.plugin.testing import sample_run, sample_start
-from orchestrator_events import Events
+from orchestrator_events import MlflowEvents, TensorBoardEvents
 
 
 def followed() -> Registry:
     """A registry with the plugin, which has followed the sample search from its start to its end."""
     registry = Registry()
-    registry.register(Events, "events")
+    registry.register(TensorBoardEvents, "tensorboard")
+    registry.register(MlflowEvents, "mlflow")
     registry.search_started(sample_start())
     for candidate in sample_run().candidates:
         registry.trial_finished(candidate)
@@ -30,7 +31,7 @@ def off(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nothing_is_written_unless_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert followed().event_notes == []
+    assert followed().notes == []
     assert list(tmp_path.iterdir()) == []
 
 
@@ -39,7 +40,7 @@ def test_tensorboard_reads_every_candidates_figures(tmp_path: Path, monkeypatch:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     monkeypatch.setenv("ORCHESTRATE_TENSORBOARD", str(tmp_path))
-    assert followed().event_notes == []
+    assert followed().notes == []
     (folder,) = tmp_path.iterdir()
     assert folder.name == "one"
     found = EventAccumulator(str(folder)).Reload()
@@ -59,7 +60,7 @@ def test_mlflow_has_a_nested_run_for_every_candidate(tmp_path: Path, monkeypatch
     uri = f"sqlite:///{tmp_path}/runs.db"
     monkeypatch.setenv("ORCHESTRATE_MLFLOW", "1")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    assert followed().event_notes == []
+    assert followed().notes == []
     client: Any = MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name("orchestrator")
     runs = {run.data.tags.get("orchestrator.id", "search"): run for run in client.search_runs([experiment.experiment_id])}
@@ -84,5 +85,27 @@ def test_tool_that_is_missing_is_a_note_with_the_command(tool: str, tmp_path: Pa
 
     monkeypatch.setattr(builtins, "__import__", without)
     monkeypatch.setenv(f"ORCHESTRATE_{tool.upper()}", str(tmp_path))
-    (note,) = followed().event_notes
+    (note,) = followed().notes
     assert f"{tool} is not installed: pip install {tool}" in note
+
+
+def test_tool_that_is_missing_does_not_silence_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    real = builtins.__import__
+
+    def without(name: str, *more: Any, **options: Any) -> Any:
+        if name.partition(".")[0] == "mlflow":
+            raise ImportError(name)
+        return real(name, *more, **options)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setenv("ORCHESTRATE_MLFLOW", "1")
+    monkeypatch.setenv("ORCHESTRATE_TENSORBOARD", str(tmp_path))
+    (note,) = followed().notes
+    assert note.startswith("plugin 'mlflow' is told of no further events")
+    (folder,) = tmp_path.iterdir()
+    found = EventAccumulator(str(folder))
+    found.Reload()
+    assert [e.value for e in found.Scalars("front/size")] == [1.0], "closed at the end"
