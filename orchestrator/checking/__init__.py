@@ -102,7 +102,7 @@ def _run(
             "device": target.simulator or target.device,
             "runtime": target.runtime,
             "threads": target.threads if target.simulator else bench.evaluator.threads,
-            "environment": bench.environment,
+            "environment": bench.environment if bench.simulation is None else bench.simulation.device.environment(),
         }
     return list(criteria), where
 

@@ -1,5 +1,6 @@
 """The quality criterion: both models on the same examples, example by example."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -8,11 +9,12 @@ import numpy as np
 
 from orchestrator.building.data import DEFAULT_INPUT, Split, load_data
 from orchestrator.building.references import absolute, load_function
+from orchestrator.checking.settings import UsualDrop
 from orchestrator.errors import InputError, MethodError, PluginError, unknown
 from orchestrator.measurements import Bench
 from orchestrator.measuring.quality import FunctionMetric
 from orchestrator.measuring.regression import drop_judged
-from orchestrator.measuring.significance import CONFIDENCE, PairedDrop, paired_drop
+from orchestrator.measuring.significance import CONFIDENCE, LEAST_EXAMPLES, PairedDrop, paired_drop
 from orchestrator.plugin.metric import Metric
 from orchestrator.plugin.registry import Registry
 from orchestrator.report import words
@@ -79,6 +81,8 @@ def judge_quality(bench: Bench, split: Split, metric: Metric, limit: float, fold
     Raises:
         InputError: a model cannot be run, the baseline's outputs are not finite, or the metric does not fit them.
     """
+    if words.is_rate(metric.name) and limit >= 1:
+        raise InputError(f"a drop of {limit * 100:.0f} points of {metric.name} is all there is: write --max-drop {limit:g}%")
     arrays = split.inputs or {}
     if set(arrays) == {DEFAULT_INPUT}:
         arrays = {bench.names[0]: arrays[DEFAULT_INPUT]}
@@ -121,8 +125,10 @@ def _fit(metric: Metric, split: Split, *sides: list[np.ndarray]) -> None:
 
 
 def _criterion(metric: Metric, found: PairedDrop, limit: float, where: str, details: dict[str, object]) -> Criterion:
-    verdict = drop_judged(found, limit)
     rate = words.is_rate(metric.name)
+    if isinstance(limit, UsualDrop) and not rate:
+        limit = float(limit) * abs(found.baseline)
+    verdict = drop_judged(found, limit)
 
     def points(value: float) -> str:
         return f"{value * 100:.3g}" if rate else f"{value:.4g}"
@@ -132,6 +138,9 @@ def _criterion(metric: Metric, found: PairedDrop, limit: float, where: str, deta
     if abs(found.drop) < LEAST_DIFFERENCE:
         gone = "no difference"
     interval = f"a loss of {points(found.low)} to {points(found.high)}{unit}, {CONFIDENCE * 100:.3g} % interval"
+    few = not math.isfinite(found.high)
+    if few:
+        interval = f"no interval: fewer than {LEAST_EXAMPLES} examples"
     counted = "" if found.lost is None else f"; {found.lost} examples lost, {found.gained} gained"
     allowed = f"{points(limit)}{unit}"
     warning = None
@@ -141,7 +150,8 @@ def _criterion(metric: Metric, found: PairedDrop, limit: float, where: str, deta
         judgement = f"within the {allowed} allowed"
     else:
         judgement = f"no significant loss beyond the {allowed} allowed"
-        warning = f"{where} cannot rule out a loss of up to {points(found.high)}{unit}; more examples would tell"
+        largest = "any loss" if few else f"a loss of up to {points(found.high)}{unit}"
+        warning = f"{where} cannot rule out {largest}; more examples would tell"
     chosen = {k: v for k, v in asdict(found).items() if k in ("test", "p_value", "lost", "gained") and v is not None}
     return Criterion(
         name="quality",
@@ -152,8 +162,8 @@ def _criterion(metric: Metric, found: PairedDrop, limit: float, where: str, deta
         baseline=found.baseline,
         candidate=found.candidate,
         change=found.drop,
-        low=found.low,
-        high=found.high,
+        low=None if few else found.low,
+        high=None if few else found.high,
         confidence=CONFIDENCE,
         warning=warning,
         details={**details, **chosen},

@@ -10,6 +10,12 @@ from orchestrator.errors import InputError, unknown
 from orchestrator.values.checked import Noisy
 from orchestrator.values.units import parse_seconds, parse_share
 
+
+class UsualDrop(float):
+    """The loss that is allowed where nobody said one: points have no common scale but where they are shares of the examples."""
+
+
+USUAL_DROP = UsualDrop(0.005)
 TABLE = "[tool.orchestrator.check]"
 OFF = "off"
 
@@ -22,7 +28,8 @@ class CheckOptions:
         data, metric, target, runtime, threads: None: what the sides' recipes say; else no data, the task's usual metric, `host`,
             and the profile's own runtime and threads.
         max_slowdown, max_growth, max_memory_growth: Largest growth of time, file and peak memory, as a share; None: not judged.
-        max_drop: Largest loss of quality, in points of the metric (0.005: half a point of accuracy); None: not judged.
+        max_drop: Largest loss of quality, in points of the metric (0.005: half a point of accuracy); None: not judged. Where it
+            is not said: half a point of a rate, and half a per cent of the baseline's value of any other metric.
         budget_s: Time for the rounds of timing.
         noisy: What is made of what noise left undecided.
     """
@@ -35,7 +42,7 @@ class CheckOptions:
     threads: int | None = None
     input_shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     max_slowdown: float | None = 0.05
-    max_drop: float | None = 0.005
+    max_drop: float | None = USUAL_DROP
     max_growth: float | None = 0.01
     max_memory_growth: float | None = None
     budget_s: float = 120.0
@@ -44,14 +51,24 @@ class CheckOptions:
     without_plugins: tuple[str, ...] = ()
 
 
-def limit(value: str | float, what: str) -> float | None:
+def limit(value: str | float, what: str, *, share: bool = True) -> float | None:
     """`5%`, `0.05` or a number as 0.05; `off` as None.
 
+    Args:
+        share: Whether 5 without a sign is surely meant as 5 %; else it may be 5 points of a metric.
+
     Raises:
-        InputError: it cannot be read.
+        InputError: it cannot be read, or would allow several times as much.
     """
-    if isinstance(value, str):
-        return None if value.strip().lower() == OFF else parse_share(value, what)
+    if isinstance(value, str) and value.strip().lower() == OFF:
+        return None
+    found = parse_share(value, what) if isinstance(value, str) else _number(value, what)
+    if share and found >= 1 and not str(value).strip().endswith("%"):
+        raise InputError(f'{what} {value} would allow {found:.0%} more: write "{value}%" if that is what you mean')
+    return found
+
+
+def _number(value: Any, what: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
         raise InputError(f'{what} must be a share like "5%" or 0.05, or "{OFF}", but got {value!r}')
     return float(value)
@@ -91,6 +108,10 @@ def _share(value: Any, what: str, folder: Path) -> float | None:
     return limit(value, what)
 
 
+def _points(value: Any, what: str, folder: Path) -> float | None:
+    return limit(value, what, share=False)
+
+
 def _text(value: Any, what: str, folder: Path) -> str:
     if not isinstance(value, str) or not value:
         raise InputError(f"{what} must be a text, but got {value!r}")
@@ -127,7 +148,7 @@ def _reference(value: Any, what: str, folder: Path) -> str:
 
 _KEYS: dict[str, tuple[str, Callable[[Any, str, Path], Any]]] = {
     "max_slowdown": ("max_slowdown", _share),
-    "max_drop": ("max_drop", _share),
+    "max_drop": ("max_drop", _points),
     "max_growth": ("max_growth", _share),
     "max_memory_growth": ("max_memory_growth", _share),
     "budget": ("budget_s", _time),

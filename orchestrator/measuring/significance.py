@@ -18,6 +18,8 @@ SIGNIFICANCE = 0.01
 """Chance of calling something a regression that is none, at worst; of one criterion."""
 CONFIDENCE = 1 - 2 * SIGNIFICANCE
 RESAMPLES = 2000
+LEAST_EXAMPLES = 10
+"""Of a bootstrap: fewer hold too little of the spread, and a resample may well have one value alone."""
 AT_ONCE = 1_000_000  # values that are drawn together
 LEAST_RESAMPLES = 100
 RESAMPLING_S = 20.0
@@ -71,18 +73,30 @@ def paired_share_interval(lost: int, gained: int, count: int, confidence: float 
 def paired_mean_interval(differences: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, float, float]:
     """(low, high, one-sided p-value of a mean above 0) of the mean of paired differences, shape (N,), by the bootstrap.
 
-    The percentile interval is widened as Student's is beside the normal one (the expanded percentile interval; Hesterberg, "What
-    teachers should know about the bootstrap", The American Statistician 69(4), 2015): with few examples it is too narrow.
+    Two intervals, of which the wider end counts on each side. The percentile interval, widened as Student's is beside the normal
+    one (the expanded percentile interval; Hesterberg, "What teachers should know about the bootstrap", The American Statistician
+    69(4), 2015), holds where differences are symmetric; the bootstrap-t interval (Efron and Tibshirani 1993, chapter 12) where a
+    few large ones lie on one side. Of fewer than LEAST_EXAMPLES nothing is known.
     """
     count = len(differences)
-    if count < 2:
+    if count < LEAST_EXAMPLES:
         return -np.inf, np.inf, 1.0
     random = np.random.default_rng(SEED)
-    means: list[np.ndarray] = []
-    while (done := sum(map(len, means))) < RESAMPLES:
-        rows = min(RESAMPLES - done, max(1, AT_ONCE // count))
-        means.append(differences[random.integers(0, count, (rows, count))].mean(axis=1))
-    return _expanded(np.concatenate(means), count, confidence)
+    means, errors = np.empty(RESAMPLES), np.empty(RESAMPLES)
+    rows = max(1, AT_ONCE // count)
+    for start in range(0, RESAMPLES, rows):
+        drawn = differences[random.integers(0, count, (min(rows, RESAMPLES - start), count))]
+        means[start : start + len(drawn)] = drawn.mean(axis=1)
+        errors[start : start + len(drawn)] = drawn.std(axis=1, ddof=1) / np.sqrt(count)
+    low, high, p_value = _expanded(means, count, confidence)
+    mean, error = float(differences.mean()), float(differences.std(ddof=1)) / np.sqrt(count)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = np.nan_to_num((means - mean) / errors, nan=0.0)  # infinite where a resample has one value alone
+    ends = np.quantile(ratios, [(1 - confidence) / 2, (1 + confidence) / 2], method="nearest")
+    if error > 0:
+        low, high = min(low, float(mean - ends[1] * error)), max(high, float(mean - ends[0] * error))
+        p_value = max(p_value, (1 + int((ratios >= mean / error).sum())) / (1 + RESAMPLES))
+    return low, high, max(p_value, 0.5**count)
 
 
 def _expanded(values: np.ndarray, count: int, confidence: float) -> tuple[float, float, float]:
@@ -168,9 +182,11 @@ def _of_a_function(
         except (InputError, MethodError):
             continue  # a resample may lack a class, and the metric with it
         drops.append(sign * (resampled[1] - resampled[0]))
-    if len(drops) < LEAST_RESAMPLES or count < 2:
+    if count < LEAST_EXAMPLES:
+        drops = []
+    elif len(drops) < LEAST_RESAMPLES:
         raise InputError(f"metric {metric.name} fails on resampled examples, so its interval cannot be given")
-    low, high, p_value = _expanded(np.array(drops), count, CONFIDENCE)
+    low, high, p_value = _expanded(np.array(drops), count, CONFIDENCE) if drops else (-np.inf, np.inf, 1.0)
     return PairedDrop(
         baseline=original,
         candidate=ours,

@@ -119,6 +119,30 @@ def test_a_metric_of_the_users_own_and_unlabelled_data(files: Path) -> None:
     assert same.verdict == "ok" and same.unit == "fidelity"
 
 
+def test_usual_drop_of_a_metric_that_is_no_rate_is_a_share_of_its_value(files: Path) -> None:
+    """Half a point is much of an error that is small, and nothing of one that is large."""
+    said = {"data": str(files / "arrays.npz"), "metric": f"{files / 'extras.py'}:top1", **UNTIMED}
+    usual = criterion(orchestrator.check(files / "model.onnx", files / "worse.onnx", **said), "quality")
+    assert "more than the 0.005 allowed" in usual.reason, "half a per cent of 1.0"
+    told = criterion(orchestrator.check(files / "model.onnx", files / "worse.onnx", max_drop=0.9, **said), "quality")
+    assert told.limit == 0.9 and told.verdict == "ok"
+
+
+def test_drop_of_more_than_all_is_refused(files: Path) -> None:
+    with pytest.raises(InputError, match="a drop of 500 points of accuracy is all there is: write --max-drop 5%"):
+        orchestrator.check(
+            files / "model.onnx", files / "worse.onnx", data=str(files / "arrays.npz"), metric="accuracy", max_drop=5, **UNTIMED
+        )
+
+
+def test_few_examples_are_no_proof_and_the_reason_says_so(files: Path) -> None:
+    data = files / "few.py"
+    data.write_text("from data import splits\n\n\ndef few():\n    return {k: (x[:9], None) for k, (x, _) in splits().items()}\n")
+    found = criterion(orchestrator.check(files / "model.onnx", files / "worse.onnx", data=f"{data}:few", **UNTIMED), "quality")
+    assert found.verdict == "ok" and found.low is None
+    assert "fewer than 10 examples" in found.reason and "cannot rule out any loss" in str(found.warning)
+
+
 def test_outputs_that_are_no_numbers_are_a_regression(files: Path) -> None:
     found = orchestrator.check(files / "model.onnx", files / "nan.onnx", data=str(files / "arrays.npz"), **UNTIMED)
     quality = criterion(found, "quality")
@@ -271,6 +295,7 @@ def test_data_that_are_not_here_are_named_with_who_named_them(files: Path, tmp_p
         (["--baseline", "gone.onnx", "--candidate", "model.onnx"], "there is no file or folder 'gone.onnx'"),
         (["--baseline", ".", "--candidate", "model.onnx"], "holds neither recipe.toml"),
         (["--baseline", "model.onnx", "--candidate", "model.onnx", "--max-slowdown", "much"], "--max-slowdown 'much' cannot be"),
+        (["--baseline", "model.onnx", "--candidate", "model.onnx", "--max-slowdown", "5"], 'write "5%" if that is what you mean'),
         (["--baseline", "model.onnx", "--candidate", "model.onnx", "--budget", "5"], "--budget '5' cannot be read"),
         (
             ["--baseline", "model.onnx", "--candidate", "data.py", "--max-slowdown", "off", "--data", "gone.npz"],
@@ -330,6 +355,7 @@ def test_thresholds_of_the_nearest_pyproject_are_used_and_options_win(
         ("max_slowdwon = 0.05", "unknown key 'max_slowdwon'; did you mean max_slowdown?"),
         ("max_slowdown = [1]", r"max_slowdown must be a share like .* but got \[1\]"),
         ("max_drop = -0.1", "max_drop must be a share"),
+        ("max_growth = 3", "max_growth 3 would allow 300% more"),
         ("threads = true", "threads must be a whole number"),
         ('noisy = "maybe"', 'noisy must be "pass" or "fail"'),
         ("budget = 30", "budget must be a text, but got 30"),
