@@ -70,11 +70,20 @@ for line in sys.stdin:
     replies.write(json.dumps(reply) + "\n")
 """
 
-FACTS = (
-    "import json, os, platform; print(json.dumps({'cpu': platform.processor() or platform.machine(), "
-    "'system': platform.platform(), 'python': platform.python_version(), 'cores': os.cpu_count(), "
-    "'memory_bytes': os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')}))"
-)
+# What tells this device from another, and this one from itself after an update: figures are kept for later runs under it.
+FACTS = r"""
+import json, os, platform
+from importlib.metadata import distributions
+cpu = platform.processor() or platform.machine()
+if os.path.exists("/proc/cpuinfo"):
+    with open("/proc/cpuinfo") as file:
+        cpu = next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), cpu)
+print(json.dumps({
+    "cpu": cpu, "system": platform.platform(), "host": platform.node(), "python": platform.python_version(),
+    "cores": os.cpu_count(), "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+    "versions": {found.name: found.version for found in distributions() if found.name},
+}))
+"""
 
 
 class Interpreter(Device):

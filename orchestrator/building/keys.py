@@ -18,7 +18,10 @@ FORM = 1
 """To be raised when the same key would mean something else."""
 LIBRARIES = ("orchestrator", "torch", "onnx", "onnxruntime", "onnxruntime-gpu", "onnxscript", "torch-pruning", "numpy", "scipy")
 MOST_FILES = 2000  # of a package whose content is read; a larger one is known by its version
-STEADY = ("cpu", "machine", "system", "python", "cores", "memory_bytes", "governor", "max_clock_mhz", "board", "versions")
+STEADY = (
+    *("cpu", "machine", "system", "python", "cores", "memory_bytes", "governor", "max_clock_mhz"),
+    *("board", "host", "versions"),
+)
 PLUGINS = "orchestrator"  # the group of entry points
 
 

@@ -121,16 +121,19 @@ class Evaluator:
         Args:
             runtime: What runs the model; None: the target's first, which the baseline is timed in.
         """
-        beside = {} if runtime is None else {"beside": self._identity(None)}
+        beside = {} if runtime is None else {"beside": self._identity(None), "beside_options": self._said_options(None)}
         return {
             **beside,
             "runtime": self._identity(runtime),
-            "options": {name: str(value) for name, value in self._options(runtime).items()},
+            "options": self._said_options(runtime),
             "threads": self.threads,
             "device": self.target.device,
             "is_device": self.target.is_device,
             "seed": self._seed,
         }
+
+    def _said_options(self, runtime: str | None) -> dict[str, str]:
+        return {name: str(value) for name, value in self._options(runtime).items()}
 
     def _identity(self, name: str | None) -> list[str]:
         runtime = self._runtime_of(name)
@@ -225,14 +228,18 @@ class Evaluator:
             return lambda: self.device.open(self._job(path, self._inputs, runtime=runtime))
 
         by = [*runtimes, *(None for _ in range(len(paths) - len(runtimes)))]
-        on_cpu = str(self._options().get("providers", CPU_PROVIDER)) == CPU_PROVIDER
         return time_models(
             [opener(path, runtime) for path, runtime in zip(paths, by, strict=True)],
             plan=plan,
             seed=self._seed if seed is None else seed,
-            single_thread=self.threads == 1 and on_cpu,
+            single_thread=self.threads == 1 and all(self._in_calling_thread(runtime) for runtime in by),
             device=self.target.device,
         )
+
+    def _in_calling_thread(self, runtime: str | None) -> bool:
+        """Whether the calling thread's CPU time is what a model costs: not where an accelerator or another thread computes."""
+        on_cpu = str(self._options(runtime).get("providers", CPU_PROVIDER)) == CPU_PROVIDER
+        return on_cpu and self._runtime_of(runtime).in_calling_thread
 
     def outputs(self, path: Path, inputs: Mapping[str, Path], folder: Path, batch: int, runtime: str | None = None) -> list[Path]:
         """The outputs on a split, as .npy files in `folder`, from a fresh process.

@@ -5,7 +5,7 @@ Runs in the build worker: a file that crashes a parser is no end of a search.
 
 import hashlib
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
@@ -43,6 +43,11 @@ class Inspection:
     estimate: Estimate | None
     batch: int
     runtime: str | None = None
+
+
+def for_runtime(model: Inspection, runtime: str | None) -> Inspection:
+    """The same model, run by another runtime than the target's first: the estimate is that one's, and says nothing of this."""
+    return model if runtime is None else replace(model, runtime=runtime, estimate=None)
 
 
 def inspect(graph: Path, file: Path, target: Target, shapes: dict[str, tuple[int, ...]]) -> Inspection:

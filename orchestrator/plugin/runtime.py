@@ -32,6 +32,10 @@ class Runtime(ABC):
             Refused: it is not installed, with the command that installs it.
         """
 
+    in_calling_thread: ClassVar[bool] = False
+    """Whether with one thread all work is done by the thread that calls `run`. Only then does that thread's CPU time tell what a
+    model costs where other work takes the core away; where it is not said, wall time alone is used."""
+
     def convert(self, model: Path, folder: Path) -> Path:
         """The runtime's own file for an ONNX model; by default the ONNX file itself."""
         return model

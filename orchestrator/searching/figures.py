@@ -117,7 +117,8 @@ class Figures:
         if self._store is None or not self._store.keeps or (machine := _machine(evaluator)) is None:
             return None
         settings = evaluator.settings(model.runtime)
-        if settings["options"].get("providers", CPU_PROVIDER) != CPU_PROVIDER:
+        both = (settings["options"], settings.get("beside_options", {}))
+        if any(options.get("providers", CPU_PROVIDER) != CPU_PROVIDER for options in both):
             return None  # what is known of a machine does not say which accelerator it has
         beside = None if baseline is None else file_digest(baseline)
         code = [versions(LIBRARIES), package_digest(*MEASURING)]
@@ -171,4 +172,5 @@ def _host() -> dict[str, Any] | None:
 
 @functools.lru_cache(maxsize=64)
 def _described(evaluator: Evaluator) -> dict[str, Any] | None:
-    return machine_of(evaluator.device.environment())
+    facts = evaluator.device.environment()
+    return machine_of(facts) if facts.get("versions") else None  # without them an update there would not be noticed

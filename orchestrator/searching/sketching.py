@@ -3,13 +3,12 @@
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.building.workshop import Workshop
 from orchestrator.errors import InputError
 from orchestrator.measuring.evaluation import Evaluator, estimated
-from orchestrator.measuring.inspection import Inspection
+from orchestrator.measuring.inspection import Inspection, for_runtime
 from orchestrator.plugin.device import DeviceUnavailable, JobFailed
 from orchestrator.plugin.running_on import runtime_of
 from orchestrator.searching.figures import Figures
@@ -57,7 +56,7 @@ class Sketcher:
             self._figures.notes += sketch.notes
             if sketch.model is None:
                 return None, time.monotonic() - start, time.monotonic() - start
-            model = replace(sketch.model, runtime=runtime_of(recipe))
+            model = for_runtime(sketch.model, runtime_of(recipe))
             latency, timing_s = self._latency(model, baseline)
             foreseen = Foreseen(size_bytes=model.size_bytes, macs=model.macs, latency=latency)
         except InputError:

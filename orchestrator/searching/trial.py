@@ -9,7 +9,7 @@ from pathlib import Path
 from orchestrator.building.workshop import Workshop
 from orchestrator.errors import InputError, SurroundingsError
 from orchestrator.measuring.evaluation import Evaluator, RunFigures
-from orchestrator.measuring.inspection import Inspection
+from orchestrator.measuring.inspection import Inspection, for_runtime
 from orchestrator.plugin.device import DeviceUnavailable, JobFailed
 from orchestrator.plugin.running_on import runtime_of
 from orchestrator.searching.figures import LATENCY, MODEL, QUALITY, Figures, Scored
@@ -316,7 +316,7 @@ class Laboratory:
         if built.training_s:
             seconds["training"] = built.training_s
         self._figures.notes += built.notes
-        model = built.model and replace(built.model, runtime=runtime_of(recipe))
+        model = built.model and for_runtime(built.model, runtime_of(recipe))
         record = replace(record, rungs=list(built.rungs), seconds=seconds, reused=[MODEL] if built.reused else [])
         if built.stopped is not None:
             shutil.rmtree(folder, ignore_errors=True)

@@ -13,6 +13,7 @@ class OnnxRuntime(Runtime):
     """onnxruntime, on the CPU unless the options name `providers`."""
 
     name = "onnxruntime"
+    in_calling_thread = True
     suffix = ".onnx"
     imports = ("onnxruntime",)
 

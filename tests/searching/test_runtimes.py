@@ -2,10 +2,25 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 
-from tests.conftest import Cli, Project
+from orchestrator.devices.host import HostDevice
+from orchestrator.measuring.evaluation import Evaluator
+from orchestrator.measuring.inspection import Inspection, for_runtime
+from orchestrator.measuring.timing import Plan
+from orchestrator.planning import profile_named
+from orchestrator.plugin import Runtime
+from orchestrator.plugin.registry import Registry
+from orchestrator.values.evidence import Estimate
+from orchestrator.values.target import Target
+from orchestrator_runtimes.onnxruntime import OnnxRuntime
+from tests.conftest import Cli, Project, tiny_onnx
 
 TWIN = '''
 from orchestrator.plugin import Runtime, hookimpl
@@ -70,10 +85,68 @@ def test_runtimes_that_cannot_be_tried_together_are_one_line(cli: Cli, project: 
         ((*BOTH, "--storage", "sqlite:///shared.db"), "several runtimes in one search are timed on this machine alone"),
         (
             ("--runtime", "onnxruntime", "--runtime", "foreign"),
-            "runtime foreign runs .bin files, and can only be searched for alone",
+            "runtime foreign runs files of its own, not those that the others run",
+        ),
+        (
+            ("--runtime", "foreign", "--runtime", "onnxruntime"),
+            "runtime foreign runs files of its own, not those that the others run",
         ),
         (("--runtime", "onnxruntime", "--runtime", "twinn"), "unknown runtime 'twinn'; did you mean twin"),
-        (("--method", "on-twin"), "no method"),
+        (("--method", "on-twin"), "--method on-twin: twin is none of several runtimes that the search tries; name both with"),
     ):
         done = cli("search", *project.onnx, *more, "--dry-run")
         assert done.returncode == 2 and line in done.stderr, done.stderr
+
+
+def test_estimate_of_the_first_runtime_is_not_that_of_another() -> None:
+    estimate = Estimate(value=1.0, low=0.5, high=2.0, unit="ms", model="graph 1")
+    model = Inspection(
+        path="m.onnx", digest="0", size_bytes=1, compressed_bytes=1, macs=1, parameters=1, estimate=estimate, batch=1
+    )
+    assert for_runtime(model, None) == model
+    other = for_runtime(model, "twin")
+    assert (other.runtime, other.estimate) == ("twin", None)
+
+
+class Threaded(Runtime):
+    """Computes in a thread of its own, as delegates and accelerators do."""
+
+    name = "threaded"
+
+    def version(self) -> str:
+        return "1.0"
+
+    @staticmethod
+    def load(path: str, threads: int, options: Any) -> Any:
+        from concurrent.futures import ThreadPoolExecutor
+
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        pool = ThreadPoolExecutor(1)
+        return lambda inputs: pool.submit(session.run, None, inputs).result()
+
+
+@pytest.mark.parametrize(("runtime", "told"), [(Threaded(), False), (OnnxRuntime(), True)])
+def test_cpu_time_stands_for_a_model_only_where_the_runtime_says_that_the_caller_computes(
+    runtime: Runtime, told: bool, tmp_path: Path
+) -> None:
+    """What other threads compute, the calling thread's CPU time does not tell: a slow model would look fast."""
+    onnx.save(tiny_onnx(), tmp_path / "model.onnx")
+    np.save(tmp_path / "x.npy", np.zeros((4, 1, 12, 12), np.float32))
+    registry = Registry.discover()
+    profile = profile_named("host", registry)
+    support = replace(profile.runtimes[0], name=runtime.name, options={})
+    target = Target(profile=replace(profile, runtimes=(support,)), device="host", is_device=True, runtime=runtime.name, threads=1)
+    name = onnx.load(tmp_path / "model.onnx").graph.input[0].name
+    evaluator = Evaluator(
+        target=target,
+        device=HostDevice(),
+        runtime=runtime,
+        inputs={name: tmp_path / "x.npy"},
+        most_s=60,
+        memory_bytes=2**32,
+        seed=0,
+    )
+    first, second = evaluator.time([tmp_path / "model.onnx"] * 2, Plan(max_seconds=1.0, rounds=1))
+    assert (first.cpu_ratio is not None) == told
