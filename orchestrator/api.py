@@ -118,7 +118,7 @@ def resume(
             request = replace(request, trials=trials, timeout_s=whole)
             state = replace(state, request=request)
             run.write_state(state)
-        registry = Registry.discover(without=request.without_plugins)
+        registry = Registry.discover(without=request.without_plugins, strict=False)
         _same_plugins(request.plugins, plugin_versions(registry))
         runtime = registry.runtimes()[request.target.runtime]
         _, _, devices = resolve_target(
@@ -170,11 +170,12 @@ def preview(options: SearchOptions) -> tuple[SearchRequest, RunState, Space]:
     return request, state, Space(state.offers, registry.methods())
 
 
-def build(recipe: str | Path, output: str | Path, *, observer: Observer = nobody) -> Path:
+def build(recipe: str | Path, output: str | Path, *, without_plugins: tuple[str, ...] = (), observer: Observer = nobody) -> Path:
     """Make one candidate again from its recipe.toml.
 
     Args:
         output: A new folder for model.onnx.
+        without_plugins: Plugins that are not loaded, where two bring a method of one name.
 
     Returns:
         The path of the exported model.
@@ -199,8 +200,9 @@ def build(recipe: str | Path, output: str | Path, *, observer: Observer = nobody
         runtimes=tuple(dict.fromkeys((file.runtime, *([other] if (other := runtime_of(file.recipe)) else [])))),
         trials=1,
         methods=tuple(dict.fromkeys(step.method for step in file.steps)),
+        without_plugins=without_plugins,
     )
-    registry = Registry.discover()
+    registry = Registry.discover(without=without_plugins)
     request, runtime, devices = plan(options, registry)
     with tempfile.TemporaryDirectory() as scratch:
         run = RunDirectory.create(Path(scratch) / "run")
@@ -348,9 +350,9 @@ def _started(engine: Engine, state: RunState, baseline: CandidateResult, run: Ru
 
 def _tell_end(engine: Engine, registry: Registry, result: RunResult) -> None:
     """Tell the plugins; what one raises now comes too late for results.json and stands in the log."""
-    before = len(registry.event_notes)
+    before = len(registry.notes)
     registry.search_ended(result)
-    for note in registry.event_notes[before:]:
+    for note in registry.notes[before:]:
         engine.note(note)
 
 

@@ -27,6 +27,7 @@ from orchestrator.values.target import Limits, Target
 
 CANDIDATE_SHARE = 0.25
 LEAST_CANDIDATE_S = 30.0
+DEFAULT_SEARCH = "quick"
 CANDIDATE_S = 3600.0
 MEMORY_SHARE = 0.75
 LEAST_WORKER_TIMEOUT_S = 2.0
@@ -42,7 +43,7 @@ class SearchOptions:
     metric: str | None = None
     loss: str | None = None
     student: str | None = None
-    search: str = "quick"
+    search: str = DEFAULT_SEARCH
     trials: int | None = None
     timeout_s: float | None = None
     limits: Limits = field(default_factory=Limits)
@@ -74,7 +75,8 @@ def plan(options: SearchOptions, registry: Registry) -> tuple[SearchRequest, Run
     target, runtime, devices = resolve_target(
         profile, registry, runtimes=options.runtimes, device=options.device, threads=options.threads
     )
-    registry.settle("searches", options.search)
+    if options.search != DEFAULT_SEARCH:  # whoever takes the default's name stops nobody who did not ask for it
+        registry.settle("searches", options.search)
     with _naming_broken(registry):
         settings = load_settings(options.search, registry.search_files())
     if options.trials is not None and options.trials < 1:
@@ -91,13 +93,21 @@ def plan(options: SearchOptions, registry: Registry) -> tuple[SearchRequest, Run
     samplers = registry.samplers()
     if settings.sampler not in samplers:
         raise PluginError(f"search '{settings.name}': {unknown('sampler', settings.sampler, samplers)}" + _broken(registry))
-    registry.settle("samplers", settings.sampler)
+    own_search = options.search.endswith(".toml")
+    if own_search:  # only then the user has named what stands in it
+        registry.settle("samplers", settings.sampler)
     methods = registry.methods()
     named = options.methods or (settings.methods if isinstance(settings.methods, tuple) else ())
     for name in (*named, *options.without_methods):
         if name not in methods:
             raise PluginError(unknown("method", name, methods) + _broken(registry))
-    registry.settle("methods", *named)
+    registry.settle("methods", *(named if own_search else options.methods))
+    for name in options.methods:
+        if name.startswith(PREFIX) and name.removeprefix(PREFIX) not in target.alternatives:
+            raise InputError(
+                f"--method {name}: {name.removeprefix(PREFIX)} is none of several runtimes that the search tries; name both with "
+                f"--runtime {target.runtime} --runtime {name.removeprefix(PREFIX)}"
+            )
     if options.metric is not None:
         registry.settle("metrics", options.metric)
     chosen = named or tuple(name for name, method in methods.items() if method.usual or settings.methods == "all")
@@ -353,13 +363,16 @@ def _with_alternatives(target: Target, options: SearchOptions, registry: Registr
             f"several runtimes in one search are timed on this machine alone (--target host, no --storage), and the target is "
             f"'{target.profile.name}'; name one with --runtime"
         )
-    for name in others:
+    for name in (target.runtime, *others):
         runtime = registry.runtimes()[name]
         if target.profile.runtime(name) is None:
             listed = ", ".join(support.name for support in target.profile.runtimes)
             raise InputError(f"target '{target.profile.name}' lists the runtimes {listed}, but not {name}")
-        if runtime.suffix != ".onnx":
-            raise InputError(f"runtime {name} runs {runtime.suffix} files, and can only be searched for alone: --runtime {name}")
+        if runtime.suffix != ".onnx" or type(runtime).convert is not Runtime.convert:
+            raise InputError(
+                f"runtime {name} runs files of its own, not those that the others run, and can only be searched for alone: "
+                f"--runtime {name}"
+            )
         try:
             runtime.version()
         except Refused as reason:

@@ -141,7 +141,7 @@ def _serve(
     options: WorkOptions,
     observer: Observer,
 ) -> Worked:
-    registry = Registry.discover(without=state.request.without_plugins)
+    registry = Registry.discover(without=state.request.without_plugins, strict=False)
     check_plugins(state, registry, plugin_versions(registry))
     runtime = registry.runtimes()[state.request.target.runtime]
     check_files(charter, state.request)

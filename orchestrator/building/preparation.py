@@ -98,7 +98,7 @@ def prepare(request: PrepareRequest, report: Report) -> Prepared:
     Raises:
         InputError: whatever is wrong with the user's input, in one line.
     """
-    registry = Registry.discover(without=request.without)
+    registry = Registry.discover(without=request.without, strict=False)  # the main process has looked at the names
     report("loading the model and the data", 0.0)
     task = load_task(request.model, request.data, registry, request.input_shapes)
     metric = find_metric(request.metric, task, registry)

@@ -103,7 +103,10 @@ def _load_model(reference: str, registry: Registry) -> "nn.Module | OnnxModel":
         return OnnxModel(Path(reference))
     answer: Any = registry.load_model(reference)
     if answer is None:
-        answer = call_factory(reference, "--model")
+        try:
+            answer = call_factory(reference, "--model")
+        except InputError as error:
+            raise InputError("; ".join([str(error), *registry.notes])) from error  # one of them may have known it
     if not isinstance(answer, nn.Module):
         raise InputError(f"--model '{reference}' must return a torch.nn.Module, but got a {type(answer).__name__}")
     if not any(True for _ in answer.parameters()):

@@ -8,11 +8,12 @@ import click
 @click.command(name="build")
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.option("--output", type=click.Path(path_type=Path), default="built", show_default=True, metavar="DIR")
-def command(recipe: Path, output: Path) -> None:
+@click.option("--without-plugin", "without_plugins", multiple=True, metavar="NAME", help="Do not load this plugin (repeatable).")
+def command(recipe: Path, output: Path, without_plugins: tuple[str, ...]) -> None:
     """Make one candidate again from its recipe.toml. RECIPE lies in each folder of front/ and in recommended/."""
     from orchestrator.api import build
     from orchestrator.cli.progress import progress
 
     with progress(quiet_stdout=False) as (_, observer):
-        path = build(recipe, output, observer=observer)
+        path = build(recipe, output, without_plugins=without_plugins, observer=observer)
     click.echo(path)

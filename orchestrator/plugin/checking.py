@@ -84,18 +84,32 @@ def check_package(reference: str, *, device: str | None = None, tell: Callable[[
             raise InputError(f"'{reference}' has no pyproject.toml")
         else:
             (name, version), tests = _installed(reference), []
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(place / "packages"), os.environ.get("PYTHONPATH", "")])}
+        own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}  # options for other plugins
+        environment = {**own, "PYTHONPATH": os.pathsep.join([str(place / "packages"), os.environ.get("PYTHONPATH", "")])}
         listed = _run([sys.executable, "-c", LISTING, str(place / "listed.json")], environment, place / "listed.json", place)
-        own = [row for row in listed if canonicalize_name(row[1]) == canonicalize_name(name)]
-        broken = [Check(of=f"plugin {row[0]}", check="can be used", outcome="failed", problem=row[3]) for row in own if row[3]]
-        usable = [row[0] for row in own if not row[3]]
+        rows = [row for row in listed if canonicalize_name(row[1]) == canonicalize_name(name)]
+        broken = [Check(of=f"plugin {row[0]}", check="can be used", outcome="failed", problem=row[3]) for row in rows if row[3]]
+        usable = [row[0] for row in rows if not row[3]]
         checks: list[Check] = []
         if usable:
             tell(f"checking {', '.join(usable)}; this takes a minute or two")
             command = [sys.executable, "-m", "orchestrator.plugin.testing.running", str(place / "found.json"), device or ""]
             found = _run([*command, *usable, "--", *map(str, tests)], environment, place / "found.json", place)
             checks = [Check(**entry) for entry in found["found"]]
-    return Checked(package=name, version=version, plugins=tuple(row[0] for row in own), checks=(*broken, *checks))
+            checks += _incomplete(found["code"], checks, found["said"])
+    return Checked(package=name, version=version, plugins=tuple(row[0] for row in rows), checks=(*broken, *checks))
+
+
+def _incomplete(code: int, checks: list[Check], said: str) -> list[Check]:
+    """A failure where the checks were not run to their end, or none of them came to look at anything: silence is no praise."""
+    if code not in (0, 1):
+        problem = f"pytest ended with {code}: {said or 'it said nothing'}"
+        return [Check(of="the checks", check="are run to their end", outcome="failed", problem=problem)]
+    if not any(check.outcome in ("passed", "failed") for check in checks):
+        reasons = "; ".join(dict.fromkeys(check.problem for check in checks)) or "there was none"
+        problem = f"every check was skipped: {reasons}"
+        return [Check(of="the checks", check="look at something", outcome="failed", problem=problem)]
+    return []
 
 
 def install(folder: Path, target: Path) -> None:

@@ -9,8 +9,10 @@ from orchestrator.plugin.device import Device
 from orchestrator.plugin.method import Method, OnnxMethod, TorchMethod, TorchToOnnxMethod
 from orchestrator.plugin.metric import Metric
 from orchestrator.plugin.parameters import Choice, Number
+from orchestrator.plugin.running_on import PREFIX
 from orchestrator.plugin.runtime import Runtime
 from orchestrator.plugin.task import TaskSource
+from orchestrator.values.profile import HardwareProfile
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +65,27 @@ def collected(kind: str, answer: Any) -> dict[str, Any]:
     return found
 
 
+class WrongAnswerError(TypeError):
+    """A plugin answered a question or a check with a wrong type; one line says how."""
+
+
+def answered(hook: str, answer: Any) -> Any:
+    """One plugin's answer to a question or a check.
+
+    Raises:
+        WrongAnswerError: it breaks the hook's contract.
+    """
+    if answer is None:
+        return None
+    if hook == "orchestrator_check_recipe" and not (
+        isinstance(answer, list | tuple) and all(isinstance(reason, str) for reason in answer)
+    ):
+        raise WrongAnswerError(f"{hook} must return a list of sentences, but got {answer!r:.80}")
+    if hook == "orchestrator_probe_host" and not isinstance(answer, HardwareProfile):
+        raise WrongAnswerError(f"{hook} must return a HardwareProfile or None, but got {answer!r:.80}")
+    return answer
+
+
 def _declared(item: Any, *attributes: tuple[str, type]) -> None:
     for attribute, kind in attributes:
         value = getattr(item, attribute, None)
@@ -74,6 +97,12 @@ def _method_name(method: Method) -> str:
     if not isinstance(method, TorchMethod | TorchToOnnxMethod | OnnxMethod):
         raise TypeError(f"{type(method).__name__} must be a TorchMethod, a TorchToOnnxMethod or an OnnxMethod")
     _declared(method, ("name", str), ("version", int), ("family", str))
+    if method.name.startswith(PREFIX):
+        raise TypeError(f"{method.name}: names that begin with '{PREFIX}' are steps that choose a runtime")
+    for attribute in ("after", "before", "requires", "needs"):
+        value = getattr(method, attribute)
+        if not isinstance(value, frozenset | set) or not all(isinstance(entry, str) for entry in value):
+            raise TypeError(f"{method.name} must declare `{attribute}`, a frozenset of str, but has {value!r:.80}")
     for parameter in method.parameters:
         if not isinstance(parameter, Choice | Number):
             raise TypeError(f"{method.name}: parameters must be Choice or Number, but got {type(parameter).__name__}")

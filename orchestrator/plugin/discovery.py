@@ -35,17 +35,17 @@ class Found:
     entry: importlib.metadata.EntryPoint | None
 
 
-def installed(*, without: Iterable[str] = ()) -> list[Found]:
+def installed(*, without: Iterable[str] = (), strict: bool = True) -> list[Found]:
     """Every entry point of the group but those named, by plugin or by package; the orchestrator's own come first.
 
     Raises:
-        PluginError: a name in `without` is not installed.
+        PluginError: a name in `without` is not installed, and `strict`.
     """
     entries = sorted(importlib.metadata.entry_points(group=GROUP), key=lambda e: (not _own(e), e.name, e.value))
     off = set(without)
     known = {entry.name for entry in entries} | {_package(entry) for entry in entries if not _own(entry)}
     for name in off:
-        if name not in known:
+        if strict and name not in known:
             raise PluginError(unknown("plugin", name, known))
     found: list[Found] = []
     for entry in entries:

@@ -4,6 +4,7 @@ A plugin is there as a whole or not at all: one that raises, declares a wrong ho
 or needs another orchestrator is left out with all that it brings, and `failed` says why.
 """
 
+import copy
 import logging
 from collections.abc import Iterable
 from dataclasses import replace
@@ -14,11 +15,12 @@ import pluggy
 
 from orchestrator.errors import PluginError
 from orchestrator.plugin import hookspecs
-from orchestrator.plugin.contributions import CONTRACTS, collected
+from orchestrator.plugin.contributions import CONTRACTS, WrongAnswerError, answered, collected
 from orchestrator.plugin.device import Device
 from orchestrator.plugin.discovery import PluginInfo, installed, unmet
 from orchestrator.plugin.method import Method
 from orchestrator.plugin.metric import Metric
+from orchestrator.plugin.ordering import families_in_order
 from orchestrator.plugin.running_on import with_runtimes
 from orchestrator.plugin.runtime import Runtime
 from orchestrator.plugin.task import TaskSource
@@ -30,6 +32,9 @@ from orchestrator.values.target import Target
 logger = logging.getLogger(__name__)
 __all__ = ["PluginInfo", "Registry"]
 
+STOPPING = (KeyboardInterrupt, MemoryError)
+"""What is not a plugin's fault; all else that its code raises is, and some of it is no `Exception` (SystemExit, a Rust panic)."""
+
 
 class Registry:
     """All plugins of a run. Made anew for each run; there is no global one."""
@@ -39,28 +44,30 @@ class Registry:
         self._manager.add_hookspecs(hookspecs)
         self._brought: dict[str, dict[str, dict[str, Any]]] = {}
         self._contested: dict[tuple[str, str], str] = {}
+        self._silent: dict[tuple[str, str], str] = {}
         self._deaf: dict[str, str] = {}
         self.plugins: tuple[PluginInfo, ...] = ()
 
     @classmethod
-    def discover(cls, *, without: Iterable[str] = ()) -> "Registry":
+    def discover(cls, *, without: Iterable[str] = (), strict: bool = True) -> "Registry":
         """Load every entry point of the group but those named; one that fails is reported in `plugins` and left out.
 
         Args:
             without: Names of plugins, or of third parties' packages.
+            strict: Whether the user names them now; an earlier run's may be gone by now, which is as good.
 
         Raises:
-            PluginError: a name in `without` is not installed.
+            PluginError: a name in `without` is not installed, and `strict`.
         """
         registry = cls()
-        for found in installed(without=without):
+        for found in installed(without=without, strict=strict):
             info = found.info
             if found.entry is not None:
                 reason = unmet(found.entry.dist)
                 try:
                     if reason is None:
                         reason = registry._add(found.entry.load(), info)
-                except (KeyboardInterrupt, MemoryError):
+                except STOPPING:
                     raise
                 except BaseException as error:  # a third party's module may raise anything, SystemExit too
                     reason = _line(error)
@@ -80,28 +87,46 @@ class Registry:
     def _add(self, plugin: object, info: PluginInfo) -> str | None:
         """Register one plugin and ask for all that it brings; why it cannot be used, where it cannot."""
         plugin = _registered(self._manager, info.name, plugin)
-        brought: dict[str, dict[str, Any]] = {}
-        reason = None
+        reason: str | None = "it was not asked to the end"
         try:
-            for kind in CONTRACTS:
-                hook = f"orchestrator_{kind}"
-                impls = getattr(self._manager.hook, hook).get_hookimpls()
-                for impl in (i for i in impls if i.plugin is plugin):
-                    try:
-                        answer = impl.function()
-                    except (Exception, SystemExit) as error:  # a third party's code
-                        logger.debug("plugin %s failed in %s", info.name, hook, exc_info=True)
-                        raise TypeError(f"{hook} raised {_line(error)}") from error
-                    brought[kind] = collected(kind, answer)
+            brought = {kind: found for kind in CONTRACTS if (found := self._asked(plugin, kind, info)) is not None}
+            reason = self._taken(brought, info) or self._disordered(brought)
+            if reason is None:
+                self._brought[info.name] = brought
         except TypeError as error:
             reason = str(error)
-        if reason is None:
-            reason = self._taken(brought, info)
-        if reason is None:
-            self._brought[info.name] = brought
-        else:
-            self._manager.unregister(plugin)
+        except STOPPING:
+            raise
+        except BaseException as error:  # a third party's code, which may raise anything when it is looked at
+            reason = _line(error)
+        finally:
+            if reason is not None:
+                self._manager.unregister(plugin)
         return reason
+
+    def _asked(self, plugin: object, kind: str, info: PluginInfo) -> dict[str, Any] | None:
+        """What a plugin brings of one kind, by name; None where it does not answer that hook."""
+        hook = f"orchestrator_{kind}"
+        for impl in (i for i in getattr(self._manager.hook, hook).get_hookimpls() if i.plugin is plugin):
+            try:
+                answer = impl.function()
+            except STOPPING:
+                raise
+            except BaseException as error:  # a third party's code
+                logger.debug("plugin %s failed in %s", info.name, hook, exc_info=True)
+                raise TypeError(f"{hook} raised {_line(error)}") from error
+            return collected(kind, answer)
+        return None
+
+    def _disordered(self, brought: dict[str, dict[str, Any]]) -> str | None:
+        """Why a plugin cannot be used, where its methods' order contradicts that of the others: no recipe could be made."""
+        if not brought.get("methods"):
+            return None
+        try:
+            families_in_order({**self._named("methods"), **brought["methods"]})
+        except PluginError as error:
+            return str(error)
+        return None
 
     def _taken(self, brought: dict[str, dict[str, Any]], info: PluginInfo) -> str | None:
         """Why a plugin cannot be used, where it brings a name that another one has."""
@@ -176,7 +201,7 @@ class Registry:
     def recipe_objections(self, recipe: Recipe, target: Target) -> list[str]:
         """Why the plugins call a recipe illegal; empty where nobody does."""
         answers = self._answers("orchestrator_check_recipe", recipe=recipe, target=target)
-        return [str(reason) for _, reasons in answers for reason in reasons or ()]
+        return [reason for reasons in answers for reason in reasons or ()]
 
     def search_started(self, search: SearchStarted) -> None:
         """Tell every plugin that follows events."""
@@ -191,9 +216,9 @@ class Registry:
         self._event("orchestrator_search_ended", result=result)
 
     @property
-    def event_notes(self) -> list[str]:
-        """Which plugins were told of no further events, because they raised."""
-        return list(self._deaf.values())
+    def notes(self) -> list[str]:
+        """Which plugins raised, or answered with a wrong type, when they were asked or told something."""
+        return [*self._silent.values(), *self._deaf.values()]
 
     def commands(self, cli: Any) -> None:
         """Let the plugins add commands."""
@@ -222,36 +247,40 @@ class Registry:
         """Whether any plugin answers model references of its own."""
         return bool(self._manager.hook.orchestrator_load_model.get_hookimpls())
 
-    def _answers(self, hook: str, **arguments: Any) -> list[tuple[str, Any]]:
-        """(plugin name, answer) in the order of registration; a plugin that raises is marked as failed and left out."""
+    def _answers(self, hook: str, **arguments: Any) -> list[Any]:
+        """All answers in the order of registration; who raises or answers with a wrong type counts as silent, with a note."""
         answers = []
         for impl in getattr(self._manager.hook, hook).get_hookimpls():
             try:
-                answers.append((impl.plugin_name, impl.function(*(arguments[name] for name in impl.argnames))))
-            except (Exception, SystemExit) as error:  # a third party's code
+                answers.append(answered(hook, impl.function(*(arguments[name] for name in impl.argnames))))
+            except STOPPING:
+                raise
+            except BaseException as error:  # a third party's code
                 logger.debug("plugin %s failed in %s", impl.plugin_name, hook, exc_info=True)
-                self._fail(impl.plugin_name, f"{hook} raised {_line(error)}")
+                why = str(error) if isinstance(error, WrongAnswerError) else f"{hook} raised {_line(error)}"
+                self._silent.setdefault((impl.plugin_name, hook), f"plugin '{impl.plugin_name}' was not heard: {why}")
         return answers
 
     def _event(self, hook: str, **arguments: Any) -> None:
-        """Tell every plugin; one that raises is told nothing more, and neither the others nor the search notice."""
+        """Tell every plugin; one that raises is told nothing more, and neither the others nor the search notice.
+
+        Each is given a copy: what it does to that must not change what the others, or the results, are told.
+        """
         for impl in getattr(self._manager.hook, hook).get_hookimpls():
             name = impl.plugin_name
             if name in self._deaf:
                 continue
             try:
-                impl.function(*(arguments[argument] for argument in impl.argnames))
-            except (Exception, SystemExit) as error:  # a third party's code
+                impl.function(*(copy.deepcopy(arguments[argument]) for argument in impl.argnames))
+            except STOPPING:
+                raise
+            except BaseException as error:  # a third party's code
                 logger.debug("plugin %s failed in %s", name, hook, exc_info=True)
                 self._deaf[name] = f"plugin '{name}' is told of no further events: {hook} raised {_line(error)}"
 
     def _first(self, hook: str, **arguments: Any) -> Any:
         """The first answer that is not None, the plugin registered last asked first."""
-        answers = self._answers(hook, **arguments)
-        return next((answer for _, answer in reversed(answers) if answer is not None), None)
-
-    def _fail(self, name: str, reason: str) -> None:
-        self.plugins = tuple(replace(p, error=reason) if p.name == name else p for p in self.plugins)
+        return next((answer for answer in reversed(self._answers(hook, **arguments)) if answer is not None), None)
 
     def _named(self, kind: str) -> dict[str, Any]:
         return {name: item for kinds in self._brought.values() for name, item in kinds.get(kind, {}).items()}

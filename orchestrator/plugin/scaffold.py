@@ -9,6 +9,7 @@ from pathlib import Path
 from orchestrator.errors import InputError, SurroundingsError
 from orchestrator.plugin.discovery import installed
 from orchestrator.plugin.registry import Registry
+from orchestrator.plugin.running_on import PREFIX
 
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
@@ -164,6 +165,8 @@ def write_package(name: str, output: Path | None, version: str) -> list[Path]:
     module = name.replace("-", "_")
     if not NAME.fullmatch(name) or keyword.iskeyword(module):
         raise InputError(f"'{name}' cannot name a plugin: use small letters, digits and hyphens, such as my-method")
+    if name.startswith(PREFIX):
+        raise InputError(f"'{name}' cannot name a plugin: names that begin with '{PREFIX}' are steps that choose a runtime")
     for found in installed():
         if name in (found.info.name, found.info.package):
             raise InputError(

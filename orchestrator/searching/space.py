@@ -1,7 +1,6 @@
 """The search space of a task on a target, computed from what the methods declare: illegal recipes cannot be asked for."""
 
 import functools
-import graphlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from optuna.trial import BaseTrial
 from orchestrator.building.protocol import OfferReply
 from orchestrator.errors import PluginError
 from orchestrator.plugin.method import Method, OnnxMethod, TorchMethod
+from orchestrator.plugin.ordering import families_in_order
 from orchestrator.plugin.parameters import Choice, Number, Parameter
 from orchestrator.values.recipe import ParameterValue, Recipe, Step
 
@@ -47,26 +47,8 @@ class Space:
     def __init__(self, offers: Sequence[OfferReply], methods: Mapping[str, Method]) -> None:
         self._offers = {offer.method: offer for offer in offers if offer.refused is None}
         self._methods = {name: methods[name] for name in self._offers}
-        self.slots = self._order()
-
-    def _order(self) -> tuple[Slot, ...]:
-        """Families in an order that every declaration allows; methods that give files come after those that give modules."""
-        families: dict[str, list[str]] = {}
-        for name, method in sorted(self._methods.items()):
-            families.setdefault(method.family, []).append(name)
-        on_files = {m.family for m in self._methods.values() if not isinstance(m, TorchMethod)}
-        sorter: graphlib.TopologicalSorter[str] = graphlib.TopologicalSorter()
-        for family, names in sorted(families.items()):
-            earlier = {f for name in names for f in self._methods[name].after | self._methods[name].requires if f in families}
-            earlier |= {f for f in families for name in families[f] if family in self._methods[name].before}
-            if family in on_files:
-                earlier |= families.keys() - on_files
-            sorter.add(family, *sorted(earlier - {family}))
-        try:
-            order = tuple(sorter.static_order())
-        except graphlib.CycleError as error:
-            raise PluginError(f"the methods' declarations of order contradict each other: {' > '.join(error.args[1])}") from None
-        return tuple(Slot(family=family, methods=tuple(families[family])) for family in order)
+        ordered = families_in_order(self._methods)
+        self.slots = tuple(Slot(family=family, methods=names) for family, names in ordered.items())
 
     def _choices(self, slot: Slot, before: Sequence[str]) -> tuple[str, ...]:
         """What may follow those methods in a slot; empty where nothing may.

@@ -29,6 +29,7 @@ class Mine(OnnxMethod):
 def orchestrator_methods():
     return [Mine()]
 """
+SEARCHES = Path(__file__).parents[2] / "searches"
 WORKING = METHOD.format(name="mine")
 BROKEN = {
     "raises": ("raise RuntimeError('no licence')", None, "RuntimeError: no licence"),
@@ -202,3 +203,58 @@ def test_report_format_that_raises_is_one_line_and_the_others_go_on(cli: Cli, in
     assert "the plugin's format 'slides' could not write this run: AttributeError: " in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert cli("report", "run", "--format", "markdown").returncode == 0
+
+
+NOISY = """
+import os
+from orchestrator.plugin import hookimpl
+
+print("hello from a plugin")
+os.write(1, b"and from its C library\\n")
+
+
+@hookimpl
+def orchestrator_trial_finished(trial):
+    print("a trial:", trial.id)
+"""
+
+
+def test_json_is_alone_on_standard_output_whatever_plugins_print(cli: Cli, installer: Callable[..., None]) -> None:
+    installer("noisy", NOISY)
+    done = cli("plugins", "list", "--json")
+    assert done.returncode == 0
+    assert any(row["name"] == "noisy" for row in json.loads(done.stdout))
+    assert "hello from a plugin" in done.stderr and "and from its C library" in done.stderr
+
+
+def test_plugin_that_takes_the_default_searchs_name_stops_only_who_names_it(cli: Cli, project: Project) -> None:
+    (cli.packages / "quick.toml").write_text("schema = 1\n")
+    source = (
+        "from pathlib import Path\nfrom orchestrator.plugin import hookimpl\n\n\n@hookimpl\ndef orchestrator_searches():\n"
+        "    return [Path(__file__).parent / 'quick.toml']\n\n\n@hookimpl\n"
+        "def orchestrator_samplers():\n    return {'ehvi': print}\n"
+    )
+    install(cli.packages, "acme", source)
+    done = cli("search", *project.onnx, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    (cli.folder / "mine.toml").write_text((SEARCHES / "quick.toml").read_text().replace('name = "quick"', 'name = "mine"'))
+    named = cli("search", *project.onnx, "--search", "mine.toml", "--dry-run")
+    assert named.returncode == 2 and "both bring the sampler 'ehvi'" in named.stderr
+
+
+@pytest.mark.slow
+def test_recipe_is_built_again_without_a_plugin_that_brings_the_same_method(cli: Cli, project: Project) -> None:
+    done = cli("search", *project.onnx, "--method", "static-int8", "--trials", "1", "--output", "run")
+    assert done.returncode == 0, done.stderr
+    install(cli.packages, "acme", METHOD.format(name="static-int8"))
+    recipe = next(str(path) for path in (cli.folder / "run" / "front").glob("*/recipe.toml") if "static-int8" in path.read_text())
+    contested = cli("build", recipe, "--output", "again")
+    assert contested.returncode == 2 and "switch one off with --without-plugin" in contested.stderr
+    done = cli("build", recipe, "--output", "again", "--without-plugin", "acme")
+    assert done.returncode == 0, done.stderr
+    state = cli.folder / "run" / "work" / "run.json"
+    stored = json.loads(state.read_text())
+    stored["request"]["without_plugins"] = ["acme", "gone-since"]
+    state.write_text(json.dumps(stored))
+    resumed = cli("resume", "run", "--trials", "1")
+    assert resumed.returncode == 0, resumed.stderr

@@ -110,3 +110,46 @@ def test_check_of_what_is_no_package_is_one_line(cli: Cli, tmp_path: Path) -> No
     ):
         done = cli("plugins", "check", name)
         assert done.returncode == 2 and line in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+SKIPPING = """
+from orchestrator.plugin import Refused, Runtime, hookimpl
+
+
+class Elsewhere(Runtime):
+    name = "elsewhere"
+
+    def version(self):
+        raise Refused("elsewhere is not installed: pip install elsewhere")
+
+    @staticmethod
+    def load(path, threads, options):
+        raise NotImplementedError
+
+
+@hookimpl
+def orchestrator_runtimes():
+    return [Elsewhere()]
+"""
+
+
+@pytest.mark.slow
+def test_checks_that_did_not_come_to_their_end_are_no_success(cli: Cli) -> None:
+    assert cli("plugins", "new", "half-weights").returncode == 0
+    (cli.folder / "half-weights" / "tests").mkdir()
+    (cli.folder / "half-weights" / "tests" / "conftest.py").write_text("import no_such_module\n")
+    (cli.folder / "half-weights" / "tests" / "test_more.py").write_text("def test_more():\n    assert True\n")
+    done = cli("plugins", "check", "./half-weights")
+    assert done.returncode == 1
+    assert "FAILED  the checks, are run to their end: pytest ended with 4: " in done.stdout and "no_such_module" in done.stdout
+
+
+def test_own_options_of_pytest_are_not_those_of_the_kit_and_looking_at_nothing_is_no_success(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lay_out(cli.packages, "elsewhere", SKIPPING)
+    monkeypatch.setenv("PYTEST_ADDOPTS", "--no-such-option")
+    done = cli("plugins", "check", "elsewhere", "--json")
+    found = json.loads(done.stdout)
+    outcomes = {check["outcome"] for check in found["checks"]}
+    assert "passed" in outcomes, "the plugin itself can be registered"

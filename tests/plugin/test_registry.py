@@ -9,6 +9,9 @@ from orchestrator.errors import PluginError
 from orchestrator.plugin import Choice, Number, OnnxMethod, ParameterError, hookimpl, hookspecs, narrowed
 from orchestrator.plugin.parameters import checked
 from orchestrator.plugin.registry import Registry
+from orchestrator.plugin.testing import sample_candidate
+from orchestrator.plugin.testing import target as make_target
+from orchestrator.values.recipe import Recipe
 
 BUILT_IN = {
     "methods": {
@@ -156,3 +159,92 @@ def test_search_range_is_narrowed_and_counted() -> None:
     assert (NUMBER.count(), ratio.count(), CHOICE.count(), WHOLE.count()) == (4, 2, 2, 4)
     with pytest.raises(ParameterError, match="unknown parameter"):
         narrowed((NUMBER,), ration={"high": 0.3})
+
+
+@pytest.mark.parametrize("answer", [True, "too big", [1]])
+def test_check_that_answers_with_a_wrong_type_counts_as_silent_with_a_note(answer: Any) -> None:
+    registry = Registry()
+    registry.register(plugin(orchestrator_check_recipe=lambda recipe: answer), "wrong")
+    registry.register(plugin(orchestrator_check_recipe=lambda recipe: ["not here"]), "right")
+    recipe, target = Recipe(steps=()), make_target()
+    assert registry.recipe_objections(recipe, target) == registry.recipe_objections(recipe, target) == ["not here"]
+    (note,) = registry.notes
+    assert note.startswith("plugin 'wrong' was not heard: orchestrator_check_recipe must return a list of sentences, but got ")
+    assert registry.failed == (), "its other contributions take part"
+
+
+class Panic(BaseException):
+    """What Rust libraries and cancelled coroutines raise: no Exception."""
+
+
+def test_what_is_no_exception_stops_nothing_either() -> None:
+    registry = Registry()
+
+    def panics(**arguments: Any) -> Any:
+        raise Panic("in the library")
+
+    registry.register(plugin(orchestrator_methods=lambda: panics()), "asked")
+    registry.register(plugin(orchestrator_check_recipe=lambda recipe: panics()), "checks")
+    registry.register(plugin(orchestrator_trial_finished=lambda trial: panics()), "follows")
+    assert [(p.name, p.error) for p in registry.failed] == [("asked", "orchestrator_methods raised Panic: in the library")]
+    assert registry.recipe_objections(Recipe(steps=()), make_target()) == []
+    registry.trial_finished(sample_candidate("c0ffee", 0.9, 1.5, 100))
+    assert len(registry.notes) == 2
+
+
+def test_plugin_whose_contribution_raises_when_it_is_looked_at_leaves_none_of_its_hooks() -> None:
+    class Odd(Nothing):
+        @property
+        def version(self) -> int:  # type: ignore[override]
+            raise ValueError("no version today")
+
+    told: list[Any] = []
+    registry = Registry()
+    registry.register(
+        plugin(orchestrator_methods=lambda: [Odd()], orchestrator_trial_finished=lambda trial: told.append(1)), "odd"
+    )
+    assert [p.error for p in registry.failed] == ["ValueError: no version today"]
+    registry.trial_finished(sample_candidate("c0ffee", 0.9, 1.5, 100))
+    assert told == []
+
+
+@pytest.mark.parametrize(
+    ("declared", "reason"),
+    [
+        ({"after": ["quantization"]}, "nothing must declare `after`, a frozenset of str, but has ['quantization']"),
+        ({"needs": "labels"}, "nothing must declare `needs`, a frozenset of str"),
+        ({"name": "on-the-fly"}, "on-the-fly: names that begin with 'on-' are steps that choose a runtime"),
+        (
+            {"after": frozenset({"quantization"}), "before": frozenset({"pruning"})},
+            "the methods' declarations of order contradict each other: ",
+        ),
+    ],
+)
+def test_method_with_a_declaration_that_no_space_could_be_made_of_is_left_out(declared: dict[str, Any], reason: str) -> None:
+    registry = Registry.discover()
+    method = type("Declared", (Nothing,), declared)()
+    registry.register(plugin(orchestrator_methods=lambda: [method]), "mine")
+    (failed,) = registry.failed
+    assert failed.name == "mine" and reason in str(failed.error)
+    assert "nothing" not in registry.methods()
+
+
+def test_followers_are_given_copies() -> None:
+    registry = Registry()
+    seen: list[int] = []
+
+    def careless(trial: Any) -> None:
+        trial.recipe.clear()
+        trial.latency.clear()
+
+    registry.register(plugin(orchestrator_trial_finished=careless), "careless")
+    registry.register(plugin(orchestrator_trial_finished=lambda trial: seen.append(len(trial.recipe))), "after")
+    candidate = sample_candidate("c0ffee", 0.9, 1.5, 100)
+    registry.trial_finished(candidate)
+    assert len(candidate.recipe) == 1 and candidate.latency and seen == [1]
+
+
+def test_earlier_runs_may_have_been_without_a_plugin_that_is_gone() -> None:
+    with pytest.raises(PluginError, match="unknown plugin 'gone'"):
+        Registry.discover(without=["gone"])
+    assert "static-int8" in Registry.discover(without=["gone"], strict=False).methods()

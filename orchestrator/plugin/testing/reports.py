@@ -55,5 +55,5 @@ class PluginTests:
         for candidate in sample_run().candidates:
             registry.trial_finished(candidate)
         registry.search_ended(sample_run())
-        notes = registry.event_notes
+        notes = registry.notes
         must(not notes, "; ".join(notes), "latency and quality of failed candidates are missing: look before you read")

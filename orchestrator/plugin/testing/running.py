@@ -3,10 +3,12 @@
 It runs in a process of its own, for plugins crash, and a package that was just installed is seen by a new process only.
 """
 
+import io
 import json
 import os
 import sys
 import tempfile
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -109,8 +111,11 @@ def main(arguments: list[str]) -> int:
         module.write_text(MODULE.format(plugins=plugins, device=device or None), "utf-8")
         (Path(folder) / "pytest.ini").write_text("[pytest]\n", "utf-8")
         options = ["-q", "--import-mode=importlib", "-p", "no:cacheprovider", "-c", str(Path(folder) / "pytest.ini")]
-        code = int(pytest.main([*options, str(module), *tests], plugins=[recorder]))
-    Path(output).write_text(json.dumps({"code": code, "found": recorder.found}), "utf-8")
+        said = io.StringIO()
+        with redirect_stderr(said):  # where pytest says why it did not begin
+            code = int(pytest.main([*options, str(module), *tests], plugins=[recorder]))
+    lines = [line.removeprefix("E ").strip() for line in said.getvalue().splitlines() if line.strip()]
+    Path(output).write_text(json.dumps({"code": code, "found": recorder.found, "said": " ".join(lines)[:500]}), "utf-8")
     return 0
 
 
