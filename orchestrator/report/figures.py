@@ -1,9 +1,13 @@
 """Which figure of a candidate stands where: the objective, the host's time, and the part that a candidate plays."""
 
+import math
 from typing import Literal
 
-from orchestrator.report.words import EVIDENCE, line, number
-from orchestrator.values.results import CandidateResult, LatencyResult, QualityResult, RunResult
+from orchestrator.report.words import EVIDENCE, line
+from orchestrator.values.results import CandidateResult, Difference, LatencyResult, QualityResult, RunResult
+
+DISTURBED = 2.0
+"""A disturbed ratio's interval counts as so many times as wide (in logarithms), as it does for the front."""
 
 Role = Literal["baseline", "recommended", "front", "dominated", "over a limit", "failed", "rejected", "stopped"]
 
@@ -67,11 +71,57 @@ def shown_quality(candidate: CandidateResult) -> tuple[str, QualityResult] | Non
     return "validation", candidate.quality.validation
 
 
-def gained(small: float, big: float) -> str | None:
-    """How many times smaller `small` is than `big`, in words: '2.9 times'; None where there is nothing to say."""
-    if small <= 0 or big <= 0 or 0.98 < big / small < 1.02:
+def relative_time(run: RunResult, candidate: CandidateResult) -> Difference | None:
+    """The candidate's objective latency over the original's, with its interval; None where one of them was not timed.
+
+    Where the two were timed or simulated side by side, that ratio. Else its ends are those of two independent errors (Zou and
+    Donner 2008, "Construction of confidence limits about effect measures"), too wide where a part of the error is shared.
+    """
+    own, base = objective(run, candidate), objective(run, run.baseline)
+    if own is None or own.median_ms <= 0:
         return None
-    return f"{number(max(big / small, small / big), 2 if big / small < 10 else 3)} times"
+    if own.ratio is not None and own.ratio.value > 0:
+        width = DISTURBED if own.disturbed and own.evidence.startswith("measured") else 1.0
+        return _between(
+            own.ratio.value, width * _log(own.ratio.value, own.ratio.low), width * _log(own.ratio.high, own.ratio.value)
+        )
+    if base is None or base.median_ms <= 0:
+        return None
+    below = math.hypot(_log(own.median_ms, own.low_ms), _log(base.high_ms, base.median_ms))
+    above = math.hypot(_log(own.high_ms, own.median_ms), _log(base.median_ms, base.low_ms))
+    return _between(own.median_ms / base.median_ms, below, above)
+
+
+def _between(value: float, below: float, above: float) -> Difference:
+    return Difference(value=value, low=value * math.exp(-below), high=value * math.exp(above))
+
+
+def _log(high: float, low: float) -> float:
+    """How far apart two times are, in natural logarithms."""
+    return math.inf if low <= 0 else max(0.0, math.log(high / low))
+
+
+def speed(ratio: Difference) -> str:
+    """A ratio of times in words: '2.3 times faster', '5 % slower'; "" where its interval holds 1, or there is nothing to say."""
+    if ratio.value <= 0 or ratio.low <= 1 <= ratio.high:
+        return ""
+    gain = ratio.high < 1
+    factor, word = (1 / ratio.value, "faster") if gain else (ratio.value, "slower")
+    if factor < 2:
+        return f"{said} {word}" if (said := per_cent(factor - 1, gain=gain)) else ""
+    steps = 10 if factor < 10 else 1
+    return f"{_whole(factor * steps, gain=gain) / steps:.{1 if steps == 10 else 0}f} times {word}"
+
+
+def per_cent(share: float, *, gain: bool) -> str:
+    """A change of so much as a whole number of per cent, never better than it is; "" where nothing is left of it."""
+    whole = _whole(100 * share, gain=gain)
+    return f"{whole} %" if whole >= 1 else ""
+
+
+def _whole(value: float, *, gain: bool) -> int:
+    """A gain is rounded down, a loss up."""
+    return math.floor(value + 1e-9) if gain else math.ceil(value - 1e-9)
 
 
 def place(run: RunResult) -> str:

@@ -3,7 +3,16 @@
 from dataclasses import dataclass
 
 from orchestrator.report import words
-from orchestrator.report.figures import gained, objective, objective_evidence, on_host, place, shown_quality
+from orchestrator.report.figures import (
+    objective,
+    objective_evidence,
+    on_host,
+    per_cent,
+    place,
+    relative_time,
+    shown_quality,
+    speed,
+)
 from orchestrator.report.table import approximate
 from orchestrator.values.results import CandidateResult, LatencyResult, QualityResult, RunResult
 
@@ -34,7 +43,7 @@ def headline(run: RunResult) -> str:
     if best.id == run.baseline.id:
         return "The original model stays the best choice."
     facts = [fact for fact in (_time_fact(run, best), _smaller(run, best)) if fact]
-    gain = f"{' and '.join(facts)} than the original" if facts else "no faster and no smaller than the original"
+    gain = f"{' and '.join(facts)} than the original" if facts else _no_gain(run, best)
     shown = shown_quality(best)
     if shown is None:
         return f"The recommended model is {gain}."
@@ -42,6 +51,12 @@ def headline(run: RunResult) -> str:
     change = f" ({words.difference(metric, figure.difference, figure.examples)})" if figure.difference else ""
     value = words.quality(metric, figure.value, figure.examples)
     return f"The recommended model is {gain}, at {value} {metric} on the {shown[0]} split{change}."
+
+
+def _no_gain(run: RunResult, best: CandidateResult) -> str:
+    if relative_time(run, best) is None:
+        return "no smaller than the original"
+    return "no smaller than the original, and no faster beyond the uncertainty"
 
 
 def key_figures(run: RunResult) -> list[KeyFigure]:
@@ -52,35 +67,22 @@ def key_figures(run: RunResult) -> list[KeyFigure]:
     return [figure for figure in figures if figure is not None]
 
 
-def _factor(run: RunResult, best: CandidateResult) -> float | None:
-    """The baseline's time over the candidate's: the paired ratio where they were timed side by side."""
-    fast, slow = objective(run, best), objective(run, run.baseline)
-    if fast is not None and fast.ratio is not None and fast.ratio.value > 0:
-        return 1 / fast.ratio.value
-    if fast is None or slow is None or fast.median_ms <= 0:
-        return None
-    return slow.median_ms / fast.median_ms
-
-
-def _speed(factor: float | None) -> str:
-    times = gained(1.0, factor) if factor else None
-    return f"{times} {'faster' if factor and factor > 1 else 'slower'}" if times else ""
-
-
 def _time_fact(run: RunResult, best: CandidateResult) -> str:
-    speed = _speed(_factor(run, best))
-    evidence = objective_evidence(run)
-    if not speed or evidence is None:
+    """What the uncertainty of the two times leaves of their difference."""
+    ratio, evidence = relative_time(run, best), objective_evidence(run)
+    said = "" if ratio is None else speed(ratio)
+    if not said or evidence is None:
         return ""
     where = "this host" if evidence == "measured-on-host" or run.target.profile == "host" else place(run)
-    return f"{speed} on {where} ({words.EVIDENCE[evidence]})"
+    return f"{said} on {where} ({words.EVIDENCE[evidence]})"
 
 
 def _smaller(run: RunResult, best: CandidateResult) -> str:
     if best.artifact is None or run.baseline.artifact is None or run.baseline.artifact.size_bytes <= 0:
         return ""
     share = best.artifact.size_bytes / run.baseline.artifact.size_bytes - 1
-    return f"{abs(share) * 100:.0f} % {'smaller' if share < 0 else 'larger'}" if abs(share) >= 0.005 else ""
+    said = per_cent(abs(share), gain=share < 0) if abs(share) >= 0.005 else ""
+    return f"{said} {'smaller' if share < 0 else 'larger'}" if said else ""
 
 
 def _quality_figure(run: RunResult, best: CandidateResult | None) -> KeyFigure | None:
@@ -131,7 +133,8 @@ def _paired(latency: LatencyResult | None) -> str:
 
 def _latency_figure(run: RunResult, best: CandidateResult | None) -> KeyFigure | None:
     after = objective(run, best) if best else None
-    change = (_paired(after) or _speed(_factor(run, best))) if best else ""
+    ratio = relative_time(run, best) if best else None
+    change = _paired(after) or (speed(ratio) or "not told apart from the original's" if ratio else "")
     where = "this host" if objective_evidence(run) == "measured-on-host" else place(run)
     return _times(f"latency on {where}", objective(run, run.baseline), after, change)
 

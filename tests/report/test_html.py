@@ -47,7 +47,7 @@ class Page(HTMLParser):
 
 def test_page_says_what_is_recommended_and_what_it_gains(digits_run: RunResult) -> None:
     text = Page(render_html(digits_run)).text
-    assert "3.1 times faster on Raspberry Pi 4 (estimated) and 82 % smaller than the original" in text
+    assert "3.0 times faster on Raspberry Pi 4 (estimated) and 81 % smaller than the original" in text
     assert "97.7 % accuracy on the test split (−0.4 points)" in text  # noqa: RUF001
     assert digits_run.reason in text
     assert "~ 1.12 ms" in text

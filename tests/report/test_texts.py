@@ -15,12 +15,14 @@ import pytest
 from onnx import TensorProto, helper
 from rich.console import Console
 
-from orchestrator.report import words
+from orchestrator.report import figures, words
 from orchestrator.report.card import render_card
 from orchestrator.report.formats import FORMATS
+from orchestrator.report.headline import headline, key_figures
 from orchestrator.report.running import KINDS, cpp_program
 from orchestrator.report.terminal import print_summary
-from orchestrator.values.results import Difference, RunResult
+from orchestrator.searching import front
+from orchestrator.values.results import Difference, LatencyResult, RunResult
 from orchestrator.values.task import TensorSpec
 
 INCLUDED = [*filter(None, os.environ.get("CPATH", "").split(os.pathsep)), "/usr/include", "/usr/local/include"]
@@ -296,3 +298,73 @@ def test_terminal_that_is_not_utf8_and_hostile_texts(digits_run: RunResult) -> N
 )
 def test_words(shown: str, expected: str) -> None:
     assert shown == expected
+
+
+def timed(run: RunResult, ratio: Difference, *, evidence: str = "measured-on-target", disturbed: str | None = None) -> RunResult:
+    """The run with its recommended candidate at that ratio to the original, and as large a file as the original's."""
+    best = run.candidate("5be27f6a10")
+    assert run.baseline.artifact is not None
+    assert best.artifact is not None
+
+    def like(latency: LatencyResult) -> LatencyResult:
+        return dataclasses.replace(latency, evidence=evidence, ratio=None, disturbed=None)
+
+    latency = dataclasses.replace(
+        like(run.baseline.latency[0]), median_ms=run.baseline.latency[0].median_ms * ratio.value, ratio=ratio, disturbed=disturbed
+    )
+    artifact = dataclasses.replace(best.artifact, size_bytes=run.baseline.artifact.size_bytes)
+    base = dataclasses.replace(run.baseline, latency=[like(run.baseline.latency[0])])
+    return dataclasses.replace(
+        run, baseline=base, candidates=[dataclasses.replace(best, latency=[latency], artifact=artifact)], front=[best.id]
+    )
+
+
+def near(value: float, width: float = 0.01) -> Difference:
+    return Difference(value=value, low=value * (1 - width), high=value * (1 + width))
+
+
+@pytest.mark.parametrize("evidence", ["measured-on-target", "simulated"])
+def test_difference_within_the_noise_is_no_gain_and_no_loss(evidence: str, digits_run: RunResult) -> None:
+    for ratio in (Difference(value=0.95, low=0.85, high=1.06), Difference(value=1.04, low=0.99, high=1.1)):
+        said = headline(timed(digits_run, ratio, evidence=evidence))
+        assert "no smaller than the original, and no faster beyond the uncertainty" in said
+        assert "times" not in said
+        assert "slower" not in said
+
+
+@pytest.mark.parametrize(
+    ("ratio", "said"),
+    [
+        (0.95, "5 % faster"),
+        (1 / 1.3796, "37 % faster"),
+        (1 / 1.999, "99 % faster"),
+        (0.5, "2.0 times faster"),
+        (1 / 2.39, "2.3 times faster"),
+        (1 / 12.9, "12 times faster"),
+        (1.051, "6 % slower"),
+        (2.31, "2.4 times slower"),
+    ],
+)
+def test_gain_is_never_rounded_into_a_larger_one(ratio: float, said: str, digits_run: RunResult) -> None:
+    assert f" {said} on Raspberry Pi 4 (measured) than the original" in headline(timed(digits_run, near(ratio)))
+
+
+def test_disturbed_ratio_has_to_differ_by_twice_as_much_as_for_the_front(digits_run: RunResult) -> None:
+    ratio = Difference(value=0.95, low=0.93, high=0.98)
+    assert "5 % faster" in headline(timed(digits_run, ratio))
+    assert "faster on" not in headline(timed(digits_run, ratio, disturbed="a busy machine"))
+    assert figures.DISTURBED == front.DISTURBED
+
+
+def test_gain_of_estimates_is_told_beyond_their_bands_alone(digits_run: RunResult) -> None:
+    def estimated(share: float) -> RunResult:
+        best, base = digits_run.candidate("5be27f6a10"), digits_run.baseline.latency[0]
+        scaled = {name: getattr(base, name) * share for name in ("median_ms", "low_ms", "high_ms")}
+        moved = dataclasses.replace(best, latency=[dataclasses.replace(base, **scaled)])
+        return dataclasses.replace(digits_run, candidates=[moved], front=[best.id])
+
+    assert "2.0 times faster on Raspberry Pi 4 (estimated)" in headline(estimated(0.5))
+    within = estimated(0.8)
+    assert "faster" not in headline(within)
+    change = next(figure.change for figure in key_figures(within) if figure.evidence == "estimated")
+    assert change == "not told apart from the original's"
