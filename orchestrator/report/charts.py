@@ -8,7 +8,7 @@ from itertools import pairwise
 from orchestrator.report import svg, words
 from orchestrator.report.course import course
 from orchestrator.report.figures import estimated, objective, on_host, ordered
-from orchestrator.report.hypervolume import box_of, reference_words
+from orchestrator.report.hypervolume import box_of, reference_words, why_no_box
 from orchestrator.values.results import CandidateResult, LatencyResult, RunResult
 
 SIZE = (456, 260)
@@ -33,7 +33,7 @@ class Course:
 
 
 def course_of(run: RunResult) -> Course | None:
-    """None where there is nothing to follow: no candidate has all three figures, or all of them are alike."""
+    """None where there is nothing to follow: see `why_no_course`."""
     box = box_of([run])
     if box is None or len(run.candidates) < 2:
         return None
@@ -49,6 +49,11 @@ def course_of(run: RunResult) -> Course | None:
         drawings.append(_steps([(s / scale, v) for s, v in _rising(timed)], "minutes" if minutes else "seconds"))
     ninety = next(m.candidates for m in moments if m.volume >= 0.9 * last)
     return Course(reference=reference_words(box, run.task.metric), last=last, ninety=ninety, drawings=drawings)
+
+
+def why_no_course(run: RunResult) -> str:
+    """Why `course_of` this run is None."""
+    return why_no_box([run]) if box_of([run]) is None else "one candidate alone has no course"
 
 
 def _rising(timed: list[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -21,7 +21,7 @@ def course(run: RunResult, box: Box) -> list[Moment]:
     moments: list[Moment] = []
     volume = 0.0
     for number, candidate in enumerate((run.baseline, *run.candidates)):
-        point = objectives(run, candidate)
+        point = objectives(run, candidate, box.unit_ms)
         if point is not None and candidate.feasible is not False:
             place = box.place(point)
             if not any(all(a <= b for a, b in zip(box.place(other), place, strict=True)) for other in found):

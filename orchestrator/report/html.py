@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator.report import words
 from orchestrator.report.changes import changes
-from orchestrator.report.charts import agreement_of, course_of
+from orchestrator.report.charts import agreement_of, course_of, why_no_course
 from orchestrator.report.failures import failure_groups
 from orchestrator.report.figures import objective, objective_label, on_host, ordered, place, role, shown_quality
 from orchestrator.report.headline import headline, key_figures, recommended
@@ -48,6 +48,7 @@ def render_html(run: RunResult) -> str:
         phases=[(name, run.seconds[name]) for name in PHASES if run.seconds.get(name)],
         states=_states(run),
         course=course_of(run),
+        no_course=why_no_course(run),
         agreement=agreement_of(run),
         importance=_importance(run.importance, words.line(run.task.metric)),
         parameters=lambda step: ", ".join(f"{name} {value}" for name, value in _flat(step.parameters)),
@@ -106,7 +107,8 @@ def _importance(found: Importance | None, metric: str) -> dict[str, Any] | None:
         for title, listed in ((metric, found.quality), ("latency", found.latency))
         if listed
     ]
-    return {"trials": found.trials, "needed": found.needed, "best": found.best, "groups": groups}
+    looked_at = len(found.quality) + len(found.latency)
+    return {"trials": found.trials, "needed": found.needed, "best": found.best, "groups": groups, "looked_at": looked_at}
 
 
 def _states(run: RunResult) -> list[tuple[str, int]]:

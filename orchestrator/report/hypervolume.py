@@ -22,18 +22,23 @@ class Box:
 
     The volume is that share of it which a set of candidates dominates; latency and size count by their logarithms, for a model of
     half the time is as much of a gain at 1 ms as at 100 ms.
+
+    Attributes:
+        unit_ms: What the ratios of measured times are multiplied with; None: times were computed.
     """
 
     reference: Point
     ideal: Point
     maximize: bool
+    unit_ms: float | None = None
 
     def place(self, point: Point) -> Point:
         """A point as coordinates to be minimised: 0 is the best, 1 the reference; what is beyond it is cut off."""
         sides = []
         for k, (value, best, worst) in enumerate(zip(point, self.ideal, self.reference, strict=True)):
             low, high, at = (best, worst, value) if k == 0 else (math.log(best), math.log(worst), math.log(value))
-            share = (at - low) / (high - low) if high != low else (0.0 if at == low else 1.0)
+            worse = at < low if k == 0 and self.maximize else at > low
+            share = (at - low) / (high - low) if high != low else float(worse)
             sides.append(min(1.0, max(0.0, share)))
         return sides[0], sides[1], sides[2]
 
@@ -42,23 +47,36 @@ class Box:
         return hypervolume([self.place(point) for point in points])
 
 
-def objectives(run: RunResult, candidate: CandidateResult) -> Point | None:
-    """Quality on validation, latency in ms and size in bytes; None where one of them is not there."""
+def unit_of(run: RunResult) -> float | None:
+    """The original's time, in ms, where times were measured; None where they were computed, or it has none."""
+    latency = objective(run, run.baseline)
+    return latency.median_ms if latency is not None and latency.evidence.startswith("measured") else None
+
+
+def objectives(run: RunResult, candidate: CandidateResult, unit_ms: float | None) -> Point | None:
+    """Quality on validation, latency in ms and size in bytes; None where one of them is not there.
+
+    Args:
+        unit_ms: A measured latency is its ratio to the original, with which it was timed side by side, times this: what a machine
+            is slower or faster by from one hour to the next is no gain. See `unit_of`.
+    """
     latency = objective(run, candidate)
     if candidate.state != "complete" or candidate.quality is None or candidate.artifact is None or latency is None:
         return None
-    point = candidate.quality.validation.value, latency.median_ms, float(candidate.artifact.size_bytes)
+    ms = latency.median_ms
+    if unit_ms is not None and candidate.id == run.baseline.id:
+        ms = unit_ms
+    elif unit_ms is not None and latency.ratio is not None:
+        ms = unit_ms * latency.ratio.value
+    point = candidate.quality.validation.value, ms, float(candidate.artifact.size_bytes)
     return point if point[1] > 0 and point[2] > 0 else None
 
 
 def box_of(runs: Sequence[RunResult]) -> Box | None:
-    """One box for these runs, from their fronts and originals; None where nothing has all three figures, or all are alike."""
-    points: list[Point] = []
-    for run in runs:
-        for candidate in (run.baseline, *(run.candidate(name) for name in run.front)):
-            if (point := objectives(run, candidate)) is not None:
-                points.append(point)
-    if not points:
+    """One box for these runs, from their fronts and originals; None where there is none, see `why_no_box`."""
+    unit_ms = unit_of(runs[0])
+    points = _points(runs, unit_ms)
+    if len(set(points)) < 2:
         return None
     maximize = runs[0].task.direction == "maximize"
     quality = sorted((p[0] for p in points), reverse=maximize)
@@ -67,7 +85,19 @@ def box_of(runs: Sequence[RunResult]) -> Box | None:
         low, high = min(p[k] for p in points), max(p[k] for p in points)
         ideal.append(low)
         worst.append(high * (high / low) ** MARGIN)
-    return Box(reference=(worst[0], worst[1], worst[2]), ideal=(ideal[0], ideal[1], ideal[2]), maximize=maximize)
+    return Box(reference=(worst[0], worst[1], worst[2]), ideal=(ideal[0], ideal[1], ideal[2]), maximize=maximize, unit_ms=unit_ms)
+
+
+def why_no_box(runs: Sequence[RunResult]) -> str:
+    """Why `box_of` these runs is None: between points that are all alike there is no space of which to have a share."""
+    if not _points(runs, unit_of(runs[0])):
+        return "nothing has all three of quality, latency and size"
+    return "the front holds nothing whose figures are other than the original's"
+
+
+def _points(runs: Sequence[RunResult], unit_ms: float | None) -> list[Point]:
+    listed = [(run, candidate) for run in runs for candidate in (run.baseline, *(run.candidate(name) for name in run.front))]
+    return [point for run, candidate in listed if (point := objectives(run, candidate, unit_ms)) is not None]
 
 
 def reference_words(box: Box, metric: str) -> str:

@@ -23,6 +23,25 @@ from orchestrator.values.results import (
 )
 
 HOSTILE = "</script><script>alert(1)</script>\x1b[31m"
+OPTIONS: dict[str, Any] = {
+    "trials": 12,
+    "timeout_s": 600.0,
+    "epochs": [0.5, 4.0],
+    "methods": ["channel-pruning", "static-int8"],
+    "offered": ["channel-pruning", "static-int8"],
+    "without": [],
+    "runtimes": ["onnxruntime"],
+    "training": True,
+    "early_stopping": True,
+    "useful_drop": None,
+    "candidate_timeout_s": 150.0,
+    "loss": None,
+    "student": None,
+    "warm_start": [],
+    "warm_share": 2 / 3,
+    "input_shapes": {},
+}
+"""What newer runs tell of what was asked for."""
 PRUNE, RECOVER, INT8 = "channel-pruning", "recovery-distillation", "static-int8"
 
 
@@ -189,6 +208,7 @@ def make_full_run() -> RunResult:
     ]
     return dataclasses.replace(
         run,
+        search={**run.search, **OPTIONS},
         baseline=dataclasses.replace(run.baseline, finished_s=5.0),
         candidates=[dataclasses.replace(c, finished_s=20.0 * (k + 1)) for k, c in enumerate(run.candidates)],
         layers=dict.fromkeys(run.front, table),
@@ -235,6 +255,21 @@ def make_host_run() -> RunResult:
         baseline=moved(run.baseline),
         candidates=[moved(entry) for entry in run.candidates],
     )
+
+
+def scaled(run: RunResult, factor: float, *, only: tuple[str, ...] | None = None) -> RunResult:
+    """The same run where the machine was that much slower; with `only`, while these candidates and no others were timed."""
+
+    def slower(entry: CandidateResult) -> CandidateResult:
+        if only is not None and entry.id not in only:
+            return entry
+        times = [
+            dataclasses.replace(x, median_ms=x.median_ms * factor, low_ms=x.low_ms * factor, high_ms=x.high_ms * factor)
+            for x in entry.latency
+        ]
+        return dataclasses.replace(entry, latency=times)
+
+    return dataclasses.replace(run, baseline=slower(run.baseline), candidates=[slower(c) for c in run.candidates])
 
 
 @pytest.fixture

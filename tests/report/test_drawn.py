@@ -12,10 +12,11 @@ from orchestrator.report.changes import MOST_ROWS, changes
 from orchestrator.report.charts import agreement_of, course_of
 from orchestrator.report.course import course
 from orchestrator.report.html import render_html
-from orchestrator.report.hypervolume import box_of, hypervolume
+from orchestrator.report.hypervolume import box_of, hypervolume, objectives, unit_of
 from orchestrator.report.svg import Scale, label
 from orchestrator.values.layers import Layer, LayerChange
 from orchestrator.values.results import Importance, RunResult
+from tests.report.conftest import scaled
 
 
 def test_hypervolume_is_that_of_a_reference_implementation() -> None:
@@ -37,6 +38,49 @@ def test_box_does_not_depend_on_the_order_and_holds_the_front(full_run: RunResul
     wider = box_of([full_run, dataclasses.replace(full_run, front=[*full_run.front, "0d8852b1fa"])])
     assert wider is not None
     assert wider.ideal[1] == 0.448
+
+
+def test_axis_on_which_all_are_alike_takes_nothing_from_the_others(full_run: RunResult) -> None:
+    def alike(run: RunResult) -> RunResult:
+        entries = [
+            dataclasses.replace(c, artifact=dataclasses.replace(c.artifact, size_bytes=100)) if c.artifact else c
+            for c in (run.baseline, *run.candidates)
+        ]
+        return dataclasses.replace(run, baseline=entries[0], candidates=entries[1:])
+
+    box = box_of([alike(full_run)])
+    assert box is not None
+    assert box.place(box.ideal) == (0.0, 0.0, 0.0)
+    assert box.place((*box.ideal[:2], 99.0))[2] == 0.0, "better than all of the front"
+    assert box.place((*box.ideal[:2], 101.0))[2] == 1.0
+    assert 0 < course(alike(full_run), box)[-1].volume < 1
+
+
+def test_run_whose_candidates_all_failed_has_no_hypervolume_and_says_why(failed_run: RunResult) -> None:
+    assert box_of([failed_run]) is None
+    assert course_of(failed_run) is None
+    why = "There is no hypervolume to follow: the front holds nothing whose figures are other than the original&#39;s."
+    assert why in render_html(failed_run)
+
+
+def test_drift_of_the_machine_is_no_gain(host_run: RunResult) -> None:
+    """The candidate was timed in a slower hour, the original beside it: their ratio says what the recipe does."""
+    drifted = scaled(host_run, 0.5, only=(host_run.front[0],))
+    box, other = box_of([host_run]), box_of([drifted])
+    assert box is not None
+    assert box == other
+    assert course(host_run, box) == course(drifted, box)
+    own = objectives(host_run, host_run.baseline, box.unit_ms)
+    assert own is not None
+    assert own[1] == 0.412
+
+
+def test_computed_times_count_as_they_are(full_run: RunResult) -> None:
+    assert unit_of(full_run) is None
+    faster = scaled(full_run, 0.1, only=(full_run.front[0],))
+    point = objectives(faster, faster.candidates[0], None)
+    assert point is not None
+    assert point[1] == pytest.approx(0.161)
 
 
 def test_course_rises_and_leaves_out_what_breaks_a_limit(full_run: RunResult) -> None:
@@ -87,6 +131,7 @@ def test_importance_says_what_it_rests_on_and_what_chance_gives(full_run: RunRes
     page = re.sub(r"\s+", " ", render_html(full_run))
     assert "among the best 5 of 40" in page
     assert page.count('<tr class="chance">') == 1
+    assert "so of 3 looked at here some 0.1 do by chance alone" in page
     few = dataclasses.replace(full_run, importance=Importance(trials=7, needed=20))
     assert "7 complete candidates are too few to say which parameters mattered: it takes 20." in render_html(few)
 
