@@ -9,6 +9,7 @@ import optuna
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
+from orchestrator.searching.front import relative_latency
 from orchestrator.searching.space import Space
 from orchestrator.values.recipe import Recipe
 from orchestrator.values.results import CandidateResult, Importance, ParameterImportance
@@ -17,16 +18,17 @@ LEAST_TRIALS = 20
 """Fewer say nothing: the evaluator wants five trials at least among the best, and those must be few beside the others."""
 LEAST_BEST = 5
 BEST_SHARE = 0.1
-SHUFFLES = 20
-"""Each takes some 30 ms with 30 trials of 20 parameters."""
-CHANCE = 0.95
+SHUFFLES = 19
+"""Where a parameter does not matter, its own importance is the largest of this and the dealt ones by chance in just one of twenty
+cases. Each takes some 30 ms with 30 trials of 20 parameters."""
 
 
 def importance(candidates: Sequence[CandidateResult], space: Space, direction: str) -> Importance:
     """Importance of each parameter for being among the best in quality, and in latency (Watanabe et al. 2023).
 
     It rests on the trials as they were asked for, so a parameter that the sampler soon fixed looks unimportant. What chance alone
-    gives is found by dealing the same figures out to the candidates at random.
+    gives is found by dealing the same figures out to the candidates at random: the most that a parameter then has is passed in
+    one of twenty cases by one that does not matter.
 
     Args:
         candidates: In any state; the complete ones that this space holds are looked at.
@@ -63,7 +65,7 @@ def _trials(candidates: Sequence[CandidateResult], space: Space) -> list[FrozenT
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             space.suggest(asked)
-        values = [candidate.quality.validation.value, candidate.latency[0].median_ms]
+        values = [candidate.quality.validation.value, relative_latency(candidate)]
         found.append(
             optuna.trial.create_trial(
                 state=TrialState.COMPLETE, params=asked.params, distributions=asked.distributions, values=values
@@ -80,9 +82,7 @@ def _ranked(trials: Sequence[FrozenTrial], figures: np.ndarray, share: float) ->
     found = _evaluated(trials, figures, share)
     dealt = [_evaluated(trials, generator.permutation(figures), share) for _ in range(SHUFFLES)]
     return [
-        ParameterImportance(
-            parameter=name, value=value, chance=float(np.quantile([other.get(name, 0.0) for other in dealt], CHANCE))
-        )
+        ParameterImportance(parameter=name, value=value, chance=max(other.get(name, 0.0) for other in dealt))
         for name, value in found.items()
     ]
 

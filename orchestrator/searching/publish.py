@@ -20,9 +20,11 @@ from orchestrator.report.results import LAYERS, plain, write_results
 from orchestrator.searching.course import finished_s
 from orchestrator.searching.engine import Found, refusals
 from orchestrator.searching.figures import counted, in_words
+from orchestrator.searching.front import faster, relative_latency
 from orchestrator.searching.importance import importance
 from orchestrator.searching.layers import Layers, layer_table
 from orchestrator.searching.recipe_file import recipe_text
+from orchestrator.searching.request import RunState
 from orchestrator.searching.run_directory import RunDirectory
 from orchestrator.searching.sharing.machine import shares
 from orchestrator.searching.space import Space
@@ -84,6 +86,7 @@ def compose(found: Found, registry: Registry, run: RunDirectory) -> RunResult:
             "run": str(run.path),
             "study": state.study,
             "reused": reused,
+            **_options(state),
         },
         notes=[
             *state.notes,
@@ -99,15 +102,47 @@ def compose(found: Found, registry: Registry, run: RunDirectory) -> RunResult:
     )
 
 
+def _options(state: RunState) -> dict[str, Any]:
+    """What else was asked for and decides what is found, as plain JSON values, for whoever compares two runs.
+
+    The memory that a build may take is left out: it is what was free at the start, where nobody said otherwise.
+    """
+    request = state.request
+    return {
+        "methods": sorted(request.methods),
+        "offered": sorted(offer.method for offer in state.offers if offer.refused is None),
+        "without": sorted((*request.without_methods, *request.without_plugins)),
+        "runtimes": [request.target.runtime, *request.target.alternatives],
+        "training": request.training,
+        "early_stopping": request.early_stopping,
+        "useful_drop": request.useful_drop,
+        "candidate_timeout_s": request.candidate_timeout_s,
+        "loss": request.loss,
+        "student": request.student,
+        "warm_start": list(request.warm_start),
+        "warm_share": request.warm_share,
+        "input_shapes": {name: list(shape) for name, shape in request.input_shapes.items()},
+    }
+
+
 def _runtimes(found: Found) -> list[str]:
-    """Which runtime won, where the search tried several."""
+    """Which runtime won, where the search tried several: the best of each on the front, by what their uncertainty leaves."""
     target = found.state.request.target
     timed = [c for c in found.front if c.artifact is not None and c.latency]
     if not target.alternatives or not timed:
         return []
-    fastest = min(timed, key=lambda c: c.latency[0].ratio.value if c.latency[0].ratio else 1.0)
+    best: dict[str, CandidateResult] = {}
+    for candidate in sorted(timed, key=relative_latency):
+        best.setdefault(candidate.latency[0].runtime, candidate)
+    first, *others = best.values()
+    near = [first, *(other for other in others if not faster(first, other))]
     counts = [f"{sum(c.latency[0].runtime == name for c in timed)} on {name}" for name in (target.runtime, *target.alternatives)]
-    return [f"the fastest of the front runs on {fastest.latency[0].runtime} ({fastest.id}); of the front run {', '.join(counts)}"]
+    if len(near) == 1:
+        said = f"the fastest of the front runs on {first.latency[0].runtime} ({first.id})"
+    else:
+        which = " or ".join(f"on {c.latency[0].runtime} ({c.id})" for c in near)
+        said = f"the fastest of the front runs {which}: their times cannot be told apart"
+    return [f"{said}; of the front run {', '.join(counts)}"]
 
 
 def publish(result: RunResult, found: Found, registry: Registry, run: RunDirectory) -> None:
@@ -152,16 +187,19 @@ def _plain_words(step: StepResult, method: Method) -> str:
 
 
 def _layers(found: Found, run: RunDirectory) -> dict[str, LayerTable]:
-    """What became of each layer in the candidates of the front, where their files are ONNX and can be counted."""
+    """What became of each layer in the candidates of the front, where their files are ONNX and can be counted.
+
+    Times are those of the target's first runtime; a candidate in another one has none.
+    """
     target = found.state.request.target
     shapes = {spec.name: (1, *spec.shape) for spec in found.state.task.inputs}
 
     def layers(candidate: CandidateResult) -> Layers | None:
         path = candidate.artifact.path if candidate.artifact else None
-        if path is None or not path.endswith(".onnx"):
+        if candidate.artifact is None or path is None or not path.endswith(".onnx"):
             return None
         try:
-            return Layers(run.path / path, target, shapes)
+            return Layers(run.path / path, target, shapes, candidate.artifact.runtime)
         except (InputError, OSError):
             return None
 

@@ -4,26 +4,39 @@ import dataclasses
 import json
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from orchestrator.api import preview
 from orchestrator.building.protocol import OfferReply
-from orchestrator.planning import profile_named
+from orchestrator.planning import SearchOptions, profile_named
 from orchestrator.plugin import Choice, OnnxMethod
 from orchestrator.plugin.registry import Registry
 from orchestrator.report import words
+from orchestrator.report.comparing import OPTIONS
 from orchestrator.report.results import read_results, write_results
 from orchestrator.searching.course import finished_s
-from orchestrator.searching.importance import LEAST_TRIALS, importance
+from orchestrator.searching.engine import Found
+from orchestrator.searching.importance import LEAST_TRIALS, SHUFFLES, _evaluated, _trials, importance
 from orchestrator.searching.layers import Layers, layer_table
-from orchestrator.searching.publish import _in_words
+from orchestrator.searching.publish import _in_words, _options, _runtimes
 from orchestrator.searching.space import Space
-from orchestrator.values.results import ArtifactResult, CandidateResult, LatencyResult, QualityResult, SplitQuality, StepResult
+from orchestrator.values.results import (
+    ArtifactResult,
+    CandidateResult,
+    Difference,
+    LatencyResult,
+    QualityResult,
+    SplitQuality,
+    StepResult,
+)
 from orchestrator.values.target import Target
+from tests.conftest import Project
 
 METHODS = Registry.discover().methods()
 
@@ -79,6 +92,71 @@ def test_layers_without_names_are_paired_in_order_where_their_number_is_the_same
     shorter = Layers(convolutions(tmp_path / "z.onnx", [3, 4], ["val_7"]), target, {})
     sides = [(change.before is None, change.after is None) for change in layer_table(before, shorter, target).layers]
     assert sides == [(False, True), (False, True), (True, False)], "who is who cannot be said"
+
+
+def test_layers_with_names_of_their_own_are_never_paired_by_their_order(tmp_path: Path, target: Target) -> None:
+    before = Layers(convolutions(tmp_path / "x.onnx", [3, 8, 4], ["a.weight", "b.weight"]), target, {})
+    after = Layers(convolutions(tmp_path / "y.onnx", [3, 8, 4], ["a.weight", "c.weight"]), target, {})
+    sides = {c.name: (c.before is not None, c.after is not None) for c in layer_table(before, after, target).layers}
+    assert sides == {"a": (True, True), "b": (True, False), "c": (False, True)}
+
+
+def test_number_of_the_exporter_is_no_name(tmp_path: Path, target: Target) -> None:
+    """Both files have the same stem, so that their operators are called the same: one is gone, and nobody can say which."""
+    for folder in ("before", "after"):
+        (tmp_path / folder).mkdir()
+    before = Layers(convolutions(tmp_path / "before" / "x.onnx", [3, 8, 8, 4], ["val_1", "val_2", "val_3"]), target, {})
+    after = Layers(convolutions(tmp_path / "after" / "x.onnx", [3, 8, 4], ["val_1", "val_2"]), target, {})
+    assert set(after.by_name) < set(before.by_name)
+    assert not [c for c in layer_table(before, after, target).layers if c.before and c.after]
+
+
+def test_layers_of_another_runtime_than_the_targets_first_have_no_times(tmp_path: Path, target: Target) -> None:
+    path = convolutions(tmp_path / "x.onnx", [3, 8, 4], ["a.weight", "b.weight"])
+    original = Layers(path, target, {}, "onnxruntime")
+    table = layer_table(original, Layers(path, target, {}, "openvino"), target)
+    assert all(side is not None and side.ms is None for c in table.layers for side in (c.before, c.after))
+    assert (table.others_before_ms, table.others_after_ms, table.fitted_on) == (None, None, "")
+    same = layer_table(original, Layers(path, target, {}, "onnxruntime"), target)
+    assert all(side is not None and side.ms is not None for c in same.layers for side in (c.before, c.after))
+
+
+def front_of(*members: tuple[str, str, float, float], runtime: str = "onnxruntime", others: tuple[str, ...] = ("twin",)) -> Found:
+    """A search that found these: id, runtime, ratio to the original, half-width of its interval."""
+    target = SimpleNamespace(runtime=runtime, alternatives=others)
+    candidates = []
+    for name, own, ratio, width in members:
+        latency = LatencyResult(
+            evidence="measured-on-target", device="host", runtime=own, threads=1, median_ms=ratio, low_ms=ratio, high_ms=ratio,
+            ratio=Difference(value=ratio, low=ratio - width, high=ratio + width),
+        )  # fmt: skip
+        artifact = ArtifactResult(path=None, digest="", size_bytes=1, runtime=own)
+        candidates.append(CandidateResult(id=name, state="complete", recipe=[], artifact=artifact, latency=[latency]))
+    state = SimpleNamespace(request=SimpleNamespace(target=target))
+    return cast("Found", SimpleNamespace(state=state, front=candidates))
+
+
+def test_runtime_wins_beyond_the_uncertainty_alone() -> None:
+    close = front_of(("a", "twin", 0.50, 0.05), ("b", "onnxruntime", 0.52, 0.05), ("c", "onnxruntime", 0.9, 0.01))
+    assert _runtimes(close) == [
+        "the fastest of the front runs on twin (a) or on onnxruntime (b): their times cannot be told apart; "
+        "of the front run 2 on onnxruntime, 1 on twin"
+    ]
+    clear = front_of(("a", "twin", 0.50, 0.01), ("d", "twin", 0.505, 0.05), ("b", "onnxruntime", 0.6, 0.01))
+    assert _runtimes(clear) == ["the fastest of the front runs on twin (a); of the front run 1 on onnxruntime, 2 on twin"]
+    assert _runtimes(front_of(("a", "onnxruntime", 0.5, 0.1), others=())) == []
+
+
+def test_run_tells_what_it_was_asked_for_so_that_two_can_be_compared(project: Project) -> None:
+    data = {"model": str(project.folder / "model.onnx"), "data": str(project.folder / "arrays.npz")}
+    plain = SearchOptions(target="raspberry-pi", trials=1, methods=("static-int8", "dynamic-int8"), **data)
+    other = dataclasses.replace(plain, methods=("static-int8",), without_methods=("dynamic-int8",))
+    first, second = (_options(preview(options)[1]) for options in (plain, other))
+    assert json.loads(json.dumps(second)) == second, "the same when it is read back"
+    assert {key for key in first if first[key] != second[key]} == {"methods", "without"}
+    assert first["methods"] == ["dynamic-int8", "static-int8"]
+    assert first["offered"] == ["static-int8"], "the task has no matrix product for the other"
+    assert set(first) | {"name", "sampler", "seed", "trials", "timeout_s", "epochs"} == set(OPTIONS), "all of it is compared"
 
 
 def test_layer_tables_are_read_back_from_beside_the_files(tmp_path: Path, target: Target, digits_run: Any) -> None:
@@ -162,6 +240,35 @@ def test_importance_finds_the_parameter_that_decides_and_chance_where_none_does(
     assert first.value > first.chance
     assert found.latency[0].value > 2 * max(p.value for p in found.latency if p.parameter.startswith("static-int8"))
     assert sum(p.value for p in found.quality) == pytest.approx(1.0)
+
+
+def test_mark_of_chance_is_the_most_of_nineteen_deals() -> None:
+    """So a parameter that does not matter passes it in one of twenty cases: its own figure is the largest of twenty alike."""
+    assert 1 / (SHUFFLES + 1) == 0.05
+    candidates = searched(30)
+    found, trials = importance(candidates, space(), "maximize"), _trials(candidates, space())
+    generator, quality = np.random.default_rng(0), np.array([-trial.values[0] for trial in trials])
+    dealt = [_evaluated(trials, generator.permutation(quality), found.best / len(trials)) for _ in range(SHUFFLES)]
+    assert found.quality
+    for parameter in found.quality:
+        assert parameter.chance == max(other.get(parameter.parameter, 0.0) for other in dealt)
+
+
+def test_drift_of_the_machine_does_not_make_a_parameter_important() -> None:
+    """The times drift, the ratios to the original that was timed beside each do not."""
+    steady = []
+    for candidate in searched(40):
+        ratio = candidate.latency[0].median_ms / 10
+        own = Difference(value=ratio, low=ratio, high=ratio)
+        latency = [dataclasses.replace(candidate.latency[0], evidence="measured-on-target", ratio=own)]
+        steady.append(dataclasses.replace(candidate, latency=latency))
+    drifted = [
+        dataclasses.replace(
+            c, latency=[dataclasses.replace(c.latency[0], median_ms=c.latency[0].median_ms * (4 if k % 2 else 1))]
+        )
+        for k, c in enumerate(steady)
+    ]
+    assert importance(drifted, space(), "maximize") == importance(steady, space(), "maximize")
 
 
 def test_importance_of_few_trials_is_not_told() -> None:
