@@ -1,8 +1,7 @@
 """Embedding tables in 8 bits: rows are gathered as integers, and only those that were gathered become floats.
 
 One scale for each row, as Guan et al. 2019, "Post-Training 4-bit Quantization on Embedding Tables", have it: rows differ in
-length,
-and a scale for the whole table would serve the longest. Loads onnx: imported where a file is at hand.
+length, and a scale for the whole table would serve the longest. Loads onnx: imported where a file is at hand.
 """
 
 from typing import Any
