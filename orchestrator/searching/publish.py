@@ -92,7 +92,7 @@ def compose(found: Found, registry: Registry, run: RunDirectory) -> RunResult:
             *state.notes,
             *refusals(state),
             *found.notes,
-            *registry.event_notes,
+            *registry.notes,
             *_runtimes(found),
             *in_words(reused, len(found.candidates)),
             *shares(found.candidates),
