@@ -13,6 +13,7 @@ from orchestrator.devices.host import HostDevice
 from orchestrator.errors import InputError
 from orchestrator.plugin.method import Method
 from orchestrator.plugin.registry import Registry
+from orchestrator.plugin.running_on import PREFIX
 from orchestrator.report import words
 from orchestrator.report.card import render_card
 from orchestrator.report.html import render_html
@@ -94,6 +95,7 @@ def compose(found: Found, registry: Registry, run: RunDirectory) -> RunResult:
             *found.notes,
             *registry.notes,
             *_runtimes(found),
+            *_same_recipes(found),
             *in_words(reused, len(found.candidates)),
             *shares(found.candidates),
         ],
@@ -143,6 +145,33 @@ def _runtimes(found: Found) -> list[str]:
         which = " or ".join(f"on {c.latency[0].runtime} ({c.id})" for c in near)
         said = f"the fastest of the front runs {which}: their times cannot be told apart"
     return [f"{said}; of the front run {', '.join(counts)}"]
+
+
+def _same_recipes(found: Found) -> list[str]:
+    """What the runtimes make of one model: recipes that were timed in several, the original among them."""
+    target = found.state.request.target
+    names = (target.runtime, *target.alternatives)
+    complete = [c for c in (found.baseline, *found.candidates) if c.state == "complete" and c.latency]
+    first = {_without_runtime(c): c for c in complete if c.latency[0].runtime == names[0]}
+    said = []
+    for name in names[1:]:
+        there = [c for c in complete if c.latency[0].runtime == name]
+        pairs = [(first[_without_runtime(c)], c) for c in there if _without_runtime(c) in first]
+        ahead, behind = sum(faster(b, a) for a, b in pairs), sum(faster(a, b) for a, b in pairs)
+        tried = f"{len(there)} candidate{'' if len(there) == 1 else 's'} ran on {name}"
+        if not pairs:
+            said.append(f"{tried}, none of them with a recipe that ran on {names[0]} too")
+            continue
+        both = f"{len(pairs)} recipe{'' if len(pairs) == 1 else 's'} that ran on {names[0]} too"
+        won = f"{ahead} {'was' if ahead == 1 else 'were'} faster on {name}, {behind} on {names[0]}"
+        said.append(f"{tried}; of {both}, {won}, and {len(pairs) - ahead - behind} cannot be told apart")
+    return said
+
+
+def _without_runtime(candidate: CandidateResult) -> str:
+    """A candidate's recipe but for the step that names its runtime, as a key."""
+    steps = [step for step in candidate.recipe if not step.method.startswith(PREFIX)]
+    return json.dumps([[step.method, step.version, step.parameters] for step in steps], sort_keys=True)
 
 
 def publish(result: RunResult, found: Found, registry: Registry, run: RunDirectory) -> None:

@@ -14,6 +14,7 @@ from orchestrator.errors import PluginError
 from orchestrator.plugin.method import Method, OnnxMethod, TorchMethod
 from orchestrator.plugin.ordering import families_in_order
 from orchestrator.plugin.parameters import Choice, Number, Parameter
+from orchestrator.plugin.running_on import FAMILY
 from orchestrator.values.recipe import ParameterValue, Recipe, Step
 
 NONE = "none"
@@ -129,11 +130,23 @@ class Space:
         The extremes are the gentlest recipe of each family that changes a network by degrees, and the cheapest models that the
         space can make: every family at once, each at its far end. They span what the sampler then looks into.
 
+        Where a search tries several runtimes each recipe is tried in all of them, so that they can be told apart.
+
         Args:
             trials: The run's budget: of more than a quarter of it the usual methods come first, and the rest is the sampler's.
         """
         found = sorted((chosen for chosen in self.combinations() if chosen), key=len)
         most = MOST_STARTERS if trials is None else max(LEAST_STARTERS, trials // STARTERS_SHARE)
+        runtimes = [name for name in self._offers if self._methods[name].family == FAMILY]
+        if not runtimes:
+            return self._first(found, most)
+        plain = [chosen for chosen in found if not set(chosen) & set(runtimes)]
+        made = [Recipe(steps=(self._step(name, {}),)) for name in runtimes]  # the original
+        for recipe in self._first(plain, max(LEAST_STARTERS // 2, most // (1 + len(runtimes)))):
+            made += [recipe, *(Recipe(steps=(*recipe.steps, self._step(name, {}))) for name in runtimes)]
+        return [recipe for recipe in made if tuple(step.method for step in recipe.steps) in self._legal]
+
+    def _first(self, found: list[tuple[str, ...]], most: int) -> list[Recipe]:
         extremes = self._extremes([chosen for chosen in found if self._usual(chosen)] or found)[: most // 3]
         if len(found) > most - len(extremes):
             found.sort(key=lambda chosen: (not self._usual(chosen), len(chosen)))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +25,7 @@ from orchestrator.searching.course import finished_s
 from orchestrator.searching.engine import Found
 from orchestrator.searching.importance import LEAST_TRIALS, SHUFFLES, _evaluated, _trials, importance
 from orchestrator.searching.layers import Layers, layer_table
-from orchestrator.searching.publish import _in_words, _options, _runtimes
+from orchestrator.searching.publish import _in_words, _options, _runtimes, _same_recipes
 from orchestrator.searching.space import Space
 from orchestrator.values.results import (
     ArtifactResult,
@@ -145,6 +146,23 @@ def test_runtime_wins_beyond_the_uncertainty_alone() -> None:
     clear = front_of(("a", "twin", 0.50, 0.01), ("d", "twin", 0.505, 0.05), ("b", "onnxruntime", 0.6, 0.01))
     assert _runtimes(clear) == ["the fastest of the front runs on twin (a); of the front run 1 on onnxruntime, 2 on twin"]
     assert _runtimes(front_of(("a", "onnxruntime", 0.5, 0.1), others=())) == []
+
+
+def test_runtimes_are_compared_by_the_recipes_that_ran_in_both() -> None:
+    found = front_of(
+        ("a", "onnxruntime", 0.50, 0.01), ("a2", "twin", 0.40, 0.01), ("b", "onnxruntime", 0.60, 0.05),
+        ("b2", "twin", 0.61, 0.05), ("c", "twin", 0.3, 0.01),
+    )  # fmt: skip
+    step, there = (StepResult(method=name, version=1, parameters={}) for name in ("static-int8", "on-twin"))
+    recipes = {"a": [], "a2": [there], "b": [step], "b2": [step, there], "c": [step, step, there]}
+    candidates = [replace(c, recipe=recipes[c.id]) for c in found.front]
+    searched = cast("Found", SimpleNamespace(state=found.state, baseline=candidates[0], candidates=candidates[1:]))
+    assert _same_recipes(searched) == [
+        "3 candidates ran on twin; of 2 recipes that ran on onnxruntime too, 1 was faster on twin, 0 on onnxruntime, "
+        "and 1 cannot be told apart"
+    ]
+    alone = cast("Found", SimpleNamespace(state=found.state, baseline=candidates[0], candidates=candidates[2:3]))
+    assert _same_recipes(alone) == ["0 candidates ran on twin, none of them with a recipe that ran on onnxruntime too"]
 
 
 def test_run_tells_what_it_was_asked_for_so_that_two_can_be_compared(project: Project) -> None:

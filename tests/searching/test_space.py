@@ -8,7 +8,8 @@ import pytest
 
 from orchestrator.building.protocol import OfferReply
 from orchestrator.errors import PluginError
-from orchestrator.plugin import Choice, Method, Number, OnnxMethod, Parameter, TorchMethod, TorchToOnnxMethod
+from orchestrator.plugin import Choice, Method, Number, OnnxMethod, Parameter, Runtime, TorchMethod, TorchToOnnxMethod
+from orchestrator.plugin.running_on import with_runtimes
 from orchestrator.searching.space import Space
 from orchestrator.values.recipe import Recipe, Step
 
@@ -81,6 +82,20 @@ def test_every_suggested_recipe_is_legal_and_comes_back_from_its_parameters() ->
         assert tuple(step.method for step in recipe.steps) in legal
         study.enqueue_trial(s.parameters(recipe))
         assert s.suggest(study.ask()) == recipe
+
+
+def test_every_starter_is_tried_in_every_runtime() -> None:
+    """Else a search may end without an answer to what was asked: which runtime is faster."""
+    more = [type(name, (Runtime,), {"name": name, "version": str, "load": staticmethod(str)})() for name in ("twin", "third")]
+    methods = with_runtimes(METHODS, more)
+    offers = [OfferReply(method=m.name, version=1, family=m.family, parameters=m.parameters) for m in methods.values()]
+    for trials in (8, 24, 200, None):
+        starters = Space(offers, methods).starters(trials)
+        told = [tuple(step.method for step in recipe.steps) for recipe in starters]
+        assert told[:2] == [("on-twin",), ("on-third",)], "the original"
+        here = [chosen for chosen in told if not chosen[-1].startswith("on-")]
+        assert len(here) >= 4
+        assert set(told) == {(*chosen, *there) for chosen in (*here, ()) for there in ((), ("on-twin",), ("on-third",))} - {()}
 
 
 def test_starters_are_all_combinations_at_their_defaults_the_short_ones_first() -> None:

@@ -1,7 +1,6 @@
 """What every method is held to."""
 
 import copy
-import graphlib
 import importlib.util
 import json
 import warnings
@@ -18,6 +17,7 @@ import pytest
 import torch
 from torch import nn
 
+from orchestrator.errors import PluginError
 from orchestrator.plugin import (
     BuildContext,
     Choice,
@@ -32,6 +32,7 @@ from orchestrator.plugin import (
     TorchToOnnxMethod,
 )
 from orchestrator.plugin.networks import macs
+from orchestrator.plugin.ordering import families_in_order
 from orchestrator.plugin.parameters import checked
 from orchestrator.plugin.registry import Registry
 from orchestrator.plugin.testing.cases import NETWORKS, Case, make_case
@@ -372,15 +373,10 @@ def facts(path: Path) -> dict[str, Any]:
 
 def _has_an_order(methods: Sequence[Method]) -> None:
     """The families can be put in one order, and none that gives files comes before one that takes modules."""
-    sorter: graphlib.TopologicalSorter[str] = graphlib.TopologicalSorter()
-    for one in methods:
-        sorter.add(one.family, *sorted(one.after | one.requires))
-        for family in one.before:
-            sorter.add(family, one.family)
     try:
-        list(sorter.static_order())
-    except graphlib.CycleError as error:
-        wrong(f"the declarations of order go round in a circle: {' > '.join(error.args[1])}", "change `before` or `after`")
+        families_in_order({method.name: method for method in methods})
+    except PluginError as error:
+        wrong(str(error), "change `before` or `after`")
     for one in methods:
         for other in methods:
             follows = other.family in one.before or one.family in other.after
