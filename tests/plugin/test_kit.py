@@ -197,7 +197,7 @@ def test_method_that_refuses_everything_is_asked_for_a_network(tmp_path: Path) -
         (
             {"after": frozenset({"distillation"}), "before": frozenset({"pruning"})},
             "test_order_fits_the_other_methods",
-            "the declarations of order go round in a circle",
+            "the methods' declarations of order contradict each other",
         ),
         ({"after": frozenset({"quantization"})}, "test_order_fits_the_other_methods", "methods on modules come first"),
     ],

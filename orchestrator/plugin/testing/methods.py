@@ -373,10 +373,6 @@ def facts(path: Path) -> dict[str, Any]:
 
 def _has_an_order(methods: Sequence[Method]) -> None:
     """The families can be put in one order, and none that gives files comes before one that takes modules."""
-    try:
-        families_in_order({method.name: method for method in methods})
-    except PluginError as error:
-        wrong(str(error), "change `before` or `after`")
     for one in methods:
         for other in methods:
             follows = other.family in one.before or one.family in other.after
@@ -385,3 +381,7 @@ def _has_an_order(methods: Sequence[Method]) -> None:
                 f"{other.name} takes a module, but {one.name}, which comes before it, gives a file",
                 "methods on modules come first",
             )
+    try:
+        families_in_order({method.name: method for method in methods})
+    except PluginError as error:
+        wrong(str(error), "change `before` or `after`")
