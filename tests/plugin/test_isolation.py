@@ -72,6 +72,7 @@ def results(folder: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_every_broken_plugin_is_listed_with_its_reason_and_searches_go_on(broken: Cli, project: Project) -> None:
     done = broken("plugins", "list", "--json")
     rows = {row["name"]: row for row in json.loads(done.stdout)}

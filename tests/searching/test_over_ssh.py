@@ -28,6 +28,7 @@ def search(project: Project, board: Board, trials: int = 3) -> list[str]:
     return ["search", *project.onnx, *device, "--trials", str(trials), "--max-drop", "100%", "--output", "run"]
 
 
+@pytest.mark.slow
 def test_search_times_and_scores_on_the_board_and_leaves_nothing_running(cli: Cli, project: Project, board: Board) -> None:
     done = cli(*search(project, board, trials=2))
     assert done.returncode == 0, done.stderr
