@@ -9,6 +9,7 @@ each is a plugin of its own.
 """
 
 import os
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from orchestrator.plugin import CandidateResult, RunResult, SearchStarted, hookimpl
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from orchestrator_events.follower import Follower
 
 
-class Events:
+class Events(ABC):
     """A plugin that follows one search with one tool; made anew with every registry."""
 
     variable: str
@@ -26,9 +27,9 @@ class Events:
     def __init__(self) -> None:
         self._follower: Follower | None = None
 
+    @abstractmethod
     def follow(self, said: str, search: SearchStarted) -> "Follower":
         """Begin, as the environment said."""
-        raise NotImplementedError
 
     @hookimpl
     def orchestrator_search_started(self, search: SearchStarted) -> None:

@@ -63,6 +63,7 @@ def test_new_package_installs_passes_its_tests_and_takes_part_in_a_search(cli: C
         (["Bad_Name"], "'Bad_Name' cannot name a plugin: use small letters, digits and hyphens"),
         (["2fast"], "cannot name a plugin"),
         (["lambda"], "cannot name a plugin"),
+        (["on-the-fly"], "names that begin with 'on-' are steps that choose a runtime"),
         (["json"], "a module is named 'json' already"),
         (["pruning"], "plugin 'pruning' of orchestrator"),
         (["static-int8"], "a method is named 'static-int8' already"),

@@ -94,21 +94,16 @@ def test_page_of_a_hook_has_its_exact_signature(hook: str) -> None:
 
 
 @pytest.mark.parametrize("hook", HOOKS)
-def test_example_of_a_hook_can_be_registered(hook: str) -> None:
-    if hook == "orchestrator_searches":
-        pytest.skip("its example names a file of the reader's own")
+def test_example_of_a_hook_can_be_registered(hook: str, tmp_path: Path) -> None:
+    (tmp_path / "nightly.toml").touch()  # what the examples of searches and of profiles find beside themselves
     example = re.findall(r"```python\n(.*?)```", (PAGES / f"{hook}.md").read_text("utf-8"), re.DOTALL)[1]
     module = types.ModuleType("example")
-    module.__file__ = __file__
+    module.__file__ = str(tmp_path / "example.py")
     exec(compile(example, f"{hook}.md", "exec"), vars(module))
     registry = Registry()
     registry.register(module, "example")
     assert not registry.failed
-    assert (
-        hook.removeprefix("orchestrator_") in registry.brought()["example"]
-        or hook in registry.hooks("example")
-        or hook == ("orchestrator_hardware_profiles")
-    )
+    assert hook.removeprefix("orchestrator_") in registry.brought()["example"] or hook in registry.hooks("example")
 
 
 def test_every_hook_is_linked_and_no_page_is_of_a_hook_that_is_gone() -> None:

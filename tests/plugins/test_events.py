@@ -1,6 +1,8 @@
 """What followers write is read back with their own tools."""
 
 import builtins
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +13,15 @@ from orchestrator.plugin.testing import sample_run, sample_start
 from orchestrator_events import MlflowEvents, TensorBoardEvents
 
 
-def followed() -> Registry:
-    """A registry with the plugin, which has followed the sample search from its start to its end."""
+def followed(ended: str = "the budget is used up") -> Registry:
+    """A registry with the plugins, which have followed the sample search from its start to its end."""
     registry = Registry()
     registry.register(TensorBoardEvents, "tensorboard")
     registry.register(MlflowEvents, "mlflow")
     registry.search_started(sample_start())
     for candidate in sample_run().candidates:
         registry.trial_finished(candidate)
-    registry.search_ended(sample_run())
+    registry.search_ended(replace(sample_run(), search={"ended": ended}))
     return registry
 
 
@@ -72,6 +74,27 @@ def test_mlflow_has_a_nested_run_for_every_candidate(tmp_path: Path, monkeypatch
     assert best.data.tags["mlflow.parentRunId"] == search.info.run_id
     assert best.data.params["static-int8.scheme"] == "u8s8" and best.data.metrics["latency_ms"] == 1.5
     assert runs["fa11ed"].info.status == "FAILED" and "would keep" in runs["fa11ed"].data.tags["orchestrator.failure"]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of SQLAlchemy, in what MLflow does
+def test_mlflow_says_that_a_search_was_broken_off_and_a_dead_server_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mlflow")
+    from mlflow.tracking import MlflowClient
+
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "")  # so that what is set below goes again
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES")
+    uri = f"sqlite:///{tmp_path}/runs.db"
+    monkeypatch.setenv("ORCHESTRATE_MLFLOW", uri)
+    assert followed("it was interrupted").notes == []
+    client: Any = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("orchestrator")
+    runs = {run.data.tags.get("orchestrator.id", "search"): run for run in client.search_runs([experiment.experiment_id])}
+    assert runs["search"].info.status == "KILLED" and runs["c0ffee"].info.status == "FINISHED"
+    assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "1"
+    assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "3", "what the user has set holds"
 
 
 @pytest.mark.parametrize("tool", ["tensorboard", "mlflow"])

@@ -51,9 +51,18 @@ class Foreign(Twin):
     name, suffix = "foreign", ".bin"
 
 
+class Converting(Twin):
+    """Files of its own that are called .onnx too: what the others run is not what it would be given."""
+
+    name = "converting"
+
+    def convert(self, model, folder):
+        return folder / "own.onnx"
+
+
 @hookimpl
 def orchestrator_runtimes():
-    return [Twin(), Foreign()]
+    return [Twin(), Foreign(), Converting()]
 '''
 BOTH = ("--runtime", "onnxruntime", "--runtime", "twin")
 
@@ -90,6 +99,10 @@ def test_runtimes_that_cannot_be_tried_together_are_one_line(cli: Cli, project: 
         (
             ("--runtime", "foreign", "--runtime", "onnxruntime"),
             "runtime foreign runs files of its own, not those that the others run",
+        ),
+        (
+            ("--runtime", "onnxruntime", "--runtime", "converting"),
+            "runtime converting runs files of its own, not those that the others run",
         ),
         (("--runtime", "onnxruntime", "--runtime", "twinn"), "unknown runtime 'twinn'; did you mean twin"),
         (("--method", "on-twin"), "--method on-twin: twin is none of several runtimes that the search tries; name both with"),
