@@ -163,3 +163,26 @@ def test_cpu_time_stands_for_a_model_only_where_the_runtime_says_that_the_caller
     )
     first, second = evaluator.time([tmp_path / "model.onnx"] * 2, Plan(max_seconds=1.0, rounds=1))
     assert (first.cpu_ratio is not None) == told
+
+
+def test_figures_of_a_runtime_are_kept_under_the_options_of_the_one_that_they_were_timed_beside(tmp_path: Path) -> None:
+    profile = profile_named("host", Registry.discover())
+
+    def settings(options: dict[str, Any], runtime: str | None) -> dict[str, Any]:
+        supports = tuple(
+            replace(profile.runtimes[0], name=name, options=own) for name, own in (("onnxruntime", options), ("threaded", {}))
+        )
+        target = Target(
+            profile=replace(profile, runtimes=supports), device="host", is_device=True, runtime="onnxruntime", threads=1,
+            alternatives=("threaded",),
+        )  # fmt: skip
+        evaluator = Evaluator(
+            target=target, device=HostDevice(), runtime=OnnxRuntime(), inputs={}, most_s=60, memory_bytes=2**32, seed=0,
+            alternatives=(Threaded(),),
+        )  # fmt: skip
+        return evaluator.settings(runtime)
+
+    there = settings({}, "threaded")
+    assert there["runtime"][0] == "threaded" and there["beside"][0] == "onnxruntime"
+    assert there != settings({"optimization": "basic"}, "threaded"), "the ratio is to the original, run with these"
+    assert there == settings({}, "threaded") and there != settings({}, None)
