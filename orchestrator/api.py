@@ -297,8 +297,7 @@ def _run(
         with interrupt.heard(), closing(engine):
             engine.connect()
             prepared = engine.prepare(state, workshop)
-            baseline = engine.baseline(prepared, workshop)
-            run.write_state(prepared)  # from here on there is something to resume
+            baseline = engine.baseline(prepared, workshop, begins=state is None)
             registry.search_started(_started(engine, prepared, baseline, run, resumed=state is not None))
             try:
                 found = engine.finish(engine.search(prepared, workshop), workshop)

@@ -172,8 +172,12 @@ class Engine:
             f"(once, a few minutes) the target's own runtime runs every model on a simulated {cpu}, which is more exact"
         ]
 
-    def baseline(self, state: RunState, workshop: Workshop) -> CandidateResult:
+    def baseline(self, state: RunState, workshop: Workshop, *, begins: bool = False) -> CandidateResult:
         """The original, exported and measured like every candidate.
+
+        Args:
+            begins: Whether the run begins with it: from now on there is something to resume. Not before, so that an original
+                that fails leaves no run behind.
 
         Raises:
             InputError: it cannot be exported, scored or run.
@@ -187,6 +191,8 @@ class Engine:
         found = self._laboratory(state, workshop).baseline(timeout_s=timeout_s)
         if found.failure is not None:
             raise InputError(f"the original itself fails ({found.failure.step}): {found.failure.message}")
+        if begins:
+            self._run.write_state(state)  # first: a process killed after the other one would have lost what is complete
         found = archive.keep(found)
         self._tell(event="baseline", candidate=found)
         return found

@@ -158,6 +158,8 @@ class Killed:
     def _check_kept(self) -> None:
         """Every file that is read back is whole; what was complete is still there, as it was, and was not asked for again."""
         if not (self.run / "work" / "run.json").is_file():
+            if self._records():
+                self._complain("the original was complete, and there is nothing to resume")
             return
         run = RunDirectory.open(self.run)
         try:

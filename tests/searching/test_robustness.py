@@ -110,6 +110,41 @@ def test_nothing_complete_is_lost_when_the_search_is_killed_and_resumed(cli: Cli
         assert (now["latency"], now["seconds"], now["trial"]) == (before["latency"], before["seconds"], before["trial"])
 
 
+KILLED = """
+import os, signal
+import orchestrator
+from orchestrator.searching.run_directory import RunDirectory
+
+def kill(*_: object, **__: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+{when}
+orchestrator.search(model={model!r}, data={data!r}, trials=2, output="run", observer=observer)
+"""
+MOMENTS = {
+    "before": "RunDirectory.write_candidate = kill; observer = lambda event: None",
+    "after": "observer = lambda event: kill() if event['event'] == 'baseline' else None",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_search_resumes_when_it_was_killed_just_before_or_after_the_original_was_kept(
+    cli: Cli, project: Project, moment: str
+) -> None:
+    script = KILLED.format(when=MOMENTS[moment], model=project.onnx[1], data=project.onnx[3])
+    done = subprocess.run([cli.python, "-c", script], cwd=cli.folder, capture_output=True, text=True, timeout=200)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    original = cli.folder / "run" / "work" / "candidates" / "baseline.json"
+    assert original.is_file() == (moment == "after")
+    kept = json.loads(original.read_text())["latency"] if original.is_file() else None
+    resumed = cli("resume", "run")
+    assert resumed.returncode == 0, resumed.stderr
+    assert len(results(cli.folder / "run")["candidates"]) == 2
+    if kept is not None:
+        assert json.loads(original.read_text())["latency"] == kept, "it was measured again"
+
+
 def test_search_ends_with_130_and_can_go_on_when_interrupted(cli: Cli, project: Project) -> None:
     process = cli.start("search", *project.onnx, "--trials", "5", "--output", "run")
     wait_for_candidates(process, cli.folder / "run", 3)
