@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +36,11 @@ def read_only(folder: Path) -> Iterator[None]:
     if subprocess.run(["mount", "--bind", folder, folder], check=False).returncode:
         pytest.skip("mounting is not allowed here")
     try:
-        subprocess.run(["mount", "-o", "remount,ro,bind", folder], check=True)
+        deadline = time.monotonic() + 60
+        # Refused as long as a file of it is open to be written, which the search that runs there does now and then.
+        while subprocess.run(["mount", "-o", "remount,ro,bind", folder], check=False).returncode:
+            assert time.monotonic() < deadline, "the folder cannot be made read-only"
+            time.sleep(0.05)
         yield
     finally:
         subprocess.run(["umount", "-l", folder], check=False)
