@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -27,7 +28,8 @@ from orchestrator.simulating.guest_root import PATHS, describe, link_tree
 from orchestrator.simulating.qemu import PLUGIN, PROGRAM, Qemu, compile_counter, source_version
 from orchestrator.simulating.toolchain import LIBRARIES, MANIFEST, Toolchain, folder
 
-OURS = ("manifest.json*", "counter.*", "packages", "roots", "qemu", "running*", "building-*", "tmp*")
+UNFINISHED = ("building-*", "tmp*")
+OURS = ("manifest.json*", "counter.*", "packages", "roots", "qemu", "running*", *UNFINISHED)
 """All that lies in the folder of a set-up."""
 Progress = Callable[[str], None]
 
@@ -237,8 +239,6 @@ def _with_wheels(there: Toolchain, asked: Mapping[str, str | None], progress: Pr
             continue
         progress(f"fetching {name} {version or ''}".rstrip())
         packages[name] = _fetch(there, name, version)
-        packaged = there.package(name, packages[name])
-        _compile(there, there.root(next(iter(CPUS.values()))), packaged, under=packaged.parent, seen_as=f"/{PATHS}")
     toolchain = replace(there, packages=packages)
     if Toolchain.read(there.folder) == toolchain:
         return toolchain
@@ -250,13 +250,20 @@ def _with_wheels(there: Toolchain, asked: Mapping[str, str | None], progress: Pr
 
 
 def _fetch(there: Toolchain, name: str, version: str | None) -> str:
-    glibc, into = _glibc(there.guest), there.folder / "packages"
-    try:
-        return wheels.fetch(name, version, python=there.python, glibc=glibc, into=into)
-    except InputError:
-        if name != "numpy":
-            raise
-        return wheels.fetch(name, None, python=there.python, glibc=glibc, into=into)  # it only carries arrays
+    """A wheel, compiled, among the packages: there as a whole or not at all. Returns its version."""
+    glibc = _glibc(there.guest)
+    with tempfile.TemporaryDirectory(dir=there.folder) as part:
+        into = Path(part)
+        try:
+            found = wheels.fetch(name, version, python=there.python, glibc=glibc, into=into)
+        except InputError:
+            if name != "numpy":
+                raise
+            found = wheels.fetch(name, None, python=there.python, glibc=glibc, into=into)  # it only carries arrays
+        made, target = into / f"{name}-{found}", there.package(name, found)
+        _compile(there, there.root(next(iter(CPUS.values()))), made, under=into, seen_as=f"/{PATHS}")
+        _replace(made, target)
+    return found
 
 
 def _compile(there: Toolchain, root: Path, files: Path, *, under: Path, seen_as: str) -> None:
@@ -269,7 +276,11 @@ def _compile(there: Toolchain, root: Path, files: Path, *, under: Path, seen_as:
     """
     script = ["-m", "compileall", "-q", "-s", str(under), "-p", seen_as, "--invalidation-mode", "unchecked-hash"]
     command = [*there.command(next(iter(CPUS.values())), root=root), "-s", "-S", *script, str(files)]
-    subprocess.run(command, env=there.environment(), stdin=subprocess.DEVNULL, capture_output=True, timeout=CHECK_S, check=False)
+    quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "capture_output": True}
+    try:
+        subprocess.run(command, env=there.environment(), timeout=CHECK_S, check=False, **quiet)
+    except subprocess.TimeoutExpired:
+        raise SurroundingsError(f"compiling {files.name} in the guest took more than {CHECK_S:g} s") from None
 
 
 def _archive_startup(library: Path) -> None:
@@ -318,6 +329,8 @@ def _alone(at: Path) -> Iterator[None]:
     try:
         at.mkdir(parents=True, exist_ok=True)
         with FileLock(_lock_of(at), timeout=LOCK_S):
+            for left in [path for name in UNFINISHED for path in at.glob(name)]:  # by a process that was killed
+                shutil.rmtree(left, ignore_errors=True)
             yield
     except Timeout:
         raise SurroundingsError(f"another process is setting up simulated execution in {at}; wait for it") from None

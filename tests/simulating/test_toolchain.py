@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from orchestrator.simulating.cpus import CPUS
 from orchestrator.simulating.qemu import PLUGIN, Qemu, compile_counter, source_version
 from orchestrator.simulating.toolchain import Toolchain
 from orchestrator.simulating.trace import PHASE, read
+from tests.simulating.conftest import FOLDER
 
 
 def fake_qemu(folder: Path, version: str, *, plugins: bool = True) -> Path:
@@ -201,6 +203,36 @@ def test_two_cannot_set_up_at_once(tmp_path: Path) -> None:
         provision.set_up(at=at, progress=print)
 
 
+def test_what_a_killed_setup_left_goes_with_the_next(made: Toolchain) -> None:
+    made.write()
+    for name in ("building-1", "tmp2"):
+        (made.folder / name).mkdir()
+        (made.folder / name / "half").touch()
+    with provision._alone(made.folder):
+        assert sorted(path.name for path in made.folder.iterdir()) == ["counter.so", "manifest.json", "packages", "roots"]
+
+
+def test_a_wheel_that_was_not_compiled_to_the_end_is_none(made: Toolchain, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed or out of time while a guest compiles it: the next set-up must not take it for whole."""
+
+    def fetch(name: str, version: str | None, *, python: str, glibc: str, into: Path) -> str:
+        (into / f"{name}-9.9").mkdir()
+        return "9.9"
+
+    def late(*_: object, **__: object) -> None:
+        raise subprocess.TimeoutExpired("compileall", 900)
+
+    monkeypatch.setattr(wheels, "fetch", fetch)
+    monkeypatch.setattr(subprocess, "run", late)
+    with pytest.raises(SurroundingsError, match=r"compiling onnxruntime-9\.9 in the guest took more than"):
+        provision._fetch(made, "onnxruntime", "9.9")
+    assert not made.package("onnxruntime", "9.9").exists()
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: None)
+    assert provision._fetch(made, "onnxruntime", "9.9") == "9.9"
+    assert made.package("onnxruntime", "9.9").is_dir()
+    assert sorted(path.name for path in made.folder.iterdir()) == ["counter.so", "packages", "roots"]
+
+
 def test_removing_leaves_nothing(made: Toolchain) -> None:
     made.write()
     assert provision.remove(at=made.folder)
@@ -220,7 +252,8 @@ def test_removing_leaves_what_is_not_its_own(made: Toolchain) -> None:
 def test_what_is_set_up_is_found_quickly(toolchain: Toolchain) -> None:
     """The user's own set-up: nothing is fetched again."""
     said: list[str] = []
-    assert provision.set_up(runtime_wheels=toolchain.packages, at=toolchain.folder, progress=said.append) == toolchain
+    with FileLock(FOLDER.with_name("tests.lock")):  # another process's tests may be setting it up
+        assert provision.set_up(runtime_wheels=toolchain.packages, at=toolchain.folder, progress=said.append) == toolchain
     assert said == []
 
 
