@@ -12,6 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from orchestrator.devices.agent import die_with_parent
+
+if __name__ == "__main__":  # before the imports that take seconds: a search that is killed meanwhile leaves nothing behind
+    die_with_parent(int(sys.argv[1]))
+
 from orchestrator.building.protocol import (
     BUILT,
     FLOORS,
@@ -25,7 +30,6 @@ from orchestrator.building.protocol import (
     PrepareRequest,
     as_json,
 )
-from orchestrator.devices.agent import die_with_parent
 from orchestrator.errors import FULL, InputError, OrchestratorError
 
 QUIET_S = 0.2
@@ -127,7 +131,6 @@ class Worker:
 
 def main() -> None:
     """Answer requests until the input ends."""
-    die_with_parent()
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 

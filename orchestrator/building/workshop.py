@@ -142,7 +142,9 @@ class Workshop:
             "PYTHONHASHSEED": "0",
             "PYTHONUNBUFFERED": "1",
         }
-        self._process = GuardedProcess([sys.executable, "-m", "orchestrator.building.worker"], environment, self._folder)
+        self._process = GuardedProcess(
+            [sys.executable, "-m", "orchestrator.building.worker", str(os.getpid())], environment, self._folder
+        )
         try:
             reply: PrepareReply = PREPARED.validate_python(
                 self._send("prepare", PREPARE_TIMEOUT_S, as_json(PREPARE, self._request))

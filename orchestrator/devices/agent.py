@@ -337,12 +337,17 @@ class Agent:
         return {"paths": paths}
 
 
-def die_with_parent() -> None:
-    """On Linux, have the kernel end this process when the orchestrator is killed, whatever it computes just then."""
+def die_with_parent(parent: int | None = None) -> None:
+    """On Linux, have the kernel end this process when the orchestrator is killed, whatever it computes just then.
+
+    `parent` is who has started it: it may have been killed before this.
+    """
     if sys.platform == "linux":
         import ctypes
 
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+        if parent is not None and os.getppid() != parent:
+            os._exit(1)
         try:
             with open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123
                 file.write("800")  # if memory runs out, this process goes before the orchestrator
@@ -470,6 +475,8 @@ def store(settings: dict[str, Any]) -> None:
                 digest.update(data)
                 file.write(data)
                 left -= len(data)
+            file.flush()
+            os.fsync(file.fileno())  # a board that loses its power must not keep the name of an empty file
         if left or digest.hexdigest() != settings["sha256"]:
             greet(error="broken")
             return

@@ -16,7 +16,7 @@ DISTRIBUTION = "orchestrator"
 MODULES = {"scikit-learn": "sklearn"}  # where the name differs by more than a hyphen
 INSTEAD = {"onnxruntime": "onnxruntime-gpu"}  # the same modules under another name
 OF_DEVELOPERS = ("dev", "docs")
-IMPORT_S = 60.0
+IMPORT_S = 300.0
 MARK = "imported "
 # In a process of its own: a damaged library may raise, exit, hang or crash.
 CHILD = f"""
