@@ -28,6 +28,8 @@ from orchestrator.plugin.running_on import runtime_of
 from orchestrator.plugin.runtime import Runtime
 from orchestrator.report.comparing import RunComparison, compared
 from orchestrator.report.results import read_results
+from orchestrator.searching.budget import keeping_elapsed
+from orchestrator.searching.course import STARTS
 from orchestrator.searching.engine import Engine, Observer
 from orchestrator.searching.publish import compose, publish
 from orchestrator.searching.recipe_file import read_recipe
@@ -71,6 +73,7 @@ def search(
     run = RunDirectory.create(path)
     with run.locked(), _surroundings(run):
         run.clear()
+        run.event(event=STARTS)
         try:
             return _run(run, request, None, registry, runtime, devices, started, observer)
         except BaseException:
@@ -107,17 +110,12 @@ def resume(
         InputError: no run directory; or plugins, model or data are not those that it began with.
     """
     started = time.monotonic()
-    if trials is not None and trials < 1:
-        raise InputError(f"--trials must be 1 or more, but got {trials}")
+    check_trials(trials)
     run = RunDirectory.open(Path(run_directory))
     with run.locked(), _surroundings(run):
-        state = run.state()
+        run.event(event=STARTS)
+        state = with_budget(run, trials=trials, timeout_s=timeout_s)
         request = state.request
-        if trials is not None or timeout_s is not None:
-            whole = None if timeout_s is None else run.elapsed() + timeout_s
-            request = replace(request, trials=trials, timeout_s=whole)
-            state = replace(state, request=request)
-            run.write_state(state)
         registry = Registry.discover(without=request.without_plugins, strict=False)
         _same_plugins(request.plugins, plugin_versions(registry))
         runtime = registry.runtimes()[request.target.runtime]
@@ -128,6 +126,28 @@ def resume(
             device=request.target.simulator or request.target.device,
         )
         return _run(run, request, state, registry, runtime, devices, started, observer)
+
+
+def check_trials(trials: int | None) -> None:
+    """Raises InputError where a budget of candidates is none."""
+    if trials is not None and trials < 1:
+        raise InputError(f"--trials must be 1 or more, but got {trials}")
+
+
+def with_budget(run: RunDirectory, *, trials: int | None, timeout_s: float | None) -> RunState:
+    """What a run was asked to do, with a new budget written down; the caller holds the run.
+
+    Args:
+        trials: All candidates, those that are there included; None: as before, unless there is a new budget of time.
+        timeout_s: Seconds to go on for; None: as before, unless there is a new budget of candidates.
+    """
+    state = run.state()
+    if trials is None and timeout_s is None:
+        return state
+    whole = None if timeout_s is None else run.elapsed() + timeout_s
+    state = replace(state, request=replace(state.request, trials=trials, timeout_s=whole))
+    run.write_state(state)
+    return state
 
 
 def load_run(path: str | Path) -> RunResult:
@@ -294,16 +314,18 @@ def _run(
     engine = _engine(run, request, registry, runtime, devices, started=started, observer=observer)
     workshop: Workshop = engine.workshop(state)
     try:
-        with interrupt.heard(), closing(engine):
+        with interrupt.heard(), closing(engine), keeping_elapsed(run, engine.elapsed):
             engine.connect()
             prepared = engine.prepare(state, workshop)
             baseline = engine.baseline(prepared, workshop, begins=state is None)
             registry.search_started(_started(engine, prepared, baseline, run, resumed=state is not None))
             try:
                 found = engine.finish(engine.search(prepared, workshop), workshop)
-            except (Interrupted, SurroundingsError) as error:
-                with suppress(*([] if isinstance(error, Interrupted) else [OSError])):  # the disk may be what failed
-                    _publish_so_far(engine, prepared, error, registry, run)
+            except (Interrupted, SurroundingsError, OSError) as error:
+                told = _of_surroundings(error, run) if isinstance(error, OSError) else error
+                if told is not None:
+                    with suppress(*([] if isinstance(told, Interrupted) else [OSError])):  # the disk may be what failed
+                        _publish_so_far(engine, prepared, told, registry, run)
                 raise
             result = compose(found, registry, run)
             publish(result, found, registry, run)
@@ -363,9 +385,22 @@ def _surroundings(run: RunDirectory) -> Iterator[None]:
     except SurroundingsError as error:
         raise SurroundingsError(f"{error}; mend it, then {_way_on(run)}") from error
     except OSError as error:
-        if error.errno in FULL or (error.filename is not None and Path(str(error.filename)).is_relative_to(run.path)):
-            raise SurroundingsError(f"{error.strerror} ({error.filename or run.path}); mend it, then {_way_on(run)}") from error
-        raise
+        told = _of_surroundings(error, run)
+        if told is None:
+            raise
+        raise SurroundingsError(f"{told}; mend it, then {_way_on(run)}") from error
+
+
+def _of_surroundings(error: OSError, run: RunDirectory) -> SurroundingsError | None:
+    """What a full disk or files that vanished are told as; None for what has nothing to do with the run's surroundings."""
+    path = None if error.filename is None else Path(str(error.filename))
+    inside = path is not None and path.is_relative_to(run.path)
+    if path is not None and inside and isinstance(error, FileNotFoundError):
+        gone = next((folder for folder in reversed(path.parents) if not folder.exists()), path)
+        return SurroundingsError(f"'{gone}' was deleted while the search ran")
+    if inside or error.errno in FULL:
+        return SurroundingsError(f"{error.strerror} ({error.filename or run.path})")
+    return None
 
 
 def _way_on(run: RunDirectory) -> str:

@@ -13,6 +13,7 @@ from orchestrator.building.store import OFF
 from orchestrator.errors import InputError, Interrupted, SurroundingsError
 from orchestrator.planning import SearchOptions, plan
 from orchestrator.plugin.registry import Registry
+from orchestrator.searching.course import STARTS
 from orchestrator.searching.engine import Observer
 from orchestrator.searching.request import SearchRequest
 from orchestrator.searching.run_directory import RunDirectory
@@ -34,10 +35,12 @@ class TargetRun:
     Attributes:
         folder: The name of its run directory in the common folder.
         options: As the user said them, with the budget of time of all targets.
+        timeout_s: A budget of time of its own, that a resumption gave it before it had begun; None: its share.
     """
 
     folder: str
     options: SearchOptions
+    timeout_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,12 +89,13 @@ class Targets:
             raise InputError(f"--output '{path}' holds a run already; go on with: orchestrate resume {path}")
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise InputError(f"--output '{path}' is not an empty folder; give a new one")
+        several = cls(path, runs)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            write_atomic(path / FILE, _FORM.dump_json(_File(schema=SCHEMA, targets=runs), indent=1))
+            several._write()
         except OSError as error:
             raise InputError(f"--output '{path}' cannot be written: {error.strerror}") from None
-        return cls(path, runs)
+        return several
 
     @classmethod
     def holds(cls, path: str | Path) -> bool:
@@ -114,42 +118,64 @@ class Targets:
             raise InputError(f"'{file}' was not written by this version: {error.errors()[0]['msg']}") from None
         return cls(Path(path), found.targets)
 
-    def search(
-        self,
-        k: int,
-        before: Sequence[RunResult],
-        *,
-        trials: int | None = None,
-        timeout_s: float | None = None,
-        observer: Observer = api.nobody,
-    ) -> RunResult:
+    def extend(self, *, trials: int | None = None, timeout_s: float | None = None) -> None:
+        """Give all targets a new budget, written down before the first goes on: stopped after that, `resume` keeps to it.
+
+        Args:
+            trials: A new budget of candidates for each target; None: as before.
+            timeout_s: More seconds, for all targets together; None: what is left.
+
+        Raises:
+            InputError: that is no budget.
+            RunInUseError: another process searches for one of them.
+            SurroundingsError: the folder cannot be written.
+        """
+        if trials is None and timeout_s is None:
+            return
+        api.check_trials(trials)
+        each = None if timeout_s is None else timeout_s / len(self.runs)
+        for target in self.runs:
+            run = RunDirectory(self.path / target.folder)
+            if run.begun:
+                with self._way_on(), run.locked():
+                    run.event(event=STARTS)  # it is not done any more
+                    api.with_budget(run, trials=trials, timeout_s=each)
+
+        def extended(target: TargetRun) -> TargetRun:
+            options = target.options if trials is None else replace(target.options, trials=trials)
+            return replace(target, options=options, timeout_s=target.timeout_s if each is None else each)
+
+        self.runs = tuple(extended(target) for target in self.runs)
+        try:
+            self._write()
+        except OSError as error:
+            raise SurroundingsError(f"'{self.path}' cannot be written: {error.strerror}") from None
+
+    def search(self, k: int, before: Sequence[RunResult], *, observer: Observer = api.nobody) -> RunResult:
         """Search for one target: from the start, or on from where it stopped; what is done is only read.
 
         Args:
             k: Which, from 0 on.
             before: The results for the targets before it.
-            trials: A new budget of candidates for each target.
-            timeout_s: More seconds, for all targets together.
 
         Raises:
             Interrupted: as `search`; `orchestrate resume` of the common folder goes on.
         """
-        path = self.path / self.runs[k].folder
+        target = self.runs[k]
+        path = self.path / target.folder
         run = RunDirectory(path)
         with self._way_on():
             if not run.begun:
-                options = following(self.runs[k].options, before, targets=len(self.runs))
-                if trials is not None:
-                    options = replace(options, trials=trials)
-                if timeout_s is not None:
-                    options = replace(options, timeout_s=self._each(timeout_s))
+                options = following(target.options, before, targets=len(self.runs))
+                if target.timeout_s is not None:
+                    options = replace(options, timeout_s=target.timeout_s)
                 return api.search(options, output=path, observer=observer)
-            if run.done and trials is None and timeout_s is None:
+            if run.done:
                 return api.load_run(path)
-            return api.resume(path, trials=trials, timeout_s=self._each(timeout_s), observer=observer)
+            return api.resume(path, observer=observer)
 
-    def _each(self, timeout_s: float | None) -> float | None:
-        return None if timeout_s is None else timeout_s / len(self.runs)
+    def _write(self) -> None:
+        write_atomic(self.path / FILE, _FORM.dump_json(_File(schema=SCHEMA, targets=self.runs), indent=1))
 
     @contextmanager
     def _way_on(self) -> Iterator[None]:
@@ -205,7 +231,8 @@ def resume_targets(
         InputError: no such folder; or plugins, model or data are not those that it began with.
     """
     several = Targets.open(folder)
-    return _all(several, lambda k, before: several.search(k, before, trials=trials, timeout_s=timeout_s, observer=observer))
+    several.extend(trials=trials, timeout_s=timeout_s)
+    return _all(several, lambda k, before: several.search(k, before, observer=observer))
 
 
 def _all(several: Targets, search: Callable[[int, list[RunResult]], RunResult]) -> list[RunResult]:

@@ -20,7 +20,9 @@ def command(context: click.Context, run: Path, trials: int | None, timeout: str 
 
     timeout_s = shared.seconds(timeout)
     if Targets.holds(run):
-        results = running.several(Targets.open(run), as_json, trials=trials, timeout_s=timeout_s)
+        targets = Targets.open(run)
+        targets.extend(trials=trials, timeout_s=timeout_s)
+        results = running.several(targets, as_json)
     else:
         from orchestrator.api import resume
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -26,11 +26,11 @@ def one(run: "Callable[..., RunResult]", as_json: bool) -> "list[RunResult]":
     return [result]
 
 
-def several(targets: "Targets", as_json: bool, **budget: Any) -> "list[RunResult]":
+def several(targets: "Targets", as_json: bool) -> "list[RunResult]":
     """Run for each target, and print the results of each as soon as they are there; as JSON a list of them all at the end."""
     results: list[RunResult] = []
     for k in range(len(targets.runs)):
-        results.append(_shown(partial(targets.search, k, tuple(results), **budget), as_json))
+        results.append(_shown(partial(targets.search, k, tuple(results)), as_json))
     if as_json:
         import json
 

@@ -1,11 +1,14 @@
 """The budget of a run: how much is spent, how much is left, and when the search ends."""
 
 import math
+import threading
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 
 from orchestrator.searching.again import MOST_MODELS, allowance_s
+from orchestrator.searching.run_directory import RunDirectory
 from orchestrator.values.evidence import Evidence
 from orchestrator.values.results import CandidateResult
 
@@ -132,3 +135,23 @@ class Budget:
     def used_up(self) -> str:
         """That time is up, in words."""
         return f"the budget of {self.timeout_s or 0.0:.0f} s is used up"
+
+
+@contextmanager
+def keeping_elapsed(run: RunDirectory, elapsed: Callable[[], float], *, every_s: float = 10.0) -> Iterator[None]:
+    """Write down now and then how much time is spent: a killed process loses no more of its budget than that."""
+    over = threading.Event()
+
+    def keep() -> None:
+        while not over.wait(every_s):
+            with suppress(OSError):  # who writes what must not be lost will say so
+                if run.begun:
+                    run.write_elapsed(elapsed())
+
+    thread = threading.Thread(target=keep, name="elapsed", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

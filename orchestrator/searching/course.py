@@ -4,8 +4,8 @@ import json
 from datetime import datetime
 from pathlib import Path
 
-BEGINS = "loading the model and the data"
-"""The first phase of every process of a run: what lies before it is a pause."""
+STARTS = "starts"
+"""The first event of every process of a run: what lies before it is a pause."""
 
 
 def finished_s(log: Path) -> dict[str, float]:
@@ -25,7 +25,7 @@ def finished_s(log: Path) -> dict[str, float]:
             now = datetime.fromisoformat(event["time"])
         except (ValueError, KeyError, TypeError):
             continue
-        if last is not None and event.get("what") != BEGINS:
+        if last is not None and event.get("event") != STARTS:
             elapsed += max(0.0, (now - last).total_seconds())
         last = now
         if event.get("event") in ("candidate", "baseline") and isinstance(event.get("candidate"), str):

@@ -183,6 +183,7 @@ class Engine:
             InputError: it cannot be exported, scored or run.
         """
         archive = self._archive = Archive(self._run, self._request, state.task)
+        self._run.drop_unreferenced(archive.known)
         if BASELINE in archive.known:
             return archive.baseline
         open_study(self._run, state, self._registry, archive)  # a storage that cannot be opened is better known now

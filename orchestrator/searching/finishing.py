@@ -13,7 +13,7 @@ from orchestrator.searching.archive import Archive
 from orchestrator.searching.fleet import Fleet
 from orchestrator.searching.recommendation import Recommendation
 from orchestrator.searching.run_directory import RunDirectory
-from orchestrator.searching.trial import Laboratory
+from orchestrator.searching.trial import Laboratory, kind_of
 from orchestrator.values.recipe import BASELINE
 from orchestrator.values.results import CandidateResult
 
@@ -50,6 +50,7 @@ def measured_again(
     Raises:
         Interrupted: the user asked to stop.
         DeviceUnavailable: no device is there, after waiting.
+        SurroundingsError: this machine failed: its disk is full, ...
     """
     before = as_searched(archive)
     standing = archive.standing
@@ -158,6 +159,7 @@ def scored_on_simulated(
     Raises:
         Interrupted: the user asked to stop.
         DeviceUnavailable: no device is there, after waiting.
+        SurroundingsError: this machine failed: its disk is full, ...
     """
     if not laboratory.simulates:
         return outcome
@@ -176,6 +178,8 @@ def scored_on_simulated(
             kept = archive.keep(kept)
             known[name] = replace(known[name], simulated_outputs=kept.simulated_outputs)
         except (JobFailed, InputError) as error:
+            if isinstance(error, JobFailed):
+                kind_of(error)  # the machine's own failure goes on from here
             notes.append(f"{name} could not be scored by the target's own kernels: {error}")
             continue
         there = kept.simulated_outputs
@@ -205,6 +209,7 @@ def scored_on_test(
     Raises:
         Interrupted: the user asked to stop.
         DeviceUnavailable: no device is there, after waiting.
+        SurroundingsError: this machine failed: its disk is full, ...
     """
     known, notes = dict(outcome.known), list(outcome.notes)
     names = [BASELINE, *(c.id for c in outcome.front if c.id != BASELINE)]
@@ -220,6 +225,8 @@ def scored_on_test(
             kept = archive.keep(laboratory.score_test(archive.known[name], timeout_s=timeout_s))
             known[name] = replace(known[name], quality=kept.quality)
         except (JobFailed, InputError) as error:  # what was found is not thrown away for that
+            if isinstance(error, JobFailed):
+                kind_of(error)  # the machine's own failure goes on from here
             notes.append(f"{name} could not be scored on the test split: {error}")
             if name == BASELINE:
                 break  # the others are compared with it

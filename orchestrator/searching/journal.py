@@ -9,7 +9,7 @@ from typing import Any
 from optuna.storages.journal import JournalFileBackend
 
 from orchestrator.errors import SurroundingsError
-from orchestrator.searching.storages import mend
+from orchestrator.values.files import drop_half_line
 
 
 class RunJournal(JournalFileBackend):
@@ -25,7 +25,7 @@ class RunJournal(JournalFileBackend):
             left.unlink(missing_ok=True)
         if path.exists():
             _cut_unwritten(path)
-            mend(path)
+            drop_half_line(path)
         super().__init__(str(path))
         # Kept open and never made anew: records after a deletion would be the end of a journal without its beginning.
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND)

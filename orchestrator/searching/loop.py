@@ -229,7 +229,9 @@ class Loop:
             self._sharing.join(study, archive)
             self._sharing.suggest({recipe.identifier: space.parameters(recipe) for recipe in starters})
             return study
-        again = studies.settle(study, archive.known, told, constraints)
+        again, late = studies.settle(study, archive.known, told, constraints)
+        for identifier in late:  # killed between keeping it and this
+            self._registry.trial_finished(archive.known[identifier])
         # Nothing is wrong with candidates whose device was lost. Asked for before they are forgotten: a kill between loses none.
         lost = [c for c in archive.candidates if c.failure is not None and c.failure.step == DEVICE]
         if lost:

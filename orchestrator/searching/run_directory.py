@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.errors import InputError, RunInUseError, SurroundingsError
 from orchestrator.searching.request import RUN_STATE, RunState
-from orchestrator.values.files import left_behind, write_atomic
+from orchestrator.values.files import drop_half_line, left_behind, write_atomic
 from orchestrator.values.results import CandidateResult
 
 CANDIDATE = TypeAdapter(CandidateResult)
@@ -137,8 +137,13 @@ class RunDirectory:
         for folder in (self.path, self.work, self.candidates, self.samples):
             for path in left_behind(folder):
                 path.unlink(missing_ok=True)
-        for path in self.work.rglob("*.partial*"):
-            path.unlink(missing_ok=True)
+        for path in list(self.work.rglob("*.partial*")):  # files, and folders of several
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        if self.log.is_file():
+            drop_half_line(self.log)
         for old in self.work.glob("old-*"):
             final = self.path / old.name.removeprefix("old-")
             if final.exists():
@@ -226,6 +231,17 @@ class RunDirectory:
         found.sort(key=lambda c: (c.trial if c.trial is not None else -1, c.id))
         return {candidate.id: candidate for candidate in found}
 
+    def drop_unreferenced(self, known: Mapping[str, CandidateResult]) -> None:
+        """Delete the files of candidates whose record names none, and outputs that were being scored: a kill left them."""
+        for folder in self.candidates.iterdir():
+            record = known.get(folder.name)
+            if record is None or not folder.is_dir():
+                continue
+            if record.artifact is None or record.artifact.path is None:
+                shutil.rmtree(folder, ignore_errors=True)
+            for outputs in folder.glob("*.work"):
+                shutil.rmtree(outputs, ignore_errors=True)
+
     def forget_candidate(self, identifier: str) -> None:
         """Delete a candidate's record and files, so that it can be made again."""
         self.drop(identifier)
@@ -264,7 +280,7 @@ class RunDirectory:
 
     def write_elapsed(self, seconds: float) -> None:
         """Keep how much of the budget is spent."""
-        unkept = {phase: round(value, 1) for phase, value in self.unkept.items()}
+        unkept = {phase: round(value, 1) for phase, value in dict(self.unkept).items()}  # a copy: another thread spends
         write_atomic(self._elapsed, json.dumps({"seconds": round(seconds, 1), "unkept": unkept}), durable=False)
 
     def elapsed(self) -> float:

@@ -17,6 +17,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
 from orchestrator.errors import InputError, SurroundingsError
+from orchestrator.values.files import drop_half_line
 
 CONNECT_S = 10
 """How long a storage may take to answer at all."""
@@ -47,7 +48,7 @@ class SharedJournal(JournalFileBackend):
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
         self._writing.acquire()
         try:
-            mend(self._path)
+            drop_half_line(self._path)
             with self._path.open("ab") as file:
                 file.write(lines.encode())
                 file.flush()
@@ -55,23 +56,6 @@ class SharedJournal(JournalFileBackend):
         finally:
             with contextlib.suppress(RuntimeError):  # held so long that another took it for a dead process's
                 self._writing.release()
-
-
-def mend(path: Path) -> None:
-    """Cut half a line off the end of a journal. The caller holds its lock, or is alone.
-
-    Raises:
-        OSError: it cannot be read or written.
-    """
-    with path.open("rb+") as file:
-        size = file.seek(0, os.SEEK_END)
-        if size == 0:
-            return
-        file.seek(-1, os.SEEK_END)
-        if file.read(1) == b"\n":
-            return
-        file.seek(0)
-        file.truncate(file.read().rfind(b"\n") + 1)
 
 
 def open_storage(url: str) -> BaseStorage:

@@ -51,36 +51,40 @@ def settle(
     candidates: Mapping[str, CandidateResult],
     told: Mapping[str, CandidateResult | None],
     constraints: Mapping[str, Mapping[str, float]],
-) -> int:
-    """After a run was killed: tell trials whose candidate was kept, ask the others again. Returns how many were asked again.
+) -> tuple[int, list[str]]:
+    """After a run was killed: tell trials whose candidate was kept, ask the others again.
 
     Args:
         candidates: What was kept, by id.
         told: What the sampler learns of each; None: it failed.
         constraints: For each candidate id its constraint values.
+
+    Returns:
+        How many were asked again, and whose trials are told only now.
     """
-    again = 0
+    again, late = 0, []
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         identifier = trial.user_attrs.get(CANDIDATE_ATTRIBUTE)
         candidate = candidates.get(identifier) if identifier else None
         if candidate is not None and candidate.trial == trial.number:
             tell(study, trial, told[candidate.id], constraints.get(candidate.id, {}))
+            late.append(candidate.id)
             continue
-        study.tell(trial.number, state=TrialState.FAIL)
         asked = _asked(trial)
         if asked:
-            study.enqueue_trial(asked, skip_if_exists=False)
+            study.enqueue_trial(asked, skip_if_exists=False)  # first: a process killed between the two loses none
             again += 1
-    return again
+        study.tell(trial.number, state=TrialState.FAIL)
+    return again, late
 
 
 def ask_first(study: optuna.Study, wanted: Sequence[dict[str, Any]]) -> None:
     """Let the next trials have these parameters, ahead of all that wait already."""
     waiting = [_asked(trial) for trial in study.get_trials(deepcopy=True, states=(TrialState.WAITING,))]
-    for _ in waiting:
-        study.tell(study.ask(), state=TrialState.FAIL)  # Optuna takes them in the order of their numbers: ours would be the last
     for parameters in (*wanted, *waiting):
         study.enqueue_trial(parameters, skip_if_exists=False)
+    for _ in waiting:  # Optuna takes them in the order of their numbers: these come first, and they wait again behind ours
+        study.tell(study.ask(), state=TrialState.FAIL)
 
 
 def _asked(trial: FrozenTrial) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from orchestrator.values.results import (
     ArtifactResult,
     CandidateResult,
     Failure,
+    FailureKind,
     LatencyResult,
     QualityResult,
     SimulatedOutputs,
@@ -401,10 +402,18 @@ def _failure(error: JobFailed | InputError | DeviceUnavailable, stage: str) -> F
         return Failure(kind="error", step=DEVICE, message=str(error))
     if isinstance(error, InputError):
         return Failure(kind="error", step=stage, message=str(error))
-    kind = error.kind
-    if kind == "surroundings":
+    return Failure(kind=kind_of(error), step=error.step or stage, message=str(error))
+
+
+def kind_of(error: JobFailed) -> FailureKind:
+    """How a model failed.
+
+    Raises:
+        SurroundingsError: not the model did, but the machine: its disk is full, ...
+    """
+    if error.kind == "surroundings":
         raise SurroundingsError(str(error)) from error
-    return Failure(kind="error" if kind == "input" else kind, step=error.step or stage, message=str(error))
+    return "error" if error.kind == "input" else error.kind
 
 
 def gains(size_bytes: int, latency: list[LatencyResult], baseline: CandidateResult) -> bool:

@@ -35,3 +35,20 @@ def write_atomic(path: Path, data: bytes | str, *, durable: bool = True) -> None
 def left_behind(folder: Path) -> list[Path]:
     """Temporary files in a folder that killed processes left; whoever asks must be the only writer there."""
     return sorted(folder.glob(".*.tmp"))
+
+
+def drop_half_line(path: Path) -> None:
+    """Cut half a line off the end of a file of lines. The caller holds its lock, or is alone.
+
+    Raises:
+        OSError: it cannot be read or written.
+    """
+    with path.open("rb+") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size == 0:
+            return
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) == b"\n":
+            return
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)

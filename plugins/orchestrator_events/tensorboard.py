@@ -21,7 +21,7 @@ class TensorBoard(Follower):
         self._writer = _writer(Path(folder) / Path(search.run).name)
         self._step = search.known
         self._best = 0.0
-        if not search.resumed:
+        if not search.resumed or not search.known:  # killed before a candidate was known, it may not have come to this
             self._write(search.baseline, 0)
 
     def trial(self, trial: CandidateResult) -> None:

@@ -54,6 +54,22 @@ def test_tensorboard_reads_every_candidates_figures(tmp_path: Path, monkeypatch:
     assert words[1] == "c0ffee (complete): static-int8"
 
 
+@pytest.mark.parametrize("known", [0, 2])
+def test_tensorboard_has_the_original_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: int) -> None:
+    """A search that was killed before any candidate was known may not have come to write it."""
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.setenv("ORCHESTRATE_TENSORBOARD", str(tmp_path))
+    registry = Registry()
+    registry.register(TensorBoardEvents, "tensorboard")
+    registry.search_started(replace(sample_start(), resumed=True, known=known))
+    registry.search_ended(sample_run())
+    (folder,) = tmp_path.iterdir()
+    found = EventAccumulator(str(folder)).Reload()
+    assert ("candidate/complete" in found.Tags()["scalars"]) == (known == 0)
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of SQLAlchemy, in what MLflow does
 def test_mlflow_has_a_nested_run_for_every_candidate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mlflow")

@@ -36,6 +36,7 @@ class Killed:
         folder: Holds the run and the processes' temporary files; empty.
         options: Of `orchestrate search`, without the output.
         seed: Of the moments and the victims.
+        store: A folder where candidates of earlier searches lie; None: there is none.
 
     Attributes:
         found: What did not hold.
@@ -45,6 +46,7 @@ class Killed:
     folder: Path
     options: Sequence[str]
     seed: int
+    store: Path | None = None
     found: list[str] = field(default_factory=list)
     kills: Counter[str] = field(default_factory=Counter)
     _kept: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -78,7 +80,8 @@ class Killed:
     def _start(self) -> "subprocess.Popen[bytes]":
         begun = (self.run / "work" / "run.json").is_file()
         arguments = ["resume", str(self.run)] if begun else ["search", *self.options, "--output", str(self.run)]
-        environment = {**os.environ, "TMPDIR": str(self._temporary), MARK: self._mark, "ORCHESTRATE_STORE": "none"}
+        store = "none" if self.store is None else str(self.store)
+        environment = {**os.environ, "TMPDIR": str(self._temporary), MARK: self._mark, "ORCHESTRATE_STORE": store}
         with (self.folder / "said").open("wb") as said:
             return subprocess.Popen(
                 [sys.executable, "-m", "orchestrator", *arguments],

@@ -1,5 +1,6 @@
 """Which recipe comes next, and what the study is told of one that is asked for twice."""
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -92,3 +93,35 @@ def test_what_is_to_be_tried_again_comes_ahead_of_what_waits(study: optuna.Study
         study.enqueue_trial({"k": k})
     studies.ask_first(study, [{"k": 7}, {"k": 8}])
     assert [study.ask().suggest_int("k", 0, 9) for _ in range(4)] == [7, 8, 1, 2]
+
+
+class KilledError(Exception):
+    """In the place of a SIGKILL."""
+
+
+@pytest.mark.parametrize("after", range(6))
+def test_nothing_that_waits_is_lost_when_it_is_killed_in_between(
+    study: optuna.Study, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    for k in (1, 2):
+        study.enqueue_trial({"k": k})
+    study.ask().suggest_int("k", 0, 9)  # the first one is under way
+    calls = iter(range(100))
+
+    def killed(call: Any) -> Any:
+        def counted(*arguments: Any, **more: Any) -> Any:
+            if next(calls) == after:
+                raise KilledError
+            return call(*arguments, **more)
+
+        return counted
+
+    with monkeypatch.context() as patch, suppress(KilledError):
+        for name in ("tell", "enqueue_trial"):
+            patch.setattr(study, name, killed(getattr(study, name)))
+        studies.settle(study, {}, {}, {})
+        studies.ask_first(study, [{"k": 7}])
+    studies.settle(study, {}, {}, {})
+    waiting = {trial.system_attrs["fixed_params"]["k"] for trial in study.get_trials(states=(TrialState.WAITING,))}
+    assert {1, 2} <= waiting <= {1, 2, 7}
+    assert not study.get_trials(states=(TrialState.RUNNING,))

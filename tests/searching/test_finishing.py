@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from orchestrator.errors import SurroundingsError
 from orchestrator.measuring.evaluation import Together
 from orchestrator.plugin.device import JobFailed
 from orchestrator.searching.again import ALONE, DURING, MOST_MODELS, Again, allowance_s, chosen
 from orchestrator.searching.archive import Archive
 from orchestrator.searching.budget import Budget, Tally
-from orchestrator.searching.finishing import Outcome, measured_again
+from orchestrator.searching.finishing import Outcome, as_searched, measured_again, scored_on_simulated, scored_on_test
 from orchestrator.searching.run_directory import RunDirectory
 from orchestrator.searching.standing import Standing
 from orchestrator.values.results import CandidateResult, Difference, LatencyResult
@@ -271,3 +272,19 @@ def test_samples_of_both_measurements_lie_beside_each_other(tmp_path: Path) -> N
     with np.load(run.samples / "a.npz") as samples:
         assert {name: samples[name].tolist() for name in samples} == {"ms": [1.0, 2.0], "again_ms": [3.0]}
     assert not (run.samples / "b.npz").exists()
+
+
+@pytest.mark.parametrize("score", [scored_on_test, scored_on_simulated])
+def test_a_full_disk_at_the_end_is_no_models_failure(score: Any, timed: Timed, archive: Callable[..., Archive]) -> None:
+    class Full:
+        simulates = True
+
+        def score_test(self, *_: Any, **__: Any) -> Any:
+            raise JobFailed("surroundings", "No space left on device")
+
+        score_simulated = score_test
+
+    known = archive(timed("baseline", 1.0), timed("a", 0.5))
+    more = {"seconds": 100.0} if score is scored_on_simulated else {}
+    with pytest.raises(SurroundingsError, match="No space left on device"):
+        score(as_searched(known), known, Full(), timeout_s=10.0, tell=lambda _: None, **more)

@@ -201,11 +201,13 @@ def digits_run() -> Any:
 
 def test_finished_is_counted_without_the_pause_before_a_resume(tmp_path: Path) -> None:
     lines = [
-        ("00:00:00", {"event": "phase", "what": "loading the model and the data"}),
+        ("00:00:00", {"event": "starts"}),
+        ("00:00:01", {"event": "phase", "what": "loading the model and the data"}),
         ("00:00:10", {"event": "baseline", "candidate": "baseline"}),
         ("00:00:30", {"event": "candidate", "candidate": "one"}),
         ("00:00:40", {"event": "trial", "id": "two"}),
-        ("09:00:00", {"event": "phase", "what": "loading the model and the data"}),
+        ("09:00:00", {"event": "starts"}),
+        ("09:00:03", {"event": "phase", "what": "waiting for a board"}),
         ("09:00:05", {"event": "candidate", "candidate": "two"}),
     ]
     log = tmp_path / "log.jsonl"

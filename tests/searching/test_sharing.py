@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from optuna.trial import TrialState
 
 from orchestrator.errors import InputError, SurroundingsError
 from orchestrator.searching import storages
+from orchestrator.searching.sharing.charter import Charter, write_charter
 from orchestrator.searching.sharing.claims import AGAIN, CANDIDATE, KEPT, OWNER, SAME_AS, Board, Claims, fail, give_back
 from orchestrator.searching.sharing.exchange import Exchange, Missing
 from orchestrator.searching.sharing.heartbeat import Heartbeat, Watch
+from orchestrator.searching.sharing.joining import find_search
 from orchestrator.searching.sharing.machine import class_of
 from orchestrator.searching.sharing.scratch import YOUNG_S, scratch
 
@@ -194,6 +197,36 @@ def test_a_heartbeat_goes_on_when_the_storage_was_away_for_a_moment(study: optun
 # -- the exchange ---------------------------------------------------------------------------------------------------
 
 
+def led(grace_s: float = 0.6) -> Charter:
+    return Charter(
+        version="0", artifacts="", state="", baseline="", device_class="", leader="them", host="", trials=None, grace_s=grace_s
+    )
+
+
+def test_a_search_whose_leader_is_gone_does_not_stand_in_the_way_of_one_that_goes_on() -> None:
+    storage = optuna.storages.InMemoryStorage()
+    waited: list[bool] = []
+
+    def found() -> str:
+        return find_search(storage, None, where="it", wait_s=0, waiting=lambda: waited.append(True))[0]
+
+    killed, living, left = (optuna.create_study(study_name=name, storage=storage) for name in ("killed", "living", "left"))
+    for study in (killed, living, left):
+        write_charter(study, led())
+    killed.set_user_attr("beat:them", 7)
+    left.set_user_attr("beat:them", None)
+    with pytest.raises(InputError, match="holds 3 searches; name one with --study: killed, left, living"):
+        found()
+    heart = Heartbeat(living, "them", 0.6)
+    heart.start()
+    assert found() == "living"
+    heart.close()
+    assert waited == [True, True]
+    write_charter(living, replace(led(), over="the budget is used up"))
+    write_charter(left, replace(led(), over="the budget is used up"))
+    assert found() == "killed", "the only one that can go on"
+
+
 @pytest.fixture(params=["folder", "memory"])
 def exchange(request: pytest.FixtureRequest, tmp_path: Path) -> Exchange:
     url = str(tmp_path / "shared") if request.param == "folder" else f"memory://{tmp_path.name}"
@@ -208,7 +241,9 @@ def test_files_and_documents_come_back_as_they_were(exchange: Exchange, tmp_path
     digest = exchange.write("candidates/a/1.json", b"{}")
     assert exchange.read("candidates/a/1.json", digest) == b"{}"
     assert exchange.fetch(stored, tmp_path / "here").read_bytes() == source.read_bytes()
+    assert [key.split("/")[-2:] for key in exchange.found("candidates/*/files")] == [["a", "files"]]
     exchange.delete("candidates/a/files")
+    assert exchange.found("candidates/*/files") == []
     with pytest.raises(Missing):
         exchange.fetch(stored, tmp_path / "here")
     exchange.delete("candidates/a/files")  # twice is no harm

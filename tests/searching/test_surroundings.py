@@ -1,5 +1,6 @@
 """A run whose surroundings fail ends with one line and exit code 4, and goes on when they are mended."""
 
+import json
 import os
 import shutil
 import signal
@@ -7,13 +8,16 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from orchestrator.api import _surroundings
 from orchestrator.errors import InputError, RunInUseError, SurroundingsError
 from orchestrator.report.results import read_results
+from orchestrator.searching.budget import keeping_elapsed
 from orchestrator.searching.run_directory import RunDirectory
 from tests.conftest import Cli, Project, install
 from tests.searching.conftest import Make
@@ -150,13 +154,70 @@ def test_what_killed_processes_left_is_cleared_away(tmp_path: Path, make: Make) 
     (run.candidates / ".done.json.1-ab.tmp").touch()
     (run.path / ".results.json.1-ab.tmp").touch()
     (run.work / "input0.partial.npy").touch()
-    assert len(left_over(run.path)) == 7
+    (run.work / "baseline" / "validation.partial").mkdir(parents=True)
+    (run.work / "baseline" / "validation.partial" / "output0.npy").touch()
+    assert len(left_over(run.path)) == 8
     with run.locked():
         pass
     assert left_over(run.path) == []
     assert run.folder("done").is_dir()
     assert (run.path / "front" / "model.onnx").is_file(), "killed while it was replaced: the old one comes back"
     assert list(run.read_candidates()) == ["done"]
+
+
+def test_what_records_no_longer_name_is_deleted(tmp_path: Path, make: Make) -> None:
+    run = RunDirectory.create(tmp_path / "run")
+    kept = make("kept")
+    assert kept.artifact is not None
+    known = {
+        "kept": replace(kept, artifact=replace(kept.artifact, path="work/candidates/kept/model.onnx")),
+        "dropped": replace(kept, id="dropped", artifact=replace(kept.artifact, path=None)),
+        "failed": replace(kept, id="failed", artifact=None),
+    }
+    for name in (*known, "under-way"):
+        (run.folder(name) / "test.work").mkdir(parents=True)
+        (run.folder(name) / "model.onnx").touch()
+    run.drop_unreferenced(known)
+    assert sorted(path.name for path in run.candidates.iterdir()) == ["kept", "under-way"]
+    assert [path.name for path in run.folder("kept").iterdir()] == ["model.onnx"]
+
+
+def test_elapsed_time_is_kept_while_a_candidate_takes_long(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "run")
+    moments = iter(range(1, 1000000))
+    with keeping_elapsed(run, lambda: float(next(moments)), every_s=0.01):
+        time.sleep(0.1)
+        assert RunDirectory(run.path).elapsed() == 0, "nothing is resumed that has not begun"
+        (run.work / "run.json").write_text("{}")
+        deadline = time.monotonic() + 60
+        while RunDirectory(run.path).elapsed() < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert RunDirectory(run.path).elapsed() >= 3
+
+
+def test_half_a_line_of_the_log_goes_before_the_next_process_writes_to_it(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "run")
+    run.event(event="starts")
+    with run.log.open("a") as log:
+        log.write('{"time": "2026-01-0')
+    with run.locked():
+        run.event(event="starts")
+    assert [json.loads(line)["event"] for line in run.log.read_text().splitlines()] == ["starts", "starts"]
+
+
+@pytest.mark.parametrize("deleted", ["work", "study.journal", "work/candidates"])
+def test_what_was_deleted_is_named_whatever_noticed_it_first(tmp_path: Path, deleted: str) -> None:
+    run = RunDirectory.create(tmp_path / "run")
+    run.study.touch()
+    gone = run.path / deleted
+    if gone.is_dir():
+        shutil.rmtree(gone)
+    else:
+        gone.unlink()
+    noticed = gone if gone.suffix else gone / ".elapsed.123.tmp"
+    with pytest.raises(SurroundingsError) as told, _surroundings(run):
+        noticed.read_bytes()
+    assert str(told.value) == f"'{gone}' was deleted while the search ran; mend it, then begin again"
 
 
 def test_candidate_is_not_written_where_the_run_was_deleted(tmp_path: Path, make: Make) -> None:
@@ -187,8 +248,10 @@ def test_second_ctrl_c_ends_at_once_and_leaves_nothing_running(rogue: Cli, proje
         assert process.poll() is None
     children = descendants(process.pid)
     assert children
-    os.kill(process.pid, signal.SIGINT)
-    os.kill(process.pid, signal.SIGINT)
+    end = time.monotonic() + 15
+    while process.poll() is None and time.monotonic() < end:  # two at once may arrive as one
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.02)
     process.communicate(timeout=15)
     assert process.returncode == 130
     assert gone(children)
@@ -200,12 +263,12 @@ def log_of(run: Path) -> str:
 
 
 @pytest.mark.slow
-def test_budget_of_time_is_kept_when_a_candidate_hangs(rogue: Cli, project: Project) -> None:
-    done = rogue("search", *project.onnx, "--method", "rogue-hang", "--timeout", "45s", "--output", "run", timeout=120)
+def test_budget_of_time_is_kept_when_a_candidate_hangs(rogue: Cli, project: Project, budget_s: int) -> None:
+    done = rogue("search", *project.onnx, "--method", "rogue-hang", "--timeout", f"{budget_s}s", "--output", "run")
     found = results(rogue.folder / "run")
     assert done.returncode in (0, 1), done.stderr
-    assert found["search"]["ended"] == "the budget of 45 s is used up"
-    assert found["seconds"]["total"] <= 45 + 30
+    assert found["search"]["ended"] == f"the budget of {budget_s} s is used up"
+    assert found["seconds"]["total"] <= budget_s + 30
     assert found["seconds"]["building"] > found["seconds"]["overhead"], "what was broken off is no overhead"
     assert (rogue.folder / "run" / "report.html").is_file()
 
@@ -250,13 +313,13 @@ def orchestrator_methods():
 
 
 @pytest.mark.slow
-def test_budget_of_time_is_kept_when_a_model_never_answers(cli: Cli, project: Project) -> None:
+def test_budget_of_time_is_kept_when_a_model_never_answers(cli: Cli, project: Project, budget_s: int) -> None:
     install(cli.packages, "endless", ENDLESS)
-    options = ["--target", "host", "--method", "endless", "--timeout", "45s", "--output", "run"]
-    done = cli("search", *project.onnx, *options, timeout=150)
+    options = ["--target", "host", "--method", "endless", "--timeout", f"{budget_s}s", "--output", "run"]
+    done = cli("search", *project.onnx, *options)
     assert done.returncode in (0, 1), done.stderr
     found = results(cli.folder / "run")
     assert "endless" in (cli.folder / "run" / "log.jsonl").read_text()
-    assert found["search"]["ended"] == "the budget of 45 s is used up"
-    assert found["seconds"]["total"] <= 45 + 30
+    assert found["search"]["ended"] == f"the budget of {budget_s} s is used up"
+    assert found["seconds"]["total"] <= budget_s + 30
     assert found["seconds"]["measuring"] > found["seconds"]["overhead"]

@@ -82,3 +82,17 @@ def test_what_is_stopped_in_the_second_target_goes_on_there(cli: Cli, project: P
     assert kept <= {p.name for p in (both / "raspberry-pi-5" / "work" / "candidates").glob("*.json")}
     ids = [{c["id"] for c in results(both / target)["candidates"]} for target in targets]
     assert ids[0] & ids[1], "the second begins with what was built for the first"
+
+
+@pytest.mark.slow
+def test_a_new_budget_is_every_targets_although_it_was_stopped_in_the_first(cli: Cli, project: Project) -> None:
+    both, named = cli.folder / "both", ["--target", "raspberry-pi-4", "--target", "raspberry-pi-5"]
+    assert cli("search", *project.onnx, *named, "--trials", "1", "--output", "both").returncode == 0
+    process = cli.start("resume", "both", "--trials", "3")
+    wait_for_candidates(process, both / "raspberry-pi-4", 3)  # its original, that of before, and another
+    os.kill(process.pid, signal.SIGINT)
+    process.communicate(timeout=120)
+    assert process.returncode == 130
+    done = cli("resume", "both", "--json")
+    assert done.returncode == 0, done.stderr
+    assert [len(one["candidates"]) for one in json.loads(done.stdout)] == [3, 3]

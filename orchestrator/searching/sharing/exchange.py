@@ -151,6 +151,16 @@ class Exchange:
             temporary.unlink(missing_ok=True)
         return final
 
+    def found(self, pattern: str) -> list[str]:
+        """The documents, files and folders whose keys match, `*` for any name.
+
+        Raises:
+            SurroundingsError: the exchange is out of reach.
+        """
+        with self._guarded(pattern):
+            self._fs.invalidate_cache()
+            return [str(path).rstrip("/") for path in self._fs.glob(self._path(pattern))]
+
     def delete(self, key: str) -> None:
         """Remove a document, a file or a folder, where it is there: it is of no use any more."""
         with contextlib.suppress(Missing), self._guarded(key):

@@ -29,7 +29,7 @@ class Heartbeat:
         self, study: optuna.Study, token: str, grace_s: float, on_beat: Callable[[dict[str, Any]], None] = lambda _: None
     ) -> None:
         self._study, self._key, self._on_beat = study, PREFIX + token, on_beat
-        self._every_s = min(LONGEST_BEAT_S, grace_s / BEATS_A_GRACE)
+        self._every_s = beat_s(grace_s)
         self._count = 0
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
@@ -59,6 +59,16 @@ class Heartbeat:
     def _beat(self) -> None:
         self._count += 1
         self._study.set_user_attr(self._key, self._count)
+
+
+def beat_s(grace_s: float) -> float:
+    """Seconds from one sign of life to the next."""
+    return min(LONGEST_BEAT_S, grace_s / BEATS_A_GRACE)
+
+
+def beat_of(attributes: Mapping[str, Any], token: str) -> int | None:
+    """A process's counter as it stands; None where it has left, or never began."""
+    return attributes.get(PREFIX + token)
 
 
 class Watch:

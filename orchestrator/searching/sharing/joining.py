@@ -14,11 +14,14 @@ from orchestrator.searching.request import RUN_STATE, RunState, SearchRequest
 from orchestrator.searching.run_directory import CANDIDATE
 from orchestrator.searching.sharing.charter import Charter, digests, read_charter
 from orchestrator.searching.sharing.exchange import Exchange, Missing
+from orchestrator.searching.sharing.heartbeat import beat_of, beat_s
 from orchestrator.values.results import CandidateResult
 
 STATE, BASELINE = "state.json", "baseline.json"
 """What the leader leaves in the exchange for those that join."""
 POLL_S = 2.0
+LATE = 1.5
+"""How much later than it should a sign of life may come."""
 
 
 def find_search(
@@ -27,7 +30,8 @@ def find_search(
     """The search that is meant, as soon as it is there.
 
     Args:
-        name: Of the study; None: the only one that goes on.
+        name: Of the study; None: the only one that goes on. Where there are several, the only one whose leader is there:
+            that is watched for.
         where: The storage in words.
         waiting: Called once, where it has to be waited for.
 
@@ -45,6 +49,10 @@ def find_search(
         if name is None and len(running) == 1:
             return running[0], found[running[0]]
         if name is None and running:
+            if not told:
+                waiting()
+            if len(led := _led(storage, {key: found[key] for key in running})) == 1:
+                return led[0], found[led[0]]
             raise InputError(f"{where} holds {len(running)} searches; name one with --study: {', '.join(running)}")
         if time.monotonic() - begin >= wait_s:
             wanted = f"no search '{name}'" if name else "no search that goes on"
@@ -54,6 +62,18 @@ def find_search(
             waiting()
             told = True
         rest(min(POLL_S, wait_s))
+
+
+def _led(storage: BaseStorage, found: Mapping[str, Charter]) -> list[str]:
+    """Those whose leaders give a sign of life; what a killed one was leading looks as if it went on."""
+
+    def beats() -> dict[str, int | None]:
+        studies = {study.study_name: study.user_attrs for study in storage.get_all_studies()}
+        return {key: beat_of(studies.get(key, {}), charter.leader) for key, charter in found.items()}
+
+    before = beats()
+    rest(LATE * max(beat_s(charter.grace_s) for charter in found.values()))
+    return sorted(key for key, beat in beats().items() if beat is not None and beat != before[key])
 
 
 def read_state(exchange: Exchange, charter: Charter) -> RunState:

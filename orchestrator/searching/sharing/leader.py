@@ -96,6 +96,8 @@ class Leader(Sharing):
         if not self._alone:
             note = "a worker on this machine takes times too, as before the run went on: started again, it only builds"
             self._tell(event="notes", notes=[note])
+        for identifier in self._records.with_files() & archive.known.keys():
+            self._records.forget_files(identifier)  # the leader before was killed between keeping it and this
         self._settle(Board.of(study), before.leader if before else None)
         write_charter(study, charter)
 
@@ -126,11 +128,9 @@ class Leader(Sharing):
         return Turn(wait=True)
 
     def keep(self, candidate: CandidateResult, trial: optuna.Trial) -> CandidateResult | None:
-        handed = candidate.machines.get("built") is not None
         candidate = self._archive.keep(self._here(candidate))
         self._publish(candidate, trial, with_files=False)
-        if handed:
-            self._records.forget_files(candidate.id)
+        self._records.forget_files(candidate.id)  # a worker may have left some, even one that died before it said so
         return candidate
 
     def over(self, ended: str) -> None:

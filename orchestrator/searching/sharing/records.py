@@ -122,6 +122,14 @@ class Records:
         """A candidate's files are of no use in the exchange any more; its record stays."""
         self._exchange.delete(self._files(identifier))
 
+    def with_files(self) -> set[str]:
+        """The candidates whose files lie in the exchange.
+
+        Raises:
+            SurroundingsError: the exchange is out of reach.
+        """
+        return {found.split("/")[-2] for found in self._exchange.found("candidates/*/files")}
+
     @staticmethod
     def _files(identifier: str) -> str:
         return f"{_folder(identifier)}/files"
