@@ -388,7 +388,7 @@ class Cli:
             start_new_session=True,
         )
 
-    def __call__(self, *arguments: str, timeout: float = 300) -> "subprocess.CompletedProcess[str]":
+    def __call__(self, *arguments: str, timeout: float = 900) -> "subprocess.CompletedProcess[str]":
         """Run it to its end."""
         process = self.start(*arguments)
         try:

@@ -3,7 +3,6 @@
 import csv
 import json
 import signal
-import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +20,7 @@ from orchestrator.measurements import MeasureOptions
 from orchestrator.values.figures import Comparison
 from orchestrator.values.results import Difference
 from tests.conftest import Cli, tiny_onnx
+from tests.searching.test_robustness import wait_for_agent
 
 QUICK = {"threads": 1, "max_seconds": 1.0}
 
@@ -172,7 +172,7 @@ def test_dynamic_axes_ask_for_a_shape(cli: Cli, model: Path, tmp_path: Path) -> 
 
 def test_ctrl_c_ends_a_measurement_at_once(cli: Cli, model: Path) -> None:
     process = cli.start("measure", str(model), "--threads", "1", "--max-seconds", "600", "--precision-goal", "0.0000001")
-    time.sleep(4)
+    wait_for_agent(process)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 130

@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +33,7 @@ from orchestrator.report.results import write_results
 from orchestrator.values.checked import Checked, Criterion
 from tests.conftest import Cli, Project, tiny_onnx
 from tests.report.conftest import make_digits_run, make_empty_run
+from tests.searching.test_robustness import wait_for_agent
 
 ROOT = Path(__file__).parents[2]
 UNTIMED = {"max_slowdown": None}
@@ -220,7 +220,7 @@ def test_an_interrupted_check_is_exit_code_130_and_leaves_no_report(cli: Cli, fi
     # A limit on the very edge is never decided: it would go on for the whole budget.
     limits = ["--max-slowdown", "0", "--max-drop", "off", "--max-growth", "off", "--budget", "10m"]
     process = cli.start("check", "--baseline", model, "--candidate", model, "--threads", "1", *limits, "--junit", "j.xml")
-    time.sleep(3)
+    wait_for_agent(process)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -3,6 +3,7 @@
 import contextlib
 import getpass
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -94,7 +95,8 @@ class Board:
             self.process = subprocess.Popen(
                 [SSHD, "-D", "-e", "-f", self.folder / "server"], stdin=subprocess.DEVNULL, stderr=log
             )
-        for _ in range(100):
+        end = time.monotonic() + 60
+        while time.monotonic() < end and self.process.poll() is None:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
                 return
             time.sleep(0.02)
@@ -142,9 +144,13 @@ class Board:
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    """A port that nobody takes before it is used: of this test process's own, and none that the system gives to connections."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    for port in random.SystemRandom().sample(range(12000 + 1000 * worker, 13000 + 1000 * worker), 1000):
+        with socket.socket() as found, contextlib.suppress(OSError):
+            found.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("no port is free")
 
 
 def key(path: Path) -> Path:

@@ -68,12 +68,12 @@ def agent(tmp_path: Path) -> Iterator[Agent]:
 
 
 def test_keeper_and_guard_end_when_they_hear_nothing_and_not_while_a_heart_beats(agent: Agent) -> None:
-    agent.change("SILENCE_S", "1.0")
+    agent.change("SILENCE_S", "3.0")
     keeper, guard = agent.start("hold"), agent.start("guard", threads=1, memory_bytes=None)
     for process in (keeper, guard):
         assert agent.line(process)["digest"] == hashlib.sha256(agent.file.read_bytes()).hexdigest()
     (model,) = psutil.Process(guard.pid).children()
-    for _ in range(4):
+    for _ in range(10):  # more than the silence in all
         time.sleep(0.35)
         for process in (keeper, guard):
             assert process.stdin

@@ -123,6 +123,7 @@ def test_point_tells_what_it_is_and_leads_to_its_row(show: Show, digits_run: Run
     assert "97.3 %" in page.locator("#tip").inner_text()
     assert "~ 0.710 ms" in page.locator("#tip").inner_text()
     mark.click()
+    page.wait_for_function("document.querySelector('#c-c7714d0e93 details').open")
     assert page.locator("#c-c7714d0e93 details").get_attribute("open") is not None
     assert page.evaluate("document.activeElement.closest('tr').id") == "c-c7714d0e93"
     assert page.locator("#c-c7714d0e93").is_visible()

@@ -1,6 +1,9 @@
-"""Candidates made by hand."""
+"""Candidates made by hand, and a budget of time that fits the machine."""
 
+import math
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +15,7 @@ from orchestrator.values.results import (
     QualityResult,
     SplitQuality,
 )
+from tests.conftest import Cli, Project
 
 Make = Callable[..., CandidateResult]
 
@@ -62,3 +66,14 @@ def make() -> Make:
         )
 
     return candidate
+
+
+@pytest.fixture
+def budget_s(tmp_path: Path, project: Project) -> int:
+    """Seconds that are enough to begin candidates on this machine as busy as it is: 45, or three times what one search takes."""
+    folder = tmp_path / "pace"
+    folder.mkdir()
+    begin = time.monotonic()
+    done = Cli(folder=folder, packages=folder)("search", *project.onnx, "--trials", "1", "--output", "run")
+    assert done.returncode in (0, 1), done.stderr
+    return max(45, math.ceil(3 * (time.monotonic() - begin)))

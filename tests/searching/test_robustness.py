@@ -68,11 +68,29 @@ def test_recipe_is_rejected_when_a_plugin_objects(rogue: Cli, project: Project) 
 
 def wait_for_candidates(process: "subprocess.Popen[str]", run: Path, count: int) -> None:
     """Until that many candidates are kept; fails when the search ends before."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while len(list((run / "work" / "candidates").glob("*.json"))) < count:
         if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
             pytest.fail(f"the search ended early: {process.communicate()}")
         time.sleep(0.05)
+
+
+def wait_for_agent(process: "subprocess.Popen[str]") -> None:
+    """Until a model is loaded on this machine: what listens for Ctrl-C does so by then."""
+    deadline = time.monotonic() + 300
+    while not any("agent.py" in word for child in descendants(process.pid) for word in _words(child)):
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            pytest.fail(f"nothing was measured: {process.communicate()}")
+        time.sleep(0.05)
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:  # it has ended
+        return []
 
 
 def descendants(pid: int) -> list[psutil.Process]:

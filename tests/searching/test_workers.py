@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from tests.conftest import Cli, Project, install
+from tests.devices.sshd import free_port
 from tests.searching import postgres
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -112,11 +113,7 @@ def postgresql() -> Iterator[str]:
 @pytest.fixture
 def proxy(tmp_path: Path) -> Iterator[str]:
     """The URL of Optuna's gRPC proxy before a journal."""
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     serve = (
         "import optuna; from optuna.storages import JournalStorage, run_grpc_proxy_server; "
         "from optuna.storages.journal import JournalFileBackend; "
@@ -130,11 +127,11 @@ def proxy(tmp_path: Path) -> Iterator[str]:
         server.wait(30)
 
 
-def arguments(project: Project, storage: str, *more: str) -> list[str]:
-    """Of a search that only counts and estimates."""
+def arguments(project: Project, storage: str, *more: str, silence: str = "10m") -> list[str]:
+    """Of a search that only counts and estimates; who is silent for longer than `silence` is taken for dead."""
     return [
         "search", *project.onnx, "--target", "raspberry-pi", "--method", "slow", "--search", "no-training",
-        "--output", "run", "--storage", storage, "--worker-timeout", "6s", *more,
+        "--output", "run", "--storage", storage, "--worker-timeout", silence, *more,
     ]  # fmt: skip
 
 
@@ -232,7 +229,7 @@ def test_nothing_is_lost_and_nothing_made_twice_when_one_of_three_workers_is_kil
 ) -> None:
     monkeypatch.setenv("TOGETHER", "4")
     monkeypatch.setenv("SLEEP", "2")
-    leader = shop.start(*arguments(project, postgresql, "--trials", "14"))
+    leader = shop.start(*arguments(project, postgresql, "--trials", "14", silence="20s"))
     workers = [joined(leader, shop, postgresql, "--json") for _ in range(3)]
     victim = workers[0]
     until(lambda: any(process == victim.pid for _, process in builds(shop.folder)), leader, *workers)
@@ -259,7 +256,7 @@ def test_a_search_whose_leader_is_killed_goes_on_with_the_worker_that_waits(
 ) -> None:
     monkeypatch.setenv("TOGETHER", "2")
     monkeypatch.setenv("SLEEP", "1")
-    leader = shop.start(*arguments(project, postgresql, "--trials", "10"))
+    leader = shop.start(*arguments(project, postgresql, "--trials", "10", silence="6s"))
     worker = joined(leader, shop, postgresql, "--wait", "3m", "--json")
     until(lambda: len(builds(shop.folder)) >= 4 and worker.pid in dict(map(reversed, builds(shop.folder))), leader, worker)
     kill(leader)
@@ -280,7 +277,7 @@ def test_a_search_whose_leader_is_killed_goes_on_with_the_worker_that_waits(
     assert max(Counter(k for k, _ in builds(shop.folder)).values()) <= 2
 
 
-def _quiet(folder: Path, seconds: float = 10.0) -> bool:
+def _quiet(folder: Path, seconds: float = 30.0) -> bool:
     """Whether nothing was begun for that long."""
     return time.time() - (folder / "builds").stat().st_mtime > seconds
 
@@ -322,9 +319,7 @@ def test_an_interrupted_worker_gives_its_trial_back(shop: Shop, project: Project
     monkeypatch.setenv("TOGETHER", "2")
     monkeypatch.setenv("SLEEP", "2")
     storage = f"sqlite:///{shop.folder / 'study.db'}"
-    asked = arguments(project, storage, "--trials", "4")
-    asked[asked.index("6s")] = "10m"  # the signs of life have no part in this
-    leader = shop.start(*asked)
+    leader = shop.start(*arguments(project, storage, "--trials", "4"))
     worker = joined(leader, shop, storage)
     until(lambda: any(process == worker.pid for _, process in builds(shop.folder)), leader, worker)
     worker.send_signal(signal.SIGINT)
@@ -337,24 +332,24 @@ def test_an_interrupted_worker_gives_its_trial_back(shop: Shop, project: Project
 
 @pytest.mark.slow
 def test_workers_go_when_the_time_is_up_and_what_they_had_under_way_is_left_for_resume(
-    shop: Shop, project: Project, monkeypatch: pytest.MonkeyPatch
+    shop: Shop, project: Project, monkeypatch: pytest.MonkeyPatch, budget_s: int
 ) -> None:
     storage = f"journal:{shop.folder / 'study'}"
     monkeypatch.setenv("SLEEP", "1")
-    leader = shop.start(*arguments(project, storage, "--timeout", "40s"))
+    leader = shop.start(*arguments(project, storage, "--timeout", f"{budget_s}s"))
     monkeypatch.setenv("SLEEP", "600")
     worker = joined(leader, shop, storage, "--json")
-    out, err = worker.communicate(timeout=120)
+    out, err = worker.communicate(timeout=budget_s + 300)
     assert worker.returncode == 0, err
-    assert "40 s is used up" in json.loads(out)["ended"]
+    assert f"{budget_s} s is used up" in json.loads(out)["ended"]
     finish(leader)
     found = results(shop.folder)
     assert found["candidates"]
-    stuck = [k for k, process in builds(shop.folder) if process == worker.pid]
-    assert not set(stuck) & set(ks(found))
+    stuck = [k for k, process in builds(shop.folder) if process == worker.pid][-1]  # others were ended by a candidate's own limit
+    assert stuck not in ks(found)
     monkeypatch.setenv("SLEEP", "0")
     assert shop("resume", "run", "--trials", str(len(found["candidates"]) + 1)).returncode in (0, 1)
-    assert set(stuck) <= set(ks(results(shop.folder)))
+    assert stuck in ks(results(shop.folder))
 
 
 @pytest.mark.slow
@@ -364,7 +359,8 @@ def test_a_candidate_is_made_again_when_its_record_vanished_before_the_leader_ha
     monkeypatch.setenv("TOGETHER", "2")
     monkeypatch.setenv("SLEEP", "15")
     storage = f"journal:{shop.folder / 'study'}"
-    leader = shop.start(*arguments(project, storage, "--trials", "3", "--artifacts", str(shop.folder / "exchange")))
+    more = ["--trials", "3", "--artifacts", str(shop.folder / "exchange")]
+    leader = shop.start(*arguments(project, storage, *more))
     monkeypatch.setenv("SLEEP", "0")
     worker = joined(leader, shop, storage)
     until(lambda: list((shop.folder / "exchange").glob("*/candidates/*/[0-9]*.json")), leader, worker)
