@@ -28,8 +28,9 @@ from orchestrator.simulating.guest_root import PATHS, describe, link_tree
 from orchestrator.simulating.qemu import PLUGIN, PROGRAM, Qemu, compile_counter, source_version
 from orchestrator.simulating.toolchain import LIBRARIES, MANIFEST, Toolchain, folder
 
-UNFINISHED = ("building-*", "tmp*")
-OURS = ("manifest.json*", "counter.*", "packages", "roots", "qemu", "running*", *UNFINISHED)
+UNFINISHED = ".orchestrate-unfinished-"
+"""Begins the names of folders that a set-up works in: the folder may be one of the user's, with a `tmp` of their own."""
+OURS = ("manifest.json*", "counter.*", "packages", "roots", "qemu", "running", "running.lock", f"{UNFINISHED}*")
 """All that lies in the folder of a set-up."""
 Progress = Callable[[str], None]
 
@@ -99,7 +100,7 @@ def add_package(toolchain: Toolchain, name: str, version: str, *, libraries: Seq
     target = toolchain.package(name, version)
     if target.exists():
         return
-    with _alone(toolchain.folder), tempfile.TemporaryDirectory(dir=toolchain.folder) as part:
+    with _alone(toolchain.folder), tempfile.TemporaryDirectory(dir=toolchain.folder, prefix=UNFINISHED) as part:
         progress(f"fetching {name} {version}")
         found = wheels.fetch(name, version, python=toolchain.python, glibc=_glibc(toolchain.guest), into=Path(part))
         if libraries:
@@ -141,7 +142,7 @@ def _runs(there: Toolchain) -> bool:
 def _build(at: Path, progress: Progress) -> Toolchain:
     """A new set-up without wheels, in place of what is there. Wheels that are there stay."""
     distribution = " ".join(release())
-    part = Path(tempfile.mkdtemp(dir=at, prefix="building-"))
+    part = Path(tempfile.mkdtemp(dir=at, prefix=UNFINISHED))
     try:
         qemu = _qemu(part, progress)
         compile_counter(qemu, part / "counter.so")
@@ -252,7 +253,7 @@ def _with_wheels(there: Toolchain, asked: Mapping[str, str | None], progress: Pr
 def _fetch(there: Toolchain, name: str, version: str | None) -> str:
     """A wheel, compiled, among the packages: there as a whole or not at all. Returns its version."""
     glibc = _glibc(there.guest)
-    with tempfile.TemporaryDirectory(dir=there.folder) as part:
+    with tempfile.TemporaryDirectory(dir=there.folder, prefix=UNFINISHED) as part:
         into = Path(part)
         try:
             found = wheels.fetch(name, version, python=there.python, glibc=glibc, into=into)
@@ -329,7 +330,7 @@ def _alone(at: Path) -> Iterator[None]:
     try:
         at.mkdir(parents=True, exist_ok=True)
         with FileLock(_lock_of(at), timeout=LOCK_S):
-            for left in [path for name in UNFINISHED for path in at.glob(name)]:  # by a process that was killed
+            for left in list(at.glob(f"{UNFINISHED}*")):  # by a process that was killed
                 shutil.rmtree(left, ignore_errors=True)
             yield
     except Timeout:

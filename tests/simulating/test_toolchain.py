@@ -205,11 +205,15 @@ def test_two_cannot_set_up_at_once(tmp_path: Path) -> None:
 
 def test_what_a_killed_setup_left_goes_with_the_next(made: Toolchain) -> None:
     made.write()
-    for name in ("building-1", "tmp2"):
+    for name in (".orchestrate-unfinished-1", "tmp", "building-site", "running-shoes"):
         (made.folder / name).mkdir()
         (made.folder / name / "half").touch()
+    users = ["building-site", "running-shoes", "tmp"]
     with provision._alone(made.folder):
-        assert sorted(path.name for path in made.folder.iterdir()) == ["counter.so", "manifest.json", "packages", "roots"]
+        found = sorted(path.name for path in made.folder.iterdir())
+    assert found == sorted(["counter.so", "manifest.json", "packages", "roots", *users])
+    provision.remove(at=made.folder)
+    assert sorted(path.name for path in made.folder.iterdir()) == users, "they are not the set-up's"
 
 
 def test_a_wheel_that_was_not_compiled_to_the_end_is_none(made: Toolchain, monkeypatch: pytest.MonkeyPatch) -> None:
