@@ -96,7 +96,7 @@ def work(options: WorkOptions, *, observer: Observer = lambda _: None) -> Worked
             options.study,
             where=f"--storage '{storages.masked(options.storage)}'",
             wait_s=options.wait_s,
-            waiting=lambda: _tell(observer, event="phase", what="waiting for a search to begin"),
+            waiting=lambda what: _tell(observer, event="phase", what=f"waiting for {what}"),
         )
         if charter.over is not None:
             return Worked(study=name, ended=charter.over, candidates=0)

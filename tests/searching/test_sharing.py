@@ -197,7 +197,7 @@ def test_a_heartbeat_goes_on_when_the_storage_was_away_for_a_moment(study: optun
 # -- the exchange ---------------------------------------------------------------------------------------------------
 
 
-def led(grace_s: float = 0.6) -> Charter:
+def led(grace_s: float = 3.0) -> Charter:
     return Charter(
         version="0", artifacts="", state="", baseline="", device_class="", leader="them", host="", trials=None, grace_s=grace_s
     )
@@ -205,10 +205,10 @@ def led(grace_s: float = 0.6) -> Charter:
 
 def test_a_search_whose_leader_is_gone_does_not_stand_in_the_way_of_one_that_goes_on() -> None:
     storage = optuna.storages.InMemoryStorage()
-    waited: list[bool] = []
+    waited: list[str] = []
 
     def found() -> str:
-        return find_search(storage, None, where="it", wait_s=0, waiting=lambda: waited.append(True))[0]
+        return find_search(storage, None, where="it", wait_s=0, waiting=waited.append)[0]
 
     killed, living, left = (optuna.create_study(study_name=name, storage=storage) for name in ("killed", "living", "left"))
     for study in (killed, living, left):
@@ -217,11 +217,17 @@ def test_a_search_whose_leader_is_gone_does_not_stand_in_the_way_of_one_that_goe
     left.set_user_attr("beat:them", None)
     with pytest.raises(InputError, match="holds 3 searches; name one with --study: killed, left, living"):
         found()
-    heart = Heartbeat(living, "them", 0.6)
+    heart = Heartbeat(living, "them", 3.0)
     heart.start()
     assert found() == "living"
-    heart.close()
-    assert waited == [True, True]
+    other = Heartbeat(killed, "them", 3.0)
+    other.start()
+    with pytest.raises(InputError, match="holds 3 searches"):
+        found()
+    for beating in (heart, other):
+        beating.close()
+    killed.set_user_attr("beat:them", 7)
+    assert waited == ["a sign of life, for several searches seem to go on"] * 3
     write_charter(living, replace(led(), over="the budget is used up"))
     write_charter(left, replace(led(), over="the budget is used up"))
     assert found() == "killed", "the only one that can go on"

@@ -20,12 +20,10 @@ from orchestrator.values.results import CandidateResult
 STATE, BASELINE = "state.json", "baseline.json"
 """What the leader leaves in the exchange for those that join."""
 POLL_S = 2.0
-LATE = 1.5
-"""How much later than it should a sign of life may come."""
 
 
 def find_search(
-    storage: BaseStorage, name: str | None, *, where: str, wait_s: float, waiting: Callable[[], None]
+    storage: BaseStorage, name: str | None, *, where: str, wait_s: float, waiting: Callable[[str], None]
 ) -> tuple[str, Charter]:
     """The search that is meant, as soon as it is there.
 
@@ -33,7 +31,7 @@ def find_search(
         name: Of the study; None: the only one that goes on. Where there are several, the only one whose leader is there:
             that is watched for.
         where: The storage in words.
-        waiting: Called once, where it has to be waited for.
+        waiting: Called with the reason, once, where it has to be waited for.
 
     Raises:
         InputError: it did not come in time, or there are several.
@@ -49,8 +47,7 @@ def find_search(
         if name is None and len(running) == 1:
             return running[0], found[running[0]]
         if name is None and running:
-            if not told:
-                waiting()
+            waiting("a sign of life, for several searches seem to go on")
             if len(led := _led(storage, {key: found[key] for key in running})) == 1:
                 return led[0], found[led[0]]
             raise InputError(f"{where} holds {len(running)} searches; name one with --study: {', '.join(running)}")
@@ -59,21 +56,27 @@ def find_search(
             others = f"; it holds {', '.join(running)}" if running else "; begin one with orchestrate search --storage ..."
             raise InputError(f"{where} holds {wanted}{others}")
         if not told:
-            waiting()
+            waiting("a search to begin")
             told = True
         rest(min(POLL_S, wait_s))
 
 
 def _led(storage: BaseStorage, found: Mapping[str, Charter]) -> list[str]:
-    """Those whose leaders give a sign of life; what a killed one was leading looks as if it went on."""
+    """Those whose leaders give a sign of life within the grace period; a search whose leader was killed seems to go on.
+
+    As soon as there are two, or one and no other that could be, nothing more is waited for.
+    """
 
     def beats() -> dict[str, int | None]:
         studies = {study.study_name: study.user_attrs for study in storage.get_all_studies()}
         return {key: beat_of(studies.get(key, {}), charter.leader) for key, charter in found.items()}
 
-    before = beats()
-    rest(LATE * max(beat_s(charter.grace_s) for charter in found.values()))
-    return sorted(key for key, beat in beats().items() if beat is not None and beat != before[key])
+    before, living = beats(), set[str]()
+    end = time.monotonic() + max(charter.grace_s for charter in found.values())
+    while time.monotonic() < end and len(living) < min(2, sum(beat is not None for beat in before.values())):
+        rest(min(POLL_S, beat_s(min(charter.grace_s for charter in found.values()))))
+        living |= {key for key, beat in beats().items() if beat is not None and beat != before[key]}
+    return sorted(living)
 
 
 def read_state(exchange: Exchange, charter: Charter) -> RunState:
