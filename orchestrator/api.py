@@ -71,7 +71,7 @@ def search(
     path = Path(output) if output is not None else new_run(request.target.profile.name)
     existed = path.exists()
     run = RunDirectory.create(path)
-    with run.locked(), _surroundings(run):
+    with run.locked(), surroundings(run):
         run.clear()
         run.event(event=STARTS)
         try:
@@ -112,12 +112,11 @@ def resume(
     started = time.monotonic()
     check_trials(trials)
     run = RunDirectory.open(Path(run_directory))
-    with run.locked(), _surroundings(run):
-        run.event(event=STARTS)
+    with run.locked(), surroundings(run):
         state = with_budget(run, trials=trials, timeout_s=timeout_s)
         request = state.request
         registry = Registry.discover(without=request.without_plugins, strict=False)
-        _same_plugins(request.plugins, plugin_versions(registry))
+        same_plugins(request.plugins, plugin_versions(registry))
         runtime = registry.runtimes()[request.target.runtime]
         _, _, devices = resolve_target(
             request.target.profile,
@@ -125,6 +124,7 @@ def resume(
             runtimes=[request.target.runtime],
             device=request.target.simulator or request.target.device,
         )
+        run.event(event=STARTS)
         return _run(run, request, state, registry, runtime, devices, started, observer)
 
 
@@ -378,7 +378,7 @@ def _tell_end(engine: Engine, registry: Registry, result: RunResult) -> None:
 
 
 @contextmanager
-def _surroundings(run: RunDirectory) -> Iterator[None]:
+def surroundings(run: RunDirectory) -> Iterator[None]:
     """A full or read-only disk, or files that vanish, end the run with one line, and it can go on when that is mended."""
     try:
         yield
@@ -397,7 +397,7 @@ def _of_surroundings(error: OSError, run: RunDirectory) -> SurroundingsError | N
     inside = path is not None and path.is_relative_to(run.path)
     if path is not None and inside and isinstance(error, FileNotFoundError):
         gone = next((folder for folder in reversed(path.parents) if not folder.exists()), path)
-        return SurroundingsError(f"'{gone}' was deleted while the search ran")
+        return SurroundingsError(f"'{gone}' was deleted by somebody else")
     if inside or error.errno in FULL:
         return SurroundingsError(f"{error.strerror} ({error.filename or run.path})")
     return None
@@ -414,7 +414,8 @@ def new_run(name: str) -> Path:
     return next(p for p in (base, *(base.with_name(f"{base.name}-{k}") for k in range(2, 1000))) if not p.exists())
 
 
-def _same_plugins(before: dict[str, str], now: dict[str, str]) -> None:
+def same_plugins(before: dict[str, str], now: dict[str, str]) -> None:
+    """Raises PluginError where a plugin that a run began with has another version, or is gone."""
     # One that came since is no harm: the search space was fixed when the run began.
     changed = [
         f"{name}: {version} before, {now.get(name, 'not there')} now"

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from orchestrator import api
 from orchestrator.building.store import OFF
 from orchestrator.errors import InputError, Interrupted, SurroundingsError
-from orchestrator.planning import SearchOptions, plan
+from orchestrator.planning import SearchOptions, plan, plugin_versions
 from orchestrator.plugin.registry import Registry
 from orchestrator.searching.course import STARTS
 from orchestrator.searching.engine import Observer
@@ -127,6 +127,7 @@ class Targets:
 
         Raises:
             InputError: that is no budget.
+            PluginError: the plugins are not those that one of them began with.
             RunInUseError: another process searches for one of them.
             SurroundingsError: the folder cannot be written.
         """
@@ -134,12 +135,15 @@ class Targets:
             return
         api.check_trials(trials)
         each = None if timeout_s is None else timeout_s / len(self.runs)
-        for target in self.runs:
-            run = RunDirectory(self.path / target.folder)
-            if run.begun:
-                with self._way_on(), run.locked():
-                    run.event(event=STARTS)  # it is not done any more
-                    api.with_budget(run, trials=trials, timeout_s=each)
+        begun = [run for target in self.runs if (run := RunDirectory(self.path / target.folder)).begun]
+        for run in begun:  # before anything is written: what cannot go on stays done
+            request = run.state().request
+            registry = Registry.discover(without=request.without_plugins, strict=False)
+            api.same_plugins(request.plugins, plugin_versions(registry))
+        for run in begun:
+            with self._way_on(), run.locked(), api.surroundings(run):
+                run.event(event=STARTS)  # it is not done any more
+                api.with_budget(run, trials=trials, timeout_s=each)
 
         def extended(target: TargetRun) -> TargetRun:
             options = target.options if trials is None else replace(target.options, trials=trials)

@@ -64,6 +64,8 @@ def measured_again(
         try:
             again = _measure(timed, archive, run, fleet, timeout_s)
         except (JobFailed, InputError) as error:
+            if isinstance(error, JobFailed):
+                kind_of(error)  # the machine's own failure goes on from here
             return replace(before, notes=[f"the front could not be measured again: {error}"])
         write_again(run.again, again)
     return _judged(before, again, archive)
@@ -90,6 +92,9 @@ def _measure(timed: dict[str, str], archive: Archive, run: RunDirectory, fleet: 
     for name, samples in done.samples.items():
         run.write_samples(name, again_ms=samples)
     found = done.figures
+    for figure in found.values():
+        if isinstance(figure, JobFailed):
+            kind_of(figure)  # where it was not the model that failed, nothing is written down
     if isinstance(failure := found.get(BASELINE, JobFailed("error", "the original was not timed")), JobFailed):
         raise failure
     return Again(

@@ -46,7 +46,7 @@ class RunJournal(JournalFileBackend):
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
         found = os.fstat(self._file)
         if found.st_nlink == 0:
-            raise SurroundingsError(f"the study '{self._path}' was deleted while the search ran")
+            raise SurroundingsError(f"the study '{self._path}' was deleted by somebody else")
         try:
             written = os.write(self._file, lines)
             if written < len(lines):

@@ -217,7 +217,7 @@ class RunDirectory:
         if self._held:
             for path in (self._state, self.data, self.candidates):
                 if not path.exists():
-                    raise SurroundingsError(f"'{path}' was deleted while the search ran")
+                    raise SurroundingsError(f"'{path}' was deleted by somebody else")
         write_atomic(self.candidates / f"{candidate.id}.json", json.dumps(asdict(candidate), indent=1))
 
     def read_candidates(self) -> dict[str, CandidateResult]:

@@ -1,5 +1,6 @@
 """The Optuna study: one file in the run directory, or a storage that the user names."""
 
+import json
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -81,7 +82,8 @@ def settle(
 def ask_first(study: optuna.Study, wanted: Sequence[dict[str, Any]]) -> None:
     """Let the next trials have these parameters, ahead of all that wait already."""
     waiting = [_asked(trial) for trial in study.get_trials(deepcopy=True, states=(TrialState.WAITING,))]
-    for parameters in (*wanted, *waiting):
+    once = {json.dumps(parameters, sort_keys=True): parameters for parameters in (*wanted, *waiting)}  # after a kill here: twice
+    for parameters in once.values():
         study.enqueue_trial(parameters, skip_if_exists=False)
     for _ in waiting:  # Optuna takes them in the order of their numbers: these come first, and they wait again behind ours
         study.tell(study.ask(), state=TrialState.FAIL)

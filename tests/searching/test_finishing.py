@@ -288,3 +288,15 @@ def test_a_full_disk_at_the_end_is_no_models_failure(score: Any, timed: Timed, a
     more = {"seconds": 100.0} if score is scored_on_simulated else {}
     with pytest.raises(SurroundingsError, match="No space left on device"):
         score(as_searched(known), known, Full(), timeout_s=10.0, tell=lambda _: None, **more)
+
+
+@pytest.mark.parametrize("which", ["a", "baseline"])
+def test_a_full_disk_takes_no_model_off_the_front(
+    which: str, timed: Timed, archive: Callable[..., Archive], tmp_path: Path
+) -> None:
+    known = archive(timed("baseline", 1.0), timed("a", 0.5, quality=0.92), timed("b", 0.4))
+    figures = {"baseline": ORIGINAL, "a": figure(0.5), "b": figure(0.4)}
+    bench = Bench({**figures, which: JobFailed("surroundings", "No space left on device")})
+    with pytest.raises(SurroundingsError, match="No space left on device"):
+        measured_again(known, RunDirectory(tmp_path), bench, timeout_s=None, tell=lambda _: None)  # type: ignore[arg-type]
+    assert not RunDirectory(tmp_path).again.exists()

@@ -114,7 +114,7 @@ def test_records_after_a_deletion_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "study.journal"
     journal = RunJournal(path)
     path.unlink()
-    with pytest.raises(SurroundingsError, match=r"study\.journal' was deleted while the search ran"):
+    with pytest.raises(SurroundingsError, match=r"study\.journal' was deleted by somebody else"):
         journal.append_logs([{"a": 1}])
     assert not path.exists()
 

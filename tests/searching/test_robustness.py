@@ -151,7 +151,7 @@ def test_search_resumes_when_it_was_killed_just_before_or_after_the_original_was
     cli: Cli, project: Project, moment: str
 ) -> None:
     script = KILLED.format(when=MOMENTS[moment], model=project.onnx[1], data=project.onnx[3])
-    done = subprocess.run([cli.python, "-c", script], cwd=cli.folder, capture_output=True, text=True, timeout=200)
+    done = subprocess.run([cli.python, "-c", script], cwd=cli.folder, capture_output=True, text=True, timeout=900)
     assert done.returncode == -signal.SIGKILL, done.stderr
     original = cli.folder / "run" / "work" / "candidates" / "baseline.json"
     assert original.is_file() == (moment == "after")

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.api import _surroundings
+from orchestrator.api import surroundings
 from orchestrator.errors import InputError, RunInUseError, SurroundingsError
 from orchestrator.report.results import read_results
 from orchestrator.searching.budget import keeping_elapsed
@@ -86,7 +86,7 @@ def test_study_that_is_deleted_is_made_again_from_the_records(cli: Cli, project:
     _, err = process.communicate(timeout=120)
     assert process.returncode == 4, err
     said = last_line(err)
-    assert "study.journal' was deleted while the search ran; mend it, then go on with: orchestrate resume" in said
+    assert "study.journal' was deleted by somebody else; mend it, then go on with: orchestrate resume" in said
     before = {c.id: c.trial for c in RunDirectory(run).read_candidates().values() if c.trial is not None}
     wanted = len(before) + 2
     done = cli("resume", "run", "--trials", str(wanted))
@@ -120,7 +120,7 @@ def test_run_whose_work_is_deleted_ends_with_one_line(cli: Cli, project: Project
     shutil.rmtree(cli.folder / "run" / "work", ignore_errors=True)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 4, err
-    assert "deleted while the search ran; mend it, then begin again" in last_line(err)
+    assert "deleted by somebody else; mend it, then begin again" in last_line(err)
 
 
 def test_second_search_into_a_run_in_use_is_told_by_whom(tmp_path: Path) -> None:
@@ -215,16 +215,16 @@ def test_what_was_deleted_is_named_whatever_noticed_it_first(tmp_path: Path, del
     else:
         gone.unlink()
     noticed = gone if gone.suffix else gone / ".elapsed.123.tmp"
-    with pytest.raises(SurroundingsError) as told, _surroundings(run):
+    with pytest.raises(SurroundingsError) as told, surroundings(run):
         noticed.read_bytes()
-    assert str(told.value) == f"'{gone}' was deleted while the search ran; mend it, then begin again"
+    assert str(told.value) == f"'{gone}' was deleted by somebody else; mend it, then begin again"
 
 
 def test_candidate_is_not_written_where_the_run_was_deleted(tmp_path: Path, make: Make) -> None:
     run = RunDirectory.create(tmp_path / "run")
     run.write_candidate(make("baseline"))
     run._held = True
-    with pytest.raises(SurroundingsError, match=r"run\.json' was deleted while the search ran"):
+    with pytest.raises(SurroundingsError, match=r"run\.json' was deleted by somebody else"):
         run.write_candidate(make("a"))
 
 
