@@ -438,7 +438,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What is dear to make is made by one of the processes that share the tests."""
     for item in items:
-        for fixture in ("torch_run", "browser"):
+        for fixture in ("torch_run", "browser", "toolchain"):
             if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(pytest.mark.xdist_group(fixture))
 
