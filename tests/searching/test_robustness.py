@@ -163,6 +163,7 @@ def test_search_resumes_when_it_was_killed_just_before_or_after_the_original_was
         assert json.loads(original.read_text())["latency"] == kept, "it was measured again"
 
 
+@pytest.mark.slow
 def test_search_ends_with_130_and_can_go_on_when_interrupted(cli: Cli, project: Project) -> None:
     process = cli.start("search", *project.onnx, "--trials", "5", "--output", "run")
     wait_for_candidates(process, cli.folder / "run", 3)
@@ -191,6 +192,7 @@ def test_resume_goes_on_when_the_budget_is_raised(cli: Cli, project: Project) ->
     assert before < after
 
 
+@pytest.mark.slow
 def test_second_process_is_refused_when_a_run_is_in_use(cli: Cli, project: Project) -> None:
     process = cli.start("search", *project.onnx, "--trials", "30", "--output", "run")
     wait_for_candidates(process, cli.folder / "run", 2)

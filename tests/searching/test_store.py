@@ -204,6 +204,7 @@ def outcome(run: RunResult) -> list[Any]:
     ]
 
 
+@pytest.mark.slow
 def test_same_search_again_builds_and_scores_nothing(project: Project, tmp_path: Path) -> None:
     store = str(tmp_path / "store")
     first, again = (searched(project, tmp_path / f"run{k}", store=store) for k in range(2))
