@@ -1,9 +1,6 @@
 """Candidates made by hand, and a budget of time that fits the machine."""
 
-import math
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -15,7 +12,6 @@ from orchestrator.values.results import (
     QualityResult,
     SplitQuality,
 )
-from tests.conftest import Cli, Project
 
 Make = Callable[..., CandidateResult]
 
@@ -69,11 +65,6 @@ def make() -> Make:
 
 
 @pytest.fixture
-def budget_s(tmp_path: Path, project: Project) -> int:
-    """Seconds that are enough to begin candidates on this machine as busy as it is: 45 to 55, less than a candidate may take."""
-    folder = tmp_path / "pace"
-    folder.mkdir()
-    begin = time.monotonic()
-    done = Cli(folder=folder, packages=folder)("search", *project.onnx, "--trials", "1", "--output", "run")
-    assert done.returncode in (0, 1), done.stderr
+def budget_s() -> int:
+    """Seconds that are enough to begin candidates, and fewer than one that never ends may take."""
     return 45
