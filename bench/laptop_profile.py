@@ -17,7 +17,7 @@ from pathlib import Path
 import tomli_w
 from pydantic import TypeAdapter
 
-from orchestrator.hardware.loading import check_profile, load_profile
+from orchestrator.hardware.profile_file import check_profile, load_profile
 from orchestrator.values.profile import HardwareProfile, LatencyModel
 
 LAPTOP = Path(__file__).parents[1] / "hardware_profiles" / "ryzen-7-7840u.toml"

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from orchestrator.hardware.loading import load_profile
+from orchestrator.hardware.profile_file import load_profile
 from orchestrator.values.profile import LatencyModel
 
 BEGIN, END = "# --- latency models: written by bench/fit_profiles.py ---", "# --- end of latency models ---"

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from orchestrator.hardware.features import UNITS
-from orchestrator.hardware.fitting import Core, covariates
+from orchestrator.hardware.latency_fit import Core, covariates
 from orchestrator.values.profile import NumberFormat
 
 COMPUTE, TRAFFIC, STREAM, OVERHEAD = "compute", "traffic", "stream", "overhead"

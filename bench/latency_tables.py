@@ -12,11 +12,11 @@ from latency_pool import Configuration
 from left_out_networks import bands, choose, read
 from published_latencies import CLOCK_HZ, Published
 
-from orchestrator.hardware import fitting
+from orchestrator.hardware import latency_fit
 from orchestrator.hardware.features import UNITS
-from orchestrator.hardware.fitting import Core, Observation, fit_latency_model, rounded
+from orchestrator.hardware.latency_fit import Core, Observation, fit_latency_model, rounded
 from orchestrator.hardware.latency_model import combined
-from orchestrator.hardware.loading import load_profile
+from orchestrator.hardware.profile_file import load_profile
 from orchestrator.values.profile import LatencyModel, NumberFormat
 
 # What no left-out network shows, as factors of a 90 % band: the simulation against published times of ncnn; that its constants
@@ -167,7 +167,7 @@ class Tables:
                 for n, times in observed.items()
                 if number_format in times
             ]
-            if len(rows) >= fitting.LEAST_OBSERVATIONS:
+            if len(rows) >= latency_fit.LEAST_OBSERVATIONS:
                 models[number_format] = fit_latency_model(
                     rows,
                     runtime="onnxruntime",
@@ -253,7 +253,7 @@ def _table(
 
 
 def _milliseconds(model: LatencyModel, data: Published, network: str) -> float:
-    amounts = fitting.amounts_of(data.graphs[network], model.number_format, model.runtime)
+    amounts = latency_fit.amounts_of(data.graphs[network], model.number_format, model.runtime)
     return sum(a * model.nanoseconds[name] for name, a in zip(UNITS, amounts, strict=True)) / 1e6
 
 
@@ -278,7 +278,7 @@ def graphics_card() -> Iterator[LatencyModel]:
 def write_profiles(shared: Path, profiles: Path, kept: Path) -> None:
     """Write the tables of every built-in profile that is known here, between the two marks, and the prior."""
     tables = Tables(shared, profiles, kept)
-    write_prior(tables, Path(fitting.__file__).with_name("prior.toml"))
+    write_prior(tables, Path(latency_fit.__file__).with_name("prior.toml"))
     for name, board in BOARDS.items():
         path = profiles / f"{name}.toml"
         models = [tables.ncnn(name, f, t) for f in board.formats for t in board.threads]

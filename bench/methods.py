@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.api import evaluate
-from orchestrator.planning import SearchOptions
+from orchestrator.api.resolve import SearchOptions
+from orchestrator.api.search import evaluate
 from orchestrator.plugin import CandidateResult, ParameterValue, Recipe, Step
 from orchestrator.plugin.parameters import checked
 from orchestrator.plugin.registry import Registry

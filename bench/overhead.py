@@ -230,18 +230,18 @@ def _task(folder: Path) -> tuple[str, str]:
 def no_op(trials: int, sampler: str | None, folder: Path) -> None:
     """The rows of the search that does nothing."""
     import orchestrator
-    from orchestrator.building.workshop import Workshop
-    from orchestrator.measuring import evaluation
+    from orchestrator.building.builder_client import Workshop
+    from orchestrator.measuring import scoring
     from orchestrator.measuring.timing import Plan
-    from orchestrator.searching import publish
+    from orchestrator.study import publish
 
-    evaluation.OBJECTIVE = Plan(max_seconds=0.01)
+    scoring.OBJECTIVE = Plan(max_seconds=0.01)
     clock = Clock()
     names = ("ask", "tell", "enqueue_trial", "get_trials", "add_trial", "set_user_attr")
     clock.watch(optuna.Study, names)
     clock.watch(optuna.Trial, ("suggest_categorical", "suggest_float", "suggest_int", "set_user_attr", "set_constraint"))
     working = Clock()
-    working.watch(evaluation.Evaluator, ("run", "outputs"))
+    working.watch(scoring.Evaluator, ("run", "outputs"))
     working.watch(Workshop, ("build", "score"))
     seen = Trials(clock=clock, working=working)
     model, data = _task(folder)

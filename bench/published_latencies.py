@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from latency_pool import Configuration, Rows
 
-from orchestrator.hardware.fitting import Core, amounts_of
 from orchestrator.hardware.graph import GraphCount, count
+from orchestrator.hardware.latency_fit import Core, amounts_of
 from orchestrator.values.profile import NumberFormat
 
 CLOCK_HZ = 3.2e9

@@ -85,14 +85,14 @@ def recipe(point: dict[str, Any]) -> Any:
 
 def main(output: Path) -> None:
     """Evaluate what is not there yet."""
-    from orchestrator.measuring import evaluation
+    from orchestrator.api.resolve import SearchOptions, plan, simulated_device
+    from orchestrator.measuring import scoring
     from orchestrator.measuring.timing import Plan
-    from orchestrator.planning import SearchOptions, plan, simulated_device
     from orchestrator.plugin.registry import Registry
-    from orchestrator.searching.engine import Engine
-    from orchestrator.searching.run_directory import RunDirectory
+    from orchestrator.study.engine import Engine
+    from orchestrator.study.run.directory import RunDirectory
 
-    evaluation.BESIDE = Plan(max_seconds=0.1)  # the time on this machine is not the objective
+    scoring.BESIDE = Plan(max_seconds=0.1)  # the time on this machine is not the objective
     known = (
         {json.dumps(json.loads(line)["point"], sort_keys=True) for line in output.read_text().splitlines()}
         if output.exists()

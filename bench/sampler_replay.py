@@ -18,10 +18,10 @@ import optuna
 from orchestrator.building.protocol import OfferReply
 from orchestrator.plugin.parameters import narrowed
 from orchestrator.plugin.registry import Registry
-from orchestrator.searching import study as studies
-from orchestrator.searching.archive import Archive
-from orchestrator.searching.asking import Questions, UnderWay
-from orchestrator.searching.space import Space
+from orchestrator.study.archive import Archive
+from orchestrator.study.proposer import Questions, UnderWay
+from orchestrator.study.run import optuna_study as studies
+from orchestrator.study.search_space import Space
 from orchestrator.values.recipe import BASELINE, Recipe, Step
 from orchestrator.values.results import ArtifactResult, CandidateResult, LatencyResult, QualityResult, SplitQuality
 from orchestrator.values.target import Limits

@@ -27,8 +27,8 @@ from scipy.stats import wilcoxon
 
 from orchestrator.building.protocol import OfferReply
 from orchestrator.plugin.registry import Registry
-from orchestrator.searching import study as studies
-from orchestrator.searching.space import Space
+from orchestrator.study.run import optuna_study as studies
+from orchestrator.study.search_space import Space
 
 TRIALS = 200
 AT = (32, 80, 200)

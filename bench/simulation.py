@@ -24,9 +24,9 @@ import simulation_fit as fitting
 from simulation_boards import Board
 from simulation_fit import Row
 
-from orchestrator.simulating.counts import Counts
-from orchestrator.simulating.cpus import CPUS
 from orchestrator.values.profile import NumberFormat
+from orchestrator_qemu.counts import Counts
+from orchestrator_qemu.cpus import CPUS
 
 HERE = Path(__file__).parent
 PROFILES = HERE.parent / "hardware_profiles"

@@ -19,10 +19,10 @@ import onnx
 import simulation_count as counting
 from onnx import TensorProto, helper, numpy_helper
 
-from orchestrator.simulating import counts
-from orchestrator.simulating.cpus import CPUS, Cpu
-from orchestrator.simulating.emulator import Emulator
-from orchestrator.simulating.toolchain import SETUP, Toolchain
+from orchestrator_qemu import counts
+from orchestrator_qemu.cpus import CPUS, Cpu
+from orchestrator_qemu.emulator import Emulator
+from orchestrator_qemu.toolchain import SETUP, Toolchain
 
 KERNELS = {"3x3": 3, "1x1": 1}
 SIDES = ("outputs", "inputs")

@@ -15,10 +15,10 @@ from ncnn_detection import with_detection
 from onnx import helper, numpy_helper
 
 from orchestrator.plugin.device import JobFailed
-from orchestrator.simulating import counts, provision
-from orchestrator.simulating.cpus import CPUS, Cpu
-from orchestrator.simulating.emulator import Emulator
-from orchestrator.simulating.toolchain import SETUP, Toolchain
+from orchestrator_qemu import counts, provision
+from orchestrator_qemu.cpus import CPUS, Cpu
+from orchestrator_qemu.emulator import Emulator
+from orchestrator_qemu.toolchain import SETUP, Toolchain
 
 SIMULATED = Path(__file__).parent / "simulated"
 # ncnn as it was when the boards of each core were measured.

@@ -16,9 +16,9 @@ from scipy.optimize import nnls
 from scipy.stats import kendalltau
 from scipy.stats import t as student
 
-from orchestrator.simulating import cost
-from orchestrator.simulating.counts import Counts
 from orchestrator.values.profile import NumberFormat, SimulationModel
+from orchestrator_qemu import cost
+from orchestrator_qemu.counts import Counts
 
 FEATURES = ("pipeline", "l1_miss", "l2_miss")
 SHARE = 0.9  # of networks that a band is to hold

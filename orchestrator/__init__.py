@@ -13,14 +13,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from orchestrator.api import build, compare_runs, evaluate, load_run, resume, search
-    from orchestrator.calibration import calibrate
-    from orchestrator.checking import check
+    from orchestrator.api.characterize import calibrate
+    from orchestrator.api.check import check
+    from orchestrator.api.estimate import estimate
+    from orchestrator.api.measure import compare, measure
+    from orchestrator.api.search import build, compare_runs, evaluate, load_run, resume, search
+    from orchestrator.api.search_targets import resume_targets, search_targets
+    from orchestrator.api.worker import work
     from orchestrator.diagnosis import diagnose
-    from orchestrator.estimates import estimate
-    from orchestrator.measurements import compare, measure
-    from orchestrator.targets import resume_targets, search_targets
-    from orchestrator.working import work
 
 __all__ = [
     "build",
@@ -41,21 +41,27 @@ __all__ = [
 ]
 
 _MODULES = {
-    "calibrate": "calibration",
-    "check": "checking",
-    "compare": "measurements",
+    "build": "api.search",
+    "calibrate": "api.characterize",
+    "check": "api.check",
+    "compare": "api.measure",
+    "compare_runs": "api.search",
     "diagnose": "diagnosis",
-    "estimate": "estimates",
-    "measure": "measurements",
-    "resume_targets": "targets",
-    "search_targets": "targets",
-    "work": "working",
+    "estimate": "api.estimate",
+    "evaluate": "api.search",
+    "load_run": "api.search",
+    "measure": "api.measure",
+    "resume": "api.search",
+    "resume_targets": "api.search_targets",
+    "search": "api.search",
+    "search_targets": "api.search_targets",
+    "work": "api.worker",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        return getattr(import_module(f"orchestrator.{_MODULES.get(name, 'api')}"), name)
+    if name in _MODULES:
+        return getattr(import_module(f"orchestrator.{_MODULES[name]}"), name)
     raise AttributeError(f"module 'orchestrator' has no attribute {name!r}")
 
 

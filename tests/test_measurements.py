@@ -13,11 +13,11 @@ import pytest
 from click.testing import CliRunner
 
 import orchestrator
-from orchestrator import measurements
+from orchestrator.api.measure import MeasureOptions
+from orchestrator.api import measure
 from orchestrator.cli.program import program
 from orchestrator.errors import InputError
-from orchestrator.measurements import MeasureOptions
-from orchestrator.values.figures import Comparison
+from orchestrator.values.measure import Comparison
 from orchestrator.values.results import Difference
 from tests.conftest import Cli, tiny_onnx
 from tests.searching.test_robustness import wait_for_agent
@@ -95,7 +95,7 @@ def test_compare_prints_ratio_interval_verdict_and_both_measurements(cli: Cli, m
 def test_what_cannot_be_told_is_inconclusive_and_exit_code_3(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = orchestrator.compare(model, model, margin=1.0, **QUICK)
     unsure = replace(found, verdict="inconclusive", reason="it reaches across the edge")
-    monkeypatch.setattr("orchestrator.measurements.compare", lambda *arguments, **more: unsure)
+    monkeypatch.setattr("orchestrator.api.measure.compare", lambda *arguments, **more: unsure)
     done = CliRunner().invoke(program, ["compare", str(model), str(model)])
     assert done.exit_code == 3
     assert done.stdout.splitlines()[-1] == "inconclusive: it reaches across the edge"
@@ -105,7 +105,7 @@ def test_what_cannot_be_told_is_inconclusive_and_exit_code_3(model: Path, monkey
 def test_advice_where_nothing_can_be_told_depends_on_the_threads(threads: int, advised: bool) -> None:
     bench = SimpleNamespace(evaluator=SimpleNamespace(threads=threads), elsewhere=None)
     ratio = Difference(value=1.0, low=0.95, high=1.05)
-    reason = measurements._reason("inconclusive", ratio, MeasureOptions(), "wall", 0.0, bench)  # type: ignore[arg-type]
+    reason = measure._reason("inconclusive", ratio, MeasureOptions(), "wall", 0.0, bench)  # type: ignore[arg-type]
     assert "B takes 0.9500 to 1.0500 of A's time" in reason
     assert ("--threads 1, which is steadier" in reason) == advised
 

@@ -256,7 +256,7 @@ def test_recipe_says_which_of_model_and_data_has_changed(cli: Cli, project: Proj
 
 
 def test_given_recipes_are_evaluated_beside_the_original(project: Project) -> None:
-    from orchestrator.planning import SearchOptions
+    from orchestrator.api.resolve import SearchOptions
     from orchestrator.plugin import Recipe, Step
     from orchestrator.plugin.parameters import checked
     from orchestrator.plugin.registry import Registry

@@ -21,16 +21,16 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from orchestrator.building import network, training
-from orchestrator.building.chain import Chain, StepFailed, guarded
+from orchestrator.building.cache_keys import digest_of
+from orchestrator.building.dependency_tracking import Answers, Watch, WatchedContext
 from orchestrator.building.export import export_onnx
-from orchestrator.building.keys import digest_of
-from orchestrator.building.ladder import Ladder, Stopped
-from orchestrator.building.layout import checkpoints
+from orchestrator.building.paths import checkpoints
 from orchestrator.building.protocol import ASKING
-from orchestrator.building.results import ORIGINAL, Identity, Results, Trained
+from orchestrator.building.recipe_chain import Chain, StepFailed, guarded
+from orchestrator.building.rungs import Ladder, Stopped
+from orchestrator.building.step_cache import ORIGINAL, Identity, Results, Trained
 from orchestrator.building.store import Store
 from orchestrator.building.task import LoadedTask
-from orchestrator.building.watching import Answers, Watch, WatchedContext
 from orchestrator.errors import FULL, MethodError, Refused
 from orchestrator.plugin.method import BuildContext, Method, Need, OnnxMethod, TorchMethod, TorchToOnnxMethod
 from orchestrator.plugin.parameters import Choice, Number, checked

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from orchestrator.measuring.inspection import Inspection
+from orchestrator.measuring.model_info import Inspection
 from orchestrator.plugin.parameters import Choice, Number
 from orchestrator.values.results import Floor, QualityResult, Rung
 from orchestrator.values.target import Target

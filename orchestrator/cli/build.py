@@ -11,7 +11,7 @@ import click
 @click.option("--without-plugin", "without_plugins", multiple=True, metavar="NAME", help="Do not load this plugin (repeatable).")
 def command(recipe: Path, output: Path, without_plugins: tuple[str, ...]) -> None:
     """Make one candidate again from its recipe.toml. RECIPE lies in each folder of front/ and in recommended/."""
-    from orchestrator.api import build
+    from orchestrator.api.search import build
     from orchestrator.cli.progress import progress
 
     with progress(quiet_stdout=False) as (_, observer):

@@ -11,8 +11,8 @@ from orchestrator.cli.output import document
 from orchestrator.errors import InputError
 
 if TYPE_CHECKING:
-    from orchestrator.checking.settings import CheckOptions
-    from orchestrator.values.checked import Checked
+    from orchestrator.api.check.settings import CheckOptions
+    from orchestrator.values.check import Checked
 
 
 @click.command(name="check")
@@ -56,7 +56,7 @@ def command(context: click.Context, /, junit: Path | None, markdown: Path | None
 
     Exit code 0: no regression; 1: a regression; 3: the machine was too noisy to say.
     """
-    from orchestrator.checking import check
+    from orchestrator.api.check import check
 
     baseline, candidate, options = _options(said)
     for option, path in (("--junit", junit), ("--markdown", markdown)):
@@ -69,7 +69,7 @@ def command(context: click.Context, /, junit: Path | None, markdown: Path | None
 
 def _options(said: dict[str, Any]) -> "tuple[Path, Path, CheckOptions]":
     """The two sides and the options: a flag wins over pyproject.toml."""
-    from orchestrator.checking.settings import CheckOptions, limit, read_table
+    from orchestrator.api.check.settings import CheckOptions, limit, read_table
     from orchestrator.values.units import parse_seconds
 
     shapes = shared.input_shapes(said.pop("input_shape"))
@@ -103,8 +103,8 @@ def _writable(option: str, path: Path | None) -> None:
 
 def _show(found: "Checked", as_json: bool) -> None:
     from orchestrator.report.annotations import annotations
-    from orchestrator.report.checked import LEAST_CONSOLE, print_checked
-    from orchestrator.report.measured import print_json
+    from orchestrator.report.check_text import LEAST_CONSOLE, print_checked
+    from orchestrator.report.measure_text import print_json
 
     if as_json:
         document(print_json(found.plain()))
@@ -121,7 +121,7 @@ def _show(found: "Checked", as_json: bool) -> None:
 
 
 def _write(found: "Checked", junit: Path | None, markdown: Path | None) -> None:
-    from orchestrator.report.checked import render_checked_markdown
+    from orchestrator.report.check_text import render_checked_markdown
     from orchestrator.report.junit import render_junit
     from orchestrator.values.files import write_atomic
 

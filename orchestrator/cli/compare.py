@@ -27,8 +27,8 @@ def command(context: click.Context, /, a: Path, b: Path, samples: Path | None, a
 
     Exit code 0: faster, slower or the same; 3: the machine was too noisy to say.
     """
-    from orchestrator.measurements import compare
-    from orchestrator.report.measured import compared_lines, print_json
+    from orchestrator.api.measure import compare
+    from orchestrator.report.measure_text import compared_lines, print_json
 
     found = compare(a, b, shared.measure_options(said), samples=samples)
     if as_json:

@@ -15,9 +15,9 @@ from orchestrator.cli.output import document
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 def command(a: Path, b: Path, html: Path | None, as_json: bool) -> None:
     """What changed between two runs. A and B are run directories, or their results.json."""
-    from orchestrator.api import compare_runs
+    from orchestrator.api.search import compare_runs
     from orchestrator.errors import InputError
-    from orchestrator.report.comparison import print_comparison, render_comparison
+    from orchestrator.report.run_diff_page import print_comparison, render_comparison
     from orchestrator.values.files import write_atomic
 
     found = compare_runs(a, b)

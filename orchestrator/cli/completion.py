@@ -2,7 +2,7 @@
 
 import click
 
-from orchestrator.cli.completing import SHELLS, script
+from orchestrator.cli.completion_values import SHELLS, script
 
 
 @click.command(name="completion")

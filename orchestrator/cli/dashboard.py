@@ -13,7 +13,7 @@ import click
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at; others can see the study there.")
 def command(run: Path, port: int, host: str) -> None:
     """Look at a run's study in optuna-dashboard, while it is searched or afterwards. Ctrl-C ends it."""
-    from orchestrator.dashboard import serve
+    from orchestrator.api.dashboard import serve
 
     with suppress(KeyboardInterrupt):  # the way to end it
         for number in (signal.SIGINT, signal.SIGTERM):  # what a script starts in the background has Ctrl-C ignored

@@ -24,13 +24,13 @@ def list_devices(as_json: bool) -> None:
     """This host, boards that were set up from here, simulated CPUs, what plugins bring, and profiles that name a device."""
     import json
 
-    from orchestrator.devices import known_boards
+    from orchestrator.api.resolve import all_devices
     from orchestrator.devices.agent import cpu_model
-    from orchestrator.devices.openssh import FORM
     from orchestrator.errors import ProfileError
-    from orchestrator.hardware.loading import load_profile
-    from orchestrator.planning import all_devices
+    from orchestrator.hardware.profile_file import load_profile
     from orchestrator.plugin.registry import Registry
+    from orchestrator_devices import known_boards
+    from orchestrator_devices.openssh import FORM
 
     registry = Registry.discover()
     rows: list[dict[str, Any]] = [{"device": "host", "what": f"this machine ({cpu_model()})"}]
@@ -67,10 +67,10 @@ def check(reference: str, runtime: str, as_json: bool) -> None:
     """Find out whether candidates can be timed on the device REFERENCE, and print its facts."""
     import json
 
-    from orchestrator.devices.ssh import SshDevice
+    from orchestrator.api.resolve import attach
     from orchestrator.errors import OrchestratorError
-    from orchestrator.planning import attach
     from orchestrator.plugin.registry import Registry
+    from orchestrator_devices.ssh import SshDevice
 
     registry = Registry.discover()
     (device, *more) = attach(reference, registry)
@@ -113,7 +113,7 @@ def setup(reference: str, runtime: str, wanted: str | None, offline: bool) -> No
     Or, with qemu-aarch64, simulated Arm CPUs on this machine: a folder in your cache, made of your distribution's packages and
     of wheels; no root is needed. Done again it is quick, and mends what is broken.
     """
-    from orchestrator.devices.provision import set_up
+    from orchestrator_devices.board_setup import set_up
 
     def progress(line: str) -> None:
         click.echo(line, err=True)
@@ -130,15 +130,15 @@ def setup(reference: str, runtime: str, wanted: str | None, offline: bool) -> No
 @click.argument("reference")
 def remove(reference: str) -> None:
     """Delete all that `setup` and searches have put on the board REFERENCE (or into your cache for qemu-aarch64)."""
-    from orchestrator.devices import provision
+    from orchestrator_devices import board_setup
 
     if _is_simulated(reference):
-        from orchestrator.simulating.provision import remove as remove_simulated
+        from orchestrator_qemu.provision import remove as remove_simulated
 
         gone = remove_simulated()
         click.echo(f"{SIMULATED}: deleted {gone}" if gone else f"{SIMULATED}: nothing was set up here")
         return
-    folder = provision.remove(_board(reference))
+    folder = board_setup.remove(_board(reference))
     click.echo(f"{reference}: deleted {folder}" if folder else f"{reference}: nothing was set up there")
 
 
@@ -149,8 +149,8 @@ def _is_simulated(reference: str) -> bool:
 def _simulated_cpus() -> list[dict[str, Any]]:
     """What stands in the list for simulated CPUs."""
     from orchestrator.errors import OrchestratorError
-    from orchestrator.simulating.cpus import CPUS
-    from orchestrator.simulating.toolchain import Toolchain
+    from orchestrator_qemu.cpus import CPUS
+    from orchestrator_qemu.toolchain import Toolchain
 
     try:
         toolchain = Toolchain.find()
@@ -165,8 +165,8 @@ def _simulated_cpus() -> list[dict[str, Any]]:
 
 def _set_up_simulated(runtime: Any, wanted: str | None, *, offline: bool, progress: Callable[[str], None]) -> None:
     from orchestrator.errors import InputError
-    from orchestrator.simulating.cpus import CPUS
-    from orchestrator.simulating.provision import set_up
+    from orchestrator_qemu.cpus import CPUS
+    from orchestrator_qemu.provision import set_up
 
     if offline:
         raise InputError(f"--offline is for boards: {SIMULATED} is made of packages that are fetched")
@@ -178,8 +178,8 @@ def _set_up_simulated(runtime: Any, wanted: str | None, *, offline: bool, progre
 
 
 def _board(reference: str) -> str:
-    from orchestrator.devices.openssh import FORM, Address
     from orchestrator.errors import InputError
+    from orchestrator_devices.openssh import FORM, Address
 
     if not reference.startswith("ssh:"):
         raise InputError(f"'{reference}' needs no setting up: only boards do, {FORM}")

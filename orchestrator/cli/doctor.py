@@ -39,7 +39,7 @@ def command(target: str, as_json: bool) -> int:
 
 
 def _show(found: "Diagnosis") -> None:
-    from orchestrator.report.words import line  # what plugins say is not trusted with a terminal
+    from orchestrator.report.formatting import line  # what plugins say is not trusted with a terminal
 
     width = max(len(finding.name) for finding in found.findings if finding.section != "targets")
     for section, findings in groupby(found.findings, key=lambda finding: finding.section):

@@ -37,9 +37,9 @@ def command(
 
         orchestrate estimate model.onnx --target raspberry-pi-4
     """
-    from orchestrator.estimates import estimate
-    from orchestrator.report.estimated import estimated_lines
-    from orchestrator.report.measured import print_json
+    from orchestrator.api.estimate import estimate
+    from orchestrator.report.estimate_text import estimated_lines
+    from orchestrator.report.measure_text import print_json
 
     found = estimate(
         model,

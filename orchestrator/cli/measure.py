@@ -22,8 +22,8 @@ def command(model: Path, samples: Path | None, as_json: bool, **said: Any) -> No
 
     The inputs are random unless --data gives some.
     """
-    from orchestrator.measurements import measure
-    from orchestrator.report.measured import measured_lines, print_json
+    from orchestrator.api.measure import measure
+    from orchestrator.report.measure_text import measured_lines, print_json
 
     found = measure(model, shared.measure_options(said), samples=samples)
     if as_json:

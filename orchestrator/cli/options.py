@@ -11,7 +11,7 @@ from orchestrator.values.target import Limits
 from orchestrator.values.units import parse_bytes, parse_seconds, parse_share
 
 if TYPE_CHECKING:
-    from orchestrator.measurements import MeasureOptions
+    from orchestrator.api.measure import MeasureOptions
 
 
 def limits(
@@ -103,7 +103,7 @@ def measure_options(said: dict[str, Any]) -> "MeasureOptions":
     Raises:
         InputError: one cannot be read.
     """
-    from orchestrator.measurements import MeasureOptions
+    from orchestrator.api.measure import MeasureOptions
 
     shapes = input_shapes(said.pop("input_shape"))
     goal = parse_share(said.pop("precision_goal"), "--precision-goal")

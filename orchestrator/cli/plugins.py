@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from orchestrator.cli.output import document
+from orchestrator.values.distribution import installed_version
 
 
 @click.group(name="plugins")
@@ -59,7 +60,7 @@ def check_plugin(package: str, device: str | None, as_json: bool) -> None:
     import sys
     from dataclasses import asdict
 
-    from orchestrator.plugin.checking import check_package
+    from orchestrator.plugin.package_check import check_package
 
     found = check_package(package, device=device, tell=lambda line: click.echo(line, err=True))
     failed, skipped, passed = found.of("failed"), found.of("skipped"), found.of("passed")
@@ -83,11 +84,10 @@ def check_plugin(package: str, device: str | None, as_json: bool) -> None:
 )
 def new_plugin(name: str, output: Path | None) -> None:
     """Write a package with a method that works, its test and its entry point, to begin with."""
-    from importlib.metadata import version
 
     from orchestrator.plugin.scaffold import write_package
 
-    files = write_package(name, output, version("orchestrator"))
+    files = write_package(name, output, installed_version())
     for file in files:
         click.echo(f"wrote {file}")
     click.echo(

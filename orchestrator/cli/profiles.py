@@ -23,9 +23,9 @@ def list_profiles(as_json: bool) -> None:
     import json
 
     from orchestrator.errors import ProfileError
-    from orchestrator.hardware.loading import load_profile
+    from orchestrator.hardware.profile_file import load_profile
     from orchestrator.plugin.registry import Registry
-    from orchestrator.report.machine import evidence
+    from orchestrator.report.profile_text import evidence
 
     files = Registry.discover().profile_files()
     rows: list[dict[str, Any]] = [{"names": ["host"], "title": "this machine, probed", "evidence": "measured here"}]
@@ -61,10 +61,10 @@ def show(name: str, as_json: bool, as_toml: bool) -> None:
     """The machine NAME (a target's name, alias or file), with the errors of its own estimates and all sources."""
     import json
 
-    from orchestrator.hardware.writing import as_tables, as_text
-    from orchestrator.planning import profile_named
+    from orchestrator.api.resolve import profile_named
+    from orchestrator.hardware.profile_tables import as_tables, as_text
     from orchestrator.plugin.registry import Registry
-    from orchestrator.report.machine import profile_lines
+    from orchestrator.report.profile_text import profile_lines
 
     if as_json and as_toml:
         raise click.UsageError("--json and --toml do not go together; take one")
@@ -85,7 +85,7 @@ def check(file: Path) -> None:
     Exit code 2 where there is one.
     """
     from orchestrator.errors import InputError, ProfileError
-    from orchestrator.hardware.loading import check_profile
+    from orchestrator.hardware.profile_file import check_profile
 
     if file.suffix != ".toml":
         raise InputError(f"'{file}' is no .toml file; `orchestrate profiles list` names what is installed")
@@ -121,9 +121,9 @@ def calibrate(threads: str | None, output: Path, force: bool, as_json: bool, **s
 
     Leave the machine alone meanwhile. The file is a target at once: orchestrate search --target FILE.toml
     """
-    from orchestrator.calibration import CalibrateOptions
-    from orchestrator.calibration import calibrate as measured
-    from orchestrator.report.calibrated import calibrated_lines, calibrated_tables
+    from orchestrator.api.characterize import CalibrateOptions
+    from orchestrator.api.characterize import calibrate as measured
+    from orchestrator.report.characterize_text import calibrated_lines, calibrated_tables
 
     def progress(line: str) -> None:
         click.echo(line, err=True)

@@ -9,6 +9,7 @@ import click
 
 from orchestrator.cli.output import json_alone
 from orchestrator.errors import OrchestratorError
+from orchestrator.values.distribution import DISTRIBUTION
 
 COMMANDS = {
     "build": "Make one candidate again from its recipe.toml.",
@@ -46,7 +47,7 @@ class LazyGroup(click.Group):
         if cmd_name in COMMANDS:
             command: click.Command = import_module(f"orchestrator.cli.{cmd_name.replace('-', '_')}").command
             if COMPLETION in os.environ:  # the shell asks, not a person
-                from orchestrator.cli.completing import prepare
+                from orchestrator.cli.completion_values import prepare
 
                 prepare(command)
             return command
@@ -71,7 +72,7 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
-@click.version_option(package_name="orchestrator", prog_name="orchestrate")
+@click.version_option(package_name=DISTRIBUTION, prog_name="orchestrate")
 @click.pass_context
 def program(context: click.Context, debug: bool) -> None:
     """Find the best version of a trained network for a device: pruned, quantized, distilled, reshaped, and measured."""

@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
-from orchestrator.report.words import recipe_words
+from orchestrator.report.formatting import recipe_words
 from orchestrator.values.results import CandidateResult
 
 

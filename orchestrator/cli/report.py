@@ -11,7 +11,7 @@ import click
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="[default: standard output].")
 def command(run: Path, name: str, output: Path | None) -> None:
     """Write a run's report again, in another format. RUN is a run directory or its results.json."""
-    from orchestrator.api import load_run
+    from orchestrator.api.search import load_run
     from orchestrator.errors import InputError, PluginError, unknown
     from orchestrator.plugin.registry import Registry
     from orchestrator.report.formats import FORMATS

@@ -15,16 +15,16 @@ from orchestrator.cli import options as shared
 @click.pass_context
 def command(context: click.Context, run: Path, trials: int | None, timeout: str | None, as_json: bool) -> None:
     """Go on with a run that was stopped, or that is to get a larger budget. RUN is its directory, or that of several targets."""
-    from orchestrator.cli import running
-    from orchestrator.targets import Targets
+    from orchestrator.api.search_targets import Targets
+    from orchestrator.cli import run_display
 
     timeout_s = shared.seconds(timeout)
     if Targets.holds(run):
         targets = Targets.open(run)
         targets.extend(trials=trials, timeout_s=timeout_s)
-        results = running.several(targets, as_json)
+        results = run_display.several(targets, as_json)
     else:
-        from orchestrator.api import resume
+        from orchestrator.api.search import resume
 
-        results = running.one(partial(resume, run, trials=trials, timeout_s=timeout_s), as_json)
-    running.exit_with(context, results)
+        results = run_display.one(partial(resume, run, trials=trials, timeout_s=timeout_s), as_json)
+    run_display.exit_with(context, results)

@@ -77,7 +77,7 @@ def command(context: click.Context, /, targets: tuple[str, ...], **said: Any) ->
     """
     from dataclasses import replace
 
-    from orchestrator.planning import SearchOptions
+    from orchestrator.api.resolve import SearchOptions
 
     targets = targets or ("host",)
     limits = shared.limits(**{k: said[k] for k in ("max_latency", "max_size", "max_memory", "max_drop", "min_quality")})
@@ -111,21 +111,21 @@ def command(context: click.Context, /, targets: tuple[str, ...], **said: Any) ->
         for target in targets:
             _dry_run(replace(options, target=target))
         return
-    from orchestrator.cli import running
+    from orchestrator.cli import run_display
 
     if len(targets) == 1:
-        from orchestrator.api import search
+        from orchestrator.api.search import search
 
-        results = running.one(partial(search, options, output=said["output"]), said["as_json"])
+        results = run_display.one(partial(search, options, output=said["output"]), said["as_json"])
     else:
-        from orchestrator.targets import Targets
+        from orchestrator.api.search_targets import Targets
 
-        results = running.several(Targets.begin(options, targets, said["output"]), said["as_json"])
-    running.exit_with(context, results)
+        results = run_display.several(Targets.begin(options, targets, said["output"]), said["as_json"])
+    run_display.exit_with(context, results)
 
 
 def _waiting(text: str | None) -> float:
-    from orchestrator.planning import SearchOptions
+    from orchestrator.api.resolve import SearchOptions
     from orchestrator.values.units import parse_seconds
 
     if text is None:
@@ -134,14 +134,14 @@ def _waiting(text: str | None) -> float:
 
 
 def _worker_timeout(text: str | None) -> float:
-    from orchestrator.planning import SearchOptions
+    from orchestrator.api.resolve import SearchOptions
     from orchestrator.values.units import parse_seconds
 
     return SearchOptions().worker_timeout_s if text is None else parse_seconds(text, "--worker-timeout")
 
 
 def _dry_run(options: Any) -> None:
-    from orchestrator.api import preview
+    from orchestrator.api.search import preview
 
     request, state, space = preview(options)
     task, target = state.task, request.target

@@ -34,9 +34,9 @@ def command(wait: str, as_json: bool, **said: str | Path | None) -> None:
     import json
     from dataclasses import asdict
 
+    from orchestrator.api.worker import WorkOptions, work
     from orchestrator.cli.progress import progress
     from orchestrator.values.units import parse_seconds
-    from orchestrator.working import WorkOptions, work
 
     wait_s = 0.0 if wait.strip() in ("0", "0s") else parse_seconds(wait, "--wait")
     with progress(quiet_stdout=as_json) as (console, observer):

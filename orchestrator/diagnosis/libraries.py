@@ -11,8 +11,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from orchestrator.diagnosis.findings import Finding, State
+from orchestrator.values.distribution import DISTRIBUTION, install_command
 
-DISTRIBUTION = "orchestrator"
 MODULES = {"scikit-learn": "sklearn"}  # where the name differs by more than a hyphen
 INSTEAD = {"onnxruntime": "onnxruntime-gpu"}  # the same modules under another name
 OF_DEVELOPERS = ("dev", "docs")
@@ -68,7 +68,7 @@ def extras() -> Iterator[Finding]:
         members = [r for r in _requirements() if not _applies(r, "") and _applies(r, extra)]
         absent = [r.name for r in members if _version(r.name) is None]
         if absent:
-            text, mend = f"{', '.join(absent)} not installed", f"pip install '{DISTRIBUTION}[{extra}]'"
+            text, mend = f"{', '.join(absent)} not installed", install_command(extra)
             yield Finding(section="extras", name=extra, state="missing", text=text, mend=mend)
         else:
             text = ", ".join(f"{r.name} {_version(r.name)}" for r in members)

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from orchestrator.diagnosis.findings import Finding
-from orchestrator.diagnosis.libraries import DISTRIBUTION
 from orchestrator.errors import PluginError
 from orchestrator.plugin.registry import Registry
+from orchestrator.values.distribution import DISTRIBUTION
 
 
 def plugins() -> Iterator[Finding]:

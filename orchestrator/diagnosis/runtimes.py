@@ -9,13 +9,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from orchestrator.devices.host import HostDevice
+from orchestrator.api.resolve import profile_named, resolve_target
 from orchestrator.diagnosis.findings import Finding, State
 from orchestrator.errors import OrchestratorError, Refused
-from orchestrator.planning import profile_named, resolve_target
 from orchestrator.plugin.device import Job
 from orchestrator.plugin.registry import Registry
 from orchestrator.plugin.runtime import Runtime
+from orchestrator_devices.host import HostDevice
 
 TIMEOUT_S = 30.0
 VALUES = ((-1.5, 0.0, 2.5),)

@@ -5,17 +5,17 @@ import shlex
 import shutil
 from collections.abc import Iterator
 
-from orchestrator.devices import known_boards, openssh
+from orchestrator.api.resolve import SearchOptions, plan, profile_named, resolve_target
 from orchestrator.devices.agent import cpu_model
 from orchestrator.diagnosis.findings import Finding, State
 from orchestrator.errors import OrchestratorError
-from orchestrator.planning import SearchOptions, plan, profile_named, resolve_target
 from orchestrator.plugin.registry import Registry
-from orchestrator.report.machine import evidence
-from orchestrator.simulating.cpus import CPUS
-from orchestrator.simulating.debian import release
-from orchestrator.simulating.toolchain import SETUP, Toolchain
+from orchestrator.report.profile_text import evidence
 from orchestrator.values.profile import HardwareProfile
+from orchestrator_devices import known_boards, openssh
+from orchestrator_qemu.cpus import CPUS
+from orchestrator_qemu.debian import release
+from orchestrator_qemu.toolchain import SETUP, Toolchain
 
 
 def devices() -> Iterator[Finding]:

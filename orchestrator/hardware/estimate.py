@@ -9,7 +9,7 @@ from orchestrator.hardware.features import features
 from orchestrator.hardware.graph import GraphCount, Operator, count
 from orchestrator.hardware.latency_model import Constants, combined, constants, described
 from orchestrator.values.evidence import Estimate
-from orchestrator.values.figures import LatencyEstimate, OperatorEstimate
+from orchestrator.values.measure import LatencyEstimate, OperatorEstimate
 from orchestrator.values.profile import HardwareProfile, NumberFormat
 
 VERSION = "graph features 1"

@@ -13,7 +13,7 @@ import onnx.shape_inference
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from orchestrator.errors import InputError, unknown
-from orchestrator.hardware.folding import fold_shapes
+from orchestrator.hardware.shape_folding import fold_shapes
 
 SMALL = 1024
 """Elements. Shape inference needs the values of shapes, axes and the like, never those of larger tensors."""

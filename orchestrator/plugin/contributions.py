@@ -9,8 +9,8 @@ from orchestrator.plugin.device import Device
 from orchestrator.plugin.method import Method, OnnxMethod, TorchMethod, TorchToOnnxMethod
 from orchestrator.plugin.metric import Metric
 from orchestrator.plugin.parameters import Choice, Number
-from orchestrator.plugin.running_on import PREFIX
 from orchestrator.plugin.runtime import Runtime
+from orchestrator.plugin.runtime_step import PREFIX
 from orchestrator.plugin.task import TaskSource
 from orchestrator.values.profile import HardwareProfile
 

@@ -8,9 +8,9 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from orchestrator.errors import PluginError, unknown
+from orchestrator.values.distribution import DISTRIBUTION
 
 GROUP = "orchestrator"
-OWN = "orchestrator"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,13 +68,15 @@ def unmet(distribution: importlib.metadata.Distribution | None) -> str | None:
     It is read off the package's own dependencies (`orchestrator>=2`), which pip checks too, but not with `--no-deps`, nor when
     the orchestrator alone is changed later.
     """
-    version = importlib.metadata.version(OWN)
+    version = importlib.metadata.version(DISTRIBUTION)
     for line in (distribution.requires if distribution else None) or ():
         try:
             requirement = Requirement(line)
         except InvalidRequirement:
             return f"its dependency '{line}' cannot be read"
-        if canonicalize_name(requirement.name) != OWN or (requirement.marker and not requirement.marker.evaluate({"extra": ""})):
+        if canonicalize_name(requirement.name) != DISTRIBUTION or (
+            requirement.marker and not requirement.marker.evaluate({"extra": ""})
+        ):
             continue
         if not requirement.specifier.contains(version, prereleases=True):
             return f"it needs orchestrator {requirement.specifier}, and this is {version}"
@@ -82,7 +84,7 @@ def unmet(distribution: importlib.metadata.Distribution | None) -> str | None:
 
 
 def _own(entry: importlib.metadata.EntryPoint) -> bool:
-    return entry.dist is not None and canonicalize_name(entry.dist.name) == OWN
+    return entry.dist is not None and canonicalize_name(entry.dist.name) == DISTRIBUTION
 
 
 def _package(entry: importlib.metadata.EntryPoint) -> str:

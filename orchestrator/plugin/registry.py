@@ -18,11 +18,11 @@ from orchestrator.plugin import hookspecs
 from orchestrator.plugin.contributions import CONTRACTS, WrongAnswerError, answered, collected
 from orchestrator.plugin.device import Device
 from orchestrator.plugin.discovery import PluginInfo, installed, unmet
+from orchestrator.plugin.family_order import families_in_order
 from orchestrator.plugin.method import Method
 from orchestrator.plugin.metric import Metric
-from orchestrator.plugin.ordering import families_in_order
-from orchestrator.plugin.running_on import with_runtimes
 from orchestrator.plugin.runtime import Runtime
+from orchestrator.plugin.runtime_step import with_runtimes
 from orchestrator.plugin.task import TaskSource
 from orchestrator.values.events import SearchStarted
 from orchestrator.values.recipe import Recipe

@@ -9,7 +9,7 @@ from pathlib import Path
 from orchestrator.errors import InputError, SurroundingsError
 from orchestrator.plugin.discovery import installed
 from orchestrator.plugin.registry import Registry
-from orchestrator.plugin.running_on import PREFIX
+from orchestrator.plugin.runtime_step import PREFIX
 
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
@@ -23,7 +23,7 @@ name = "{name}"
 version = "0.1.0"
 description = "A method for the orchestrator."
 requires-python = ">=3.11"
-dependencies = ["orchestrator>={orchestrator}"]
+dependencies = ["model-orchestrator>={orchestrator}"]
 
 [project.optional-dependencies]
 test = ["pytest>=8.3"]

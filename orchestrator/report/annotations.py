@@ -1,7 +1,7 @@
 """A check as annotations of a GitHub job (workflow commands: https://docs.github.com/actions, "Workflow commands")."""
 
-from orchestrator.report import words
-from orchestrator.values.checked import Checked
+from orchestrator.report import formatting
+from orchestrator.values.check import Checked
 
 
 def annotations(found: Checked) -> list[str]:
@@ -25,7 +25,7 @@ def _command(level: str, title: str, message: str) -> str:
 
 
 def _data(text: str) -> str:
-    return words.clean(text).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return formatting.clean(text).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:

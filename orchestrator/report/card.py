@@ -3,11 +3,11 @@
 from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 
-from orchestrator.report import words
-from orchestrator.report.figures import objective, place, shown_quality
+from orchestrator.report import formatting
 from orchestrator.report.markdown import safe, table
-from orchestrator.report.running import cpp_program, python_program
+from orchestrator.report.selection import objective, place, shown_quality
 from orchestrator.report.table import approximate
+from orchestrator.report.usage_snippets import cpp_program, python_program
 from orchestrator.values.results import CandidateResult, Difference, LatencyResult, QualityResult, RunResult
 from orchestrator.values.task import TensorSpec
 
@@ -34,7 +34,7 @@ def render_card(
     """
     title = f"# {safe(run.task.model or run.task.name)}: {safe(candidate.id)}"
     made_for = f"Made for {safe(place(run))} and the task {safe(run.task.name)} by orchestrator"
-    lead = f"{made_for}: {safe(words.sentence(candidate.recipe))}."
+    lead = f"{made_for}: {safe(formatting.sentence(candidate.recipe))}."
     parts = [title, lead, "## What is known, and how", _figures(run, candidate)]
     parts += [f"- {safe(text)}" for text in _conditions(candidate)]
     parts.append(
@@ -54,7 +54,7 @@ def weaknesses(run: RunResult, candidate: CandidateResult) -> list[str]:
 
 
 def _doubts_of_quality(run: RunResult, candidate: CandidateResult) -> list[str]:
-    found, metric = [], words.line(run.task.metric)
+    found, metric = [], formatting.line(run.task.metric)
     shown = shown_quality(candidate)
     if shown is None:
         return ["Its quality was not measured."]
@@ -63,8 +63,8 @@ def _doubts_of_quality(run: RunResult, candidate: CandidateResult) -> list[str]:
     gap = figure.difference
     if gap is not None and max(worse * gap.low, worse * gap.high) < 0:
         found.append(
-            f"Its {metric} is worse than the original's beyond chance: {words.difference(metric, gap, figure.examples)} "
-            f"{words.difference_span(metric, gap, figure.examples)} on the {split} split."
+            f"Its {metric} is worse than the original's beyond chance: {formatting.difference(metric, gap, figure.examples)} "
+            f"{formatting.difference_span(metric, gap, figure.examples)} on the {split} split."
         )
     if split == "validation":
         found.append(
@@ -87,8 +87,8 @@ def _doubts_of_cost(run: RunResult, candidate: CandidateResult) -> list[str]:
         found.append("It was not timed.")
     elif not latency.evidence.startswith("measured"):
         found.append(
-            f"Its latency on {place(run)} was {words.EVIDENCE[latency.evidence]}, never measured there: {approximate(latency)} "
-            f"may be anything in {words.span(latency.low_ms, latency.high_ms, latency.median_ms)} ms."
+            f"Its latency on {place(run)} was {formatting.EVIDENCE[latency.evidence]}, never measured there: "
+            f"{approximate(latency)} may be anything in {formatting.span(latency.low_ms, latency.high_ms, latency.median_ms)} ms."
         )
     elif latency.disturbed:
         found.append(f"Its latency was taken on a disturbed machine: {latency.disturbed}.")
@@ -107,11 +107,11 @@ def _limits(run: RunResult, candidate: CandidateResult) -> str:
         if limit is None:
             continue
         if value is None:
-            shown, verdict = words.NONE, "not known"
+            shown, verdict = formatting.NONE, "not known"
         else:
             shown, kept = _against(name, value, limit, run)
             verdict = "kept" if kept else "broken"
-        rows.append([safe(cell) for cell in (words.limit_words(name, limit, run.task.metric), shown, verdict)])
+        rows.append([safe(cell) for cell in (formatting.limit_words(name, limit, run.task.metric), shown, verdict)])
     return table(["limit", "this model", "verdict"], rows, left=1) if rows else "None was given."
 
 
@@ -135,20 +135,22 @@ def _against(name: str, value: float, limit: float, run: RunResult) -> tuple[str
     """The figure in words, and whether it keeps the limit."""
     metric, tiny = run.task.metric, 1e-12
     if name == "max_latency_ms":
-        return words.milliseconds(value), value <= limit
+        return formatting.milliseconds(value), value <= limit
     if name.endswith("_bytes"):
-        return words.size(int(value)), value <= limit
+        return formatting.size(int(value)), value <= limit
     if name == "max_drop":
-        lost = words.difference(metric, Difference(value=-value, low=-value, high=-value), run.task.examples.get("validation", 0))
+        lost = formatting.difference(
+            metric, Difference(value=-value, low=-value, high=-value), run.task.examples.get("validation", 0)
+        )
         return lost, value <= limit + tiny
     better = value >= limit - tiny if run.task.direction == "maximize" else value <= limit + tiny
-    return words.quality(metric, value), better
+    return formatting.quality(metric, value), better
 
 
 def _recipe(candidate: CandidateResult) -> str:
     steps = []
     for number, step in enumerate(candidate.recipe, 1):
-        parameters = "".join(f"\n   - {safe(k)}: {safe(words.value_words(v))}" for k, v in step.parameters.items())
+        parameters = "".join(f"\n   - {safe(k)}: {safe(formatting.value_words(v))}" for k, v in step.parameters.items())
         steps.append(f"{number}. {safe(step.method)} (version {step.version}){parameters}")
     return "\n".join(steps) or "No step: this is the original model, exported."
 
@@ -172,15 +174,17 @@ def _figures(run: RunResult, candidate: CandidateResult) -> str:
     for k, latency in enumerate(candidate.latency):
         rows.append(_latency_row(latency, _counterpart(k, candidate, base)))
     amounts: list[tuple[str, Callable[[int | None], str], int | None, int | None]] = [
-        ("file", words.size, _file_size(candidate), _file_size(base)),
-        ("compressed file", words.size, candidate.compressed_bytes, base.compressed_bytes),
-        ("peak memory", words.size, candidate.peak_memory_bytes, base.peak_memory_bytes),
-        ("MACs of one inference", words.count, candidate.macs, base.macs),
-        ("parameters", words.count, candidate.parameters, base.parameters),
+        ("file", formatting.size, _file_size(candidate), _file_size(base)),
+        ("compressed file", formatting.size, candidate.compressed_bytes, base.compressed_bytes),
+        ("peak memory", formatting.size, candidate.peak_memory_bytes, base.peak_memory_bytes),
+        ("MACs of one inference", formatting.count, candidate.macs, base.macs),
+        ("parameters", formatting.count, candidate.parameters, base.parameters),
     ]
     rows += [[name, show(value), "", show(old), ""] for name, show, value, old in amounts if value is not None]
     if candidate.energy_mj is not None:
-        rows.append(["energy of one inference", words.energy(candidate.energy_mj), "", words.energy(base.energy_mj), ""])
+        rows.append(
+            ["energy of one inference", formatting.energy(candidate.energy_mj), "", formatting.energy(base.energy_mj), ""]
+        )
     heads = ["figure", "this model", "interval", "baseline", "against the baseline"]
     return table(heads, [[safe(cell) for cell in row] for row in rows], left=1) if rows else "Nothing was measured."
 
@@ -190,7 +194,7 @@ def _conditions(candidate: CandidateResult) -> list[str]:
     latency = next((entry for entry in candidate.latency if entry.evidence.startswith("measured")), None)
     if latency is None or not latency.conditions:
         return _equality(candidate)
-    found = [f"Timed {', '.join(words.condition_words(latency.conditions))}; {latency.samples or 0:,} samples."]
+    found = [f"Timed {', '.join(formatting.condition_words(latency.conditions))}; {latency.samples or 0:,} samples."]
     if latency.disturbed:
         found.append(f"Disturbed: {latency.disturbed}.")
     return found + _equality(candidate)
@@ -215,13 +219,13 @@ def _file_size(candidate: CandidateResult) -> int | None:
 def _quality_row(metric: str, split: str, figure: QualityResult, before: QualityResult | None) -> list[str]:
     change = ""
     if figure.difference is not None:
-        change = f"{words.difference(metric, figure.difference, figure.examples)} "
-        change += words.difference_span(metric, figure.difference, figure.examples)
+        change = f"{formatting.difference(metric, figure.difference, figure.examples)} "
+        change += formatting.difference_span(metric, figure.difference, figure.examples)
     return [
         f"{metric}, {split} split ({figure.examples:,} examples)",
-        words.quality(metric, figure.value, figure.examples),
-        words.quality_span(metric, figure),
-        words.quality(metric, before.value, before.examples) if before else words.NONE,
+        formatting.quality(metric, figure.value, figure.examples),
+        formatting.quality_span(metric, figure),
+        formatting.quality(metric, before.value, before.examples) if before else formatting.NONE,
         change,
     ]
 
@@ -243,11 +247,11 @@ def _latency_row(latency: LatencyResult, before: LatencyResult | None) -> list[s
     remark = f"; {latency.note}" if latency.note and latency.evidence.startswith("measured") else ""
     sign = "" if latency.evidence.startswith("measured") else "~ "
     return [
-        f"latency, {words.EVIDENCE[latency.evidence]}, {where} ({latency.runtime}, {threads}{remark})",
+        f"latency, {formatting.EVIDENCE[latency.evidence]}, {where} ({latency.runtime}, {threads}{remark})",
         approximate(latency),
-        words.span(latency.low_ms, latency.high_ms, latency.median_ms),
-        approximate(before) if before else words.NONE,
-        f"{sign}{ratio.value:.2f} of its time {words.ratio_span(ratio)}" if ratio else "",
+        formatting.span(latency.low_ms, latency.high_ms, latency.median_ms),
+        approximate(before) if before else formatting.NONE,
+        f"{sign}{ratio.value:.2f} of its time {formatting.ratio_span(ratio)}" if ratio else "",
     ]
 
 
@@ -256,11 +260,11 @@ def _code(
 ) -> str:
     artifact = candidate.artifact
     path = artifact.path if artifact and artifact.path else "model.onnx"
-    file = PurePosixPath(words.line(path)).name
-    runtime = words.line(artifact.runtime) if artifact else OWN
+    file = PurePosixPath(formatting.line(path)).name
+    runtime = formatting.line(artifact.runtime) if artifact else OWN
     parts = []
     if usage:
-        parts.append(words.clean(usage).strip())
+        parts.append(formatting.clean(usage).strip())
     elif not file.endswith(".onnx"):
         parts.append(f"`{file}` is in the format of the runtime {safe(runtime)}, which loads it as it is.")
     else:
@@ -271,15 +275,15 @@ def _code(
         if (program := cpp_program(file, threads, inputs, outputs)) is not None:
             parts.append(f"The same in C++17, with onnxruntime's headers and library (`-lonnxruntime`):\n\n```cpp\n{program}```")
     if artifact:
-        parts.append(f"SHA-256 of `{file}`: `{words.line(artifact.digest)}`")
+        parts.append(f"SHA-256 of `{file}`: `{formatting.line(artifact.digest)}`")
     return "\n\n".join(parts)
 
 
 def _comparison(run: RunResult) -> str:
     base = run.baseline.artifact
-    digest = f", digest `{words.line(base.digest)}`" if base else ""
+    digest = f", digest `{formatting.line(base.digest)}`" if base else ""
     return (
         f"The baseline is the original model {safe(run.task.model)} exported unchanged{digest}. "
         f"Task: {safe(run.task.name)}, data {safe(run.task.data)}, metric {safe(run.task.metric)} "
-        f"({run.task.direction}), digest of weights and data `{words.line(run.task.digest)}`."
+        f"({run.task.direction}), digest of weights and data `{formatting.line(run.task.digest)}`."
     )

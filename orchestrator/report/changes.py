@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from orchestrator.report import words
+from orchestrator.report import formatting
 from orchestrator.values.layers import Layer, LayerChange, LayerTable
 
 MOST_ROWS = 60
@@ -49,7 +49,7 @@ class Changes:
 
 
 def changes(table: LayerTable) -> Changes:
-    """The table of one candidate in words."""
+    """The table of one candidate in formatting."""
     weights = [_weight(change) for change in table.layers]
     kept = set(sorted(range(len(weights)), key=lambda k: -weights[k])[:MOST_ROWS])
     listed = [change for k, change in enumerate(table.layers) if k in kept]
@@ -59,14 +59,14 @@ def changes(table: LayerTable) -> Changes:
     longest = max(times, default=0.0)
     others = None
     if table.others_before_ms is not None and table.others_after_ms is not None:
-        others = words.milliseconds(table.others_before_ms), words.milliseconds(table.others_after_ms)
+        others = formatting.milliseconds(table.others_before_ms), formatting.milliseconds(table.others_after_ms)
     return Changes(
         summary=_summary(table, timed=timed),
         rows=[_row(change, longest) for change in listed],
         folded=_folded(rest, timed=timed),
         others=others,
         timed=timed,
-        basis=f"estimated for {words.line(table.device)}, {words.line(table.runtime)}, "
+        basis=f"estimated for {formatting.line(table.device)}, {formatting.line(table.runtime)}, "
         f"{table.threads} thread{'' if table.threads == 1 else 's'}",
     )
 
@@ -89,7 +89,7 @@ def _row(change: LayerChange, longest: float) -> Row:
     if longest > 0 and either.ms is not None:
         bars = tuple(100 * ((side.ms or 0.0) if side else 0.0) / longest for side in (before, after))
     return Row(
-        name=words.line(change.name),
+        name=formatting.line(change.name),
         state=state,
         operator=_operator(either),
         channels=pairs[0],
@@ -108,7 +108,7 @@ def _pair(before: Layer | None, after: Layer | None, show: Callable[[Layer], str
 def _operator(layer: Layer) -> str:
     kernel = " " + "×".join(str(size) for size in layer.kernel) if layer.kernel else ""  # noqa: RUF001
     depthwise = layer.groups > 1 and layer.groups == layer.in_channels
-    return f"{'depthwise ' if depthwise else ''}{words.line(layer.operator)}{kernel}"
+    return f"{'depthwise ' if depthwise else ''}{formatting.line(layer.operator)}{kernel}"
 
 
 def _channels(layer: Layer) -> str:
@@ -116,15 +116,15 @@ def _channels(layer: Layer) -> str:
 
 
 def _precision(layer: Layer) -> str:
-    return FORMATS.get(layer.number_format, words.line(layer.number_format))
+    return FORMATS.get(layer.number_format, formatting.line(layer.number_format))
 
 
 def _macs(layer: Layer) -> str:
-    return words.count(layer.macs)
+    return formatting.count(layer.macs)
 
 
 def _ms(layer: Layer | None) -> str:
-    return "" if layer is None or layer.ms is None else words.number(layer.ms, 2)
+    return "" if layer is None or layer.ms is None else formatting.number(layer.ms, 2)
 
 
 def _total(table: LayerTable, *, after: bool) -> float:
@@ -147,9 +147,9 @@ def _summary(table: LayerTable, *, timed: bool) -> str:
         parts.append(f"{narrower} with fewer outputs")
     for name in dict.fromkeys(layer.number_format for layer in after):
         if name != "float32":
-            parts.append(f"{sum(layer.number_format == name for layer in after)} in {FORMATS.get(name, words.line(name))}")
+            parts.append(f"{sum(layer.number_format == name for layer in after)} in {FORMATS.get(name, formatting.line(name))}")
     if timed:
-        now, then = (words.milliseconds(_total(table, after=side)) for side in (True, False))
+        now, then = (formatting.milliseconds(_total(table, after=side)) for side in (True, False))
         parts.append(f"~ {now} instead of {then}")
     return ", ".join(parts)
 
@@ -161,4 +161,4 @@ def _folded(rest: list[LayerChange], *, timed: bool) -> str:
     if not timed:
         return said
     before, after = (sum((s.ms or 0.0) for s in sides if s) for sides in ([c.before for c in rest], [c.after for c in rest]))
-    return f"{said}: {words.milliseconds(before)} before, {words.milliseconds(after)} after"
+    return f"{said}: {formatting.milliseconds(before)} before, {formatting.milliseconds(after)} after"

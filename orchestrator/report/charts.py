@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
-from orchestrator.report import svg, words
+from orchestrator.report import formatting, svg
 from orchestrator.report.course import course
-from orchestrator.report.figures import estimated, objective, on_host, ordered
 from orchestrator.report.hypervolume import box_of, reference_words, why_no_box
+from orchestrator.report.selection import estimated, objective, on_host, ordered
 from orchestrator.values.results import CandidateResult, LatencyResult, RunResult
 
 SIZE = (456, 260)
@@ -20,7 +20,7 @@ class Course:
     """The course of a search.
 
     Attributes:
-        reference: The reference point of the hypervolume in words.
+        reference: The reference point of the hypervolume in formatting.
         last: The volume at the end, 0 to 1.
         ninety: After how many candidates nine tenths of it were there.
         drawings: Over candidates and, where the run knows, over time.
@@ -82,7 +82,7 @@ class Agreement:
     """Estimates of the target's latency beside the same candidates' stronger evidence.
 
     Attributes:
-        against: What they are held against, in words.
+        against: What they are held against, in formatting.
         number: How many candidates have both.
         ratio: Median of the other figure over the estimate.
         spread: Nine tenths of the candidates lie within this factor of that median.
@@ -130,7 +130,7 @@ def _agreement(
     middle = statistics.median(ratios)
     off = sorted(max(r / middle, middle / r) for r in ratios)
     spread = off[min(len(off) - 1, int(0.9 * len(off)))]
-    kind = words.EVIDENCE[pairs[0][2].evidence]
+    kind = formatting.EVIDENCE[pairs[0][2].evidence]
     against = f"{kind} on {'the target' if same_target else 'this host'}"
     return Agreement(
         against=against,
@@ -164,8 +164,8 @@ def _scatter(pairs: list[tuple[CandidateResult, LatencyResult, LatencyResult]], 
         parts.append(f'<path class="stairs" d="{line}"/>')
     for candidate, own, other in pairs:
         a, b = x.at(own.median_ms), y.at(other.median_ms)
-        figures = " and ".join(words.milliseconds(latency.median_ms) for latency in (own, other))
-        said = escape(f"{words.line(candidate.id)}: {figures}")
+        figures = " and ".join(formatting.milliseconds(latency.median_ms) for latency in (own, other))
+        said = escape(f"{formatting.line(candidate.id)}: {figures}")
         parts.append(f"<g>{svg.mark('circle', a, b, 4.5, 'front open')}<title>{said}</title></g>")
     title = f"Estimated latency against that {against}, of {len(pairs)} candidates."
     return svg.drawing(width, height, "".join(parts), name="small", title=title)

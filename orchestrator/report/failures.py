@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass, field, replace
 
-from orchestrator.report import words
+from orchestrator.report import formatting
 from orchestrator.values.results import CandidateResult, RunResult
 
 TITLES = {
@@ -60,5 +60,5 @@ def _reason(candidate: CandidateResult) -> tuple[str, str]:
     title = TITLES.get(failure.kind, failure.kind)
     if candidate.state == "rejected":
         title = f"Rejected before it was built: {title[0].lower()}{title[1:]}"
-    step = f" ({words.line(failure.step)})" if failure.step else ""
-    return title + step, words.clean(failure.message).strip()
+    step = f" ({formatting.line(failure.step)})" if failure.step else ""
+    return title + step, formatting.clean(failure.message).strip()

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from orchestrator.report import words
-from orchestrator.report.figures import (
+from orchestrator.report import formatting
+from orchestrator.report.selection import (
     objective,
     objective_evidence,
     on_host,
@@ -47,9 +47,9 @@ def headline(run: RunResult) -> str:
     shown = shown_quality(best)
     if shown is None:
         return f"The recommended model is {gain}."
-    metric, figure = words.line(run.task.metric), shown[1]
-    change = f" ({words.difference(metric, figure.difference, figure.examples)})" if figure.difference else ""
-    value = words.quality(metric, figure.value, figure.examples)
+    metric, figure = formatting.line(run.task.metric), shown[1]
+    change = f" ({formatting.difference(metric, figure.difference, figure.examples)})" if figure.difference else ""
+    value = formatting.quality(metric, figure.value, figure.examples)
     return f"The recommended model is {gain}, at {value} {metric} on the {shown[0]} split{change}."
 
 
@@ -74,7 +74,7 @@ def _time_fact(run: RunResult, best: CandidateResult) -> str:
     if not said or evidence is None:
         return ""
     where = "this host" if evidence == "measured-on-host" or run.target.profile == "host" else place(run)
-    return f"{said} on {where} ({words.EVIDENCE[evidence]})"
+    return f"{said} on {where} ({formatting.EVIDENCE[evidence]})"
 
 
 def _smaller(run: RunResult, best: CandidateResult) -> str:
@@ -86,23 +86,23 @@ def _smaller(run: RunResult, best: CandidateResult) -> str:
 
 
 def _quality_figure(run: RunResult, best: CandidateResult | None) -> KeyFigure | None:
-    metric = words.line(run.task.metric)
+    metric = formatting.line(run.task.metric)
     base, shown = run.baseline.quality, shown_quality(best or run.baseline)
     if base is None or shown is None:
         return None
     split, figure = shown
     before: QualityResult | None = base.test if split == "test" else base.validation
-    value = words.quality(metric, figure.value, figure.examples)
+    value = formatting.quality(metric, figure.value, figure.examples)
     change = ""
     if best and figure.difference:
-        change = words.difference(metric, figure.difference, figure.examples)
-        change += f" {words.difference_span(metric, figure.difference, figure.examples)}"
+        change = formatting.difference(metric, figure.difference, figure.examples)
+        change += f" {formatting.difference_span(metric, figure.difference, figure.examples)}"
     return KeyFigure(
         title=metric,
         detail=f"{split} split, {figure.examples:,} examples",
-        before=words.quality(metric, before.value, before.examples) if before else words.NONE,
+        before=formatting.quality(metric, before.value, before.examples) if before else formatting.NONE,
         after=value if best else "",
-        interval=words.quality_span(metric, figure),
+        interval=formatting.quality_span(metric, figure),
         change=change,
     )
 
@@ -116,10 +116,10 @@ def _times(
     return KeyFigure(
         title=title,
         detail=detail,
-        evidence=words.EVIDENCE[known.evidence],
-        before=approximate(before) if before else words.NONE,
+        evidence=formatting.EVIDENCE[known.evidence],
+        before=approximate(before) if before else formatting.NONE,
         after=approximate(after) if after else "",
-        interval=words.span(known.low_ms, known.high_ms, known.median_ms),
+        interval=formatting.span(known.low_ms, known.high_ms, known.median_ms),
         change=change,
     )
 
@@ -128,7 +128,7 @@ def _paired(latency: LatencyResult | None) -> str:
     if latency is None or latency.ratio is None:
         return ""
     sign = "" if latency.evidence.startswith("measured") else "~ "
-    return f"{sign}{latency.ratio.value:.2f} of the original's time {words.ratio_span(latency.ratio)}"
+    return f"{sign}{latency.ratio.value:.2f} of the original's time {formatting.ratio_span(latency.ratio)}"
 
 
 def _latency_figure(run: RunResult, best: CandidateResult | None) -> KeyFigure | None:
@@ -153,8 +153,8 @@ def _size_figure(run: RunResult, best: CandidateResult | None) -> KeyFigure | No
     packed = best.compressed_bytes if best else run.baseline.compressed_bytes
     return KeyFigure(
         title="file",
-        before=words.size(run.baseline.artifact.size_bytes),
-        after=words.size(new.size_bytes) if new else "",
+        before=formatting.size(run.baseline.artifact.size_bytes),
+        after=formatting.size(new.size_bytes) if new else "",
         change=_smaller(run, best) if best else "",
-        detail="" if packed is None else f"{words.size(packed)} compressed",
+        detail="" if packed is None else f"{formatting.size(packed)} compressed",
     )

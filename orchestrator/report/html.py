@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.report import words
+from orchestrator.report import formatting
 from orchestrator.report.changes import changes
 from orchestrator.report.charts import agreement_of, course_of, why_no_course
 from orchestrator.report.failures import failure_groups
-from orchestrator.report.figures import objective, objective_label, on_host, ordered, place, role, shown_quality
 from orchestrator.report.headline import headline, key_figures, recommended
 from orchestrator.report.plot import plot_of
+from orchestrator.report.selection import objective, objective_label, on_host, ordered, place, role, shown_quality
 from orchestrator.report.table import Column, approximate, columns
 from orchestrator.values.results import Importance, RunResult, StepResult
 
@@ -27,7 +27,7 @@ def render_html(run: RunResult) -> str:
     return page(
         "report.html.j2",
         run=run,
-        title=f"{words.line(run.task.name)} on {place(run)}",
+        title=f"{formatting.line(run.task.name)} on {place(run)}",
         headline=headline(run),
         best=recommended(run),
         figures=key_figures(run),
@@ -44,13 +44,13 @@ def render_html(run: RunResult) -> str:
         on_host=on_host,
         shown_quality=shown_quality,
         groups=failure_groups(run),
-        limits=[words.limit_words(k, v, run.task.metric) for k, v in run.target.limits.items() if v is not None],
+        limits=[formatting.limit_words(k, v, run.task.metric) for k, v in run.target.limits.items() if v is not None],
         phases=[(name, run.seconds[name]) for name in PHASES if run.seconds.get(name)],
         states=_states(run),
         course=course_of(run),
         no_course=why_no_course(run),
         agreement=agreement_of(run),
-        importance=_importance(run.importance, words.line(run.task.metric)),
+        importance=_importance(run.importance, formatting.line(run.task.metric)),
         parameters=lambda step: ", ".join(f"{name} {value}" for name, value in _flat(step.parameters)),
     )
 
@@ -68,16 +68,16 @@ def page(template: str, **content: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         finalize=lambda value: (
-            words.clean(value) if isinstance(value, str) and not isinstance(value, markupsafe.Markup) else value
+            formatting.clean(value) if isinstance(value, str) and not isinstance(value, markupsafe.Markup) else value
         ),
     )
     script = (FOLDER / "report.js").read_text(encoding="utf-8")
     return environment.get_template(template).render(
-        words=words,
+        words=formatting,
         flat=_flat,
         told=_told,
         # The drawings escape what they show; style and script are our own files.
-        drawn=lambda text: markupsafe.Markup(words.clean(text)),  # noqa: S704
+        drawn=lambda text: markupsafe.Markup(formatting.clean(text)),  # noqa: S704
         style=markupsafe.Markup((FOLDER / "report.css").read_text(encoding="utf-8")),  # noqa: S704
         script=markupsafe.Markup(script),  # noqa: S704
         script_hash=_hash(script),
@@ -92,7 +92,7 @@ def _hash(script: str) -> str:
 
 def _front_columns(run: RunResult) -> list[Column]:
     """The few columns that the front is about: quality, what it lost, the objective latency, its ratio, the file."""
-    metric, listed = words.line(run.task.metric), columns(run)
+    metric, listed = formatting.line(run.task.metric), columns(run)
     quality = [c for c in listed if c.title in (f"{metric}, validation", f"{metric}, test")]
     timed = [c for c in listed if c.title.startswith(("latency on ", "ratio to the original"))]
     return [*quality, *timed[:2], *(c for c in listed if c.title == "file")]
@@ -119,18 +119,18 @@ def _states(run: RunResult) -> list[tuple[str, int]]:
 
 def _told(recipe: Sequence[StepResult]) -> str:
     """A recipe as a sentence whose figures keep their units on their line."""
-    return words.sentence(recipe).replace(" %", "\u00a0%")
+    return formatting.sentence(recipe).replace(" %", "\u00a0%")
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested settings as rows of a name and a value in words."""
+    """Return nested settings as rows of a name and a value."""
     rows: list[tuple[str, str]] = []
     for key, value in data.items():
-        name = f"{prefix}{words.line(key).replace('_', ' ')}"
+        name = f"{prefix}{formatting.line(key).replace('_', ' ')}"
         if isinstance(value, Mapping):
             rows += _flat(value, f"{name} ")
         elif name.endswith(" bytes") and isinstance(value, int):
-            rows.append((name.removesuffix(" bytes"), words.size(value)))
+            rows.append((name.removesuffix(" bytes"), formatting.size(value)))
         else:
-            rows.append((name, words.value_words(value)))
+            rows.append((name, formatting.value_words(value)))
     return rows

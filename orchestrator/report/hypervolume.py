@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from orchestrator.report import words
-from orchestrator.report.figures import objective
+from orchestrator.report import formatting
+from orchestrator.report.selection import objective
 from orchestrator.values.results import CandidateResult, RunResult
 
 MARGIN = 0.1
@@ -103,7 +103,8 @@ def _points(runs: Sequence[RunResult], unit_ms: float | None) -> list[Point]:
 def reference_words(box: Box, metric: str) -> str:
     """The reference point: 'accuracy 93.1 %, 3.4 ms, 1.9 MB'."""
     quality, latency, size = box.reference
-    return f"{words.line(metric)} {words.quality(metric, quality)}, {words.milliseconds(latency)}, {words.size(round(size))}"
+    cost = f"{formatting.milliseconds(latency)}, {formatting.size(round(size))}"
+    return f"{formatting.line(metric)} {formatting.quality(metric, quality)}, {cost}"
 
 
 def hypervolume(points: Sequence[Point]) -> float:

@@ -8,9 +8,9 @@ import platform
 from datetime import UTC, datetime
 from xml.etree import ElementTree as ET
 
-from orchestrator.report import words
-from orchestrator.report.checked import rows, verdict_line
-from orchestrator.values.checked import Checked, Criterion
+from orchestrator.report import formatting
+from orchestrator.report.check_text import rows, verdict_line
+from orchestrator.values.check import Checked, Criterion
 
 SUITE, CLASS = "orchestrate check", "orchestrate.check"
 CHOSEN = {None: "error", "pass": "skipped", "fail": "failure"}
@@ -72,4 +72,4 @@ def _message(found: Checked, criterion: Criterion) -> str:
 
 def _clean(text: object) -> str:
     """XML 1.0 has no place for control characters and lone surrogates, nor for U+FFFE and U+FFFF."""
-    return words.clean(text).replace("\ufffe", "").replace("\uffff", "")
+    return formatting.clean(text).replace("\ufffe", "").replace("\uffff", "")

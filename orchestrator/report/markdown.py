@@ -3,10 +3,10 @@
 import re
 from collections.abc import Sequence
 
-from orchestrator.report import words
+from orchestrator.report import formatting
 from orchestrator.report.failures import failure_groups
-from orchestrator.report.figures import ordered, place, role
 from orchestrator.report.headline import headline
+from orchestrator.report.selection import ordered, place, role
 from orchestrator.report.table import columns
 from orchestrator.values.results import RunResult
 
@@ -23,13 +23,13 @@ def render_markdown(run: RunResult) -> str:
             [
                 f"**{safe(candidate.id)}**" if part == "recommended" else safe(candidate.id),
                 part,
-                safe(words.sentence(candidate.recipe)),
+                safe(formatting.sentence(candidate.recipe)),
                 *(safe(f"{cell.text} {cell.note}".strip()) for cell in cells),
             ]
         )
     parts = [
         f"# {safe(run.task.name)} on {safe(place(run))}",
-        f"**{safe(headline(run))}** {safe(words.line(run.reason, 1000))}".strip(),
+        f"**{safe(headline(run))}** {safe(formatting.line(run.reason, 1000))}".strip(),
         table(["candidate", "part", "recipe", *map(safe, heads)], rows, left=3),
         "Square brackets hold 95 % intervals; figures with ~ were computed, not measured, and have 90 % bands of their error.",
     ]
@@ -38,11 +38,11 @@ def render_markdown(run: RunResult) -> str:
         lines = []
         for group in groups:
             names = ", ".join(safe(candidate.id) for candidate in group.candidates)
-            reason = f": {safe(words.line(group.message))}" if group.message else ""
+            reason = f": {safe(formatting.line(group.message))}" if group.message else ""
             lines.append(f"- {safe(group.title)}{reason} ({names})")
         parts.append("\n".join(lines))
     if run.notes:
-        parts += ["## Notes", "\n".join(f"- {safe(words.line(note, 1000))}" for note in run.notes)]
+        parts += ["## Notes", "\n".join(f"- {safe(formatting.line(note, 1000))}" for note in run.notes)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -54,5 +54,5 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> 
 
 def safe(text: str) -> str:
     """Text from outside in one line, so that Markdown and HTML see no marks in it."""
-    escaped = re.sub(r"([\\`*_\[\]|#])", r"\\\1", words.line(text, 1000))
+    escaped = re.sub(r"([\\`*_\[\]|#])", r"\\\1", formatting.line(text, 1000))
     return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from orchestrator.report import svg, words
-from orchestrator.report.figures import Role, objective, objective_evidence, objective_label, on_host, ordered, place, role
+from orchestrator.report import formatting, svg
+from orchestrator.report.selection import Role, objective, objective_evidence, objective_label, on_host, ordered, place, role
 from orchestrator.report.table import approximate
 from orchestrator.values.results import CandidateResult, LatencyResult, QualityResult, RunResult
 
@@ -60,11 +60,11 @@ class Plot:
 
 def plot_of(run: RunResult) -> Plot:
     """The front of a run as a picture; without points it has no drawings."""
-    metric = words.line(run.task.metric)
+    metric = formatting.line(run.task.metric)
     found = objective_evidence(run)
     where = "this host" if found == "measured-on-host" else place(run)
-    x_title = f"latency on {words.line(where, 32)}, {words.EVIDENCE.get(found or '', 'not timed')} (ms)"
-    y_title = f"{metric}, validation{' (%)' if words.is_rate(metric) else ''}"
+    x_title = f"latency on {formatting.line(where, 32)}, {formatting.EVIDENCE.get(found or '', 'not timed')} (ms)"
+    y_title = f"{metric}, validation{' (%)' if formatting.is_rate(metric) else ''}"
     everything = [point for candidate in ordered(run) if (point := _point(run, candidate)) is not None]
     points = _in_sight(everything, maximize=run.task.direction == "maximize")
     times = [point.x[1] for point in points]
@@ -91,7 +91,7 @@ def _point(run: RunResult, candidate: CandidateResult) -> Point | None:
     if latency is None or candidate.quality is None:
         return None
     figure = candidate.quality.validation
-    scale = 100 if words.is_rate(run.task.metric) else 1
+    scale = 100 if formatting.is_rate(run.task.metric) else 1
     return Point(
         identifier=candidate.id,
         role=role(run, candidate),
@@ -104,18 +104,18 @@ def _point(run: RunResult, candidate: CandidateResult) -> Point | None:
 
 def _label(run: RunResult, candidate: CandidateResult, latency: LatencyResult, figure: QualityResult) -> str:
     """What the pointer's box and a screen reader say of a point, a line each."""
-    metric = words.line(run.task.metric)
+    metric = formatting.line(run.task.metric)
     lines = [
-        f"{words.line(candidate.id)}: {role(run, candidate)}",
-        words.line(words.sentence(candidate.recipe)),
-        f"{metric} {words.quality(metric, figure.value, figure.examples)} {words.quality_span(metric, figure)}",
-        f"{objective_label(run)}: {approximate(latency)} {words.span(latency.low_ms, latency.high_ms, latency.median_ms)}",
+        f"{formatting.line(candidate.id)}: {role(run, candidate)}",
+        formatting.line(formatting.sentence(candidate.recipe)),
+        f"{metric} {formatting.quality(metric, figure.value, figure.examples)} {formatting.quality_span(metric, figure)}",
+        f"{objective_label(run)}: {approximate(latency)} {formatting.span(latency.low_ms, latency.high_ms, latency.median_ms)}",
     ]
     host = on_host(candidate)
     if host is not None and objective_evidence(run) != "measured-on-host":
         lines.append(f"measured, this host: {approximate(host)}")
     if candidate.artifact is not None:
-        lines.append(f"file {words.size(candidate.artifact.size_bytes)}")
+        lines.append(f"file {formatting.size(candidate.artifact.size_bytes)}")
     return "\n".join(lines)
 
 
@@ -157,7 +157,7 @@ def _draw(run: RunResult, plot: Plot, width: int, height: int, *, narrow: bool) 
         bars = "" if crowded and point not in kept else _bars(point, x, y)
         link = escape(f"#c-{point.identifier}")
         parts.append(
-            f'<a href="{link}" class="point {name}" data-id="{escape(words.line(point.identifier))}" '
+            f'<a href="{link}" class="point {name}" data-id="{escape(formatting.line(point.identifier))}" '
             f'aria-label="{escape(point.label)}">{bars}{svg.mark(shape, x.at(point.x[1]), y.at(point.y[1]), radius, name)}</a>'
         )
     return "".join(parts)

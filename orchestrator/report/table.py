@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from orchestrator.report import words
-from orchestrator.report.figures import estimated, objective, objective_evidence, on_host, ordered, place
+from orchestrator.report import formatting
+from orchestrator.report.selection import estimated, objective, objective_evidence, on_host, ordered, place
 from orchestrator.values.results import CandidateResult, LatencyResult, QualityResult, RunResult
 
 
@@ -12,7 +12,7 @@ from orchestrator.values.results import CandidateResult, LatencyResult, QualityR
 class Cell:
     """A figure in words, its interval or remark, and what it is sorted by (None: always last)."""
 
-    text: str = words.NONE
+    text: str = formatting.NONE
     note: str = ""
     order: float | str | None = None
 
@@ -32,8 +32,8 @@ class Column:
 
 def columns(run: RunResult) -> list[Column]:
     """The figure columns of this run; one that would be empty for every candidate is left out."""
-    metric = words.line(run.task.metric)
-    evidence = words.EVIDENCE.get(objective_evidence(run) or "", "")
+    metric = formatting.line(run.task.metric)
+    evidence = formatting.EVIDENCE.get(objective_evidence(run) or "", "")
     here = objective_evidence(run) == "measured-on-host"
     there = "this host" if here else place(run)
     listed = [
@@ -53,12 +53,12 @@ def columns(run: RunResult) -> list[Column]:
             Column(title="ratio to the original, this host", evidence="measured", cell=lambda c: _ratio(on_host(c))),
         ]
     listed += [
-        Column(title="file", cell=lambda c: _amount(words.size, c.artifact.size_bytes if c.artifact else None)),
-        Column(title="compressed", cell=lambda c: _amount(words.size, c.compressed_bytes)),
-        Column(title="MACs", cell=lambda c: _amount(words.count, c.macs)),
-        Column(title="parameters", cell=lambda c: _amount(words.count, c.parameters)),
-        Column(title="peak memory", cell=lambda c: _amount(words.size, c.peak_memory_bytes)),
-        Column(title="energy", evidence="measured", cell=lambda c: Cell(text=words.energy(c.energy_mj), order=c.energy_mj)),
+        Column(title="file", cell=lambda c: _amount(formatting.size, c.artifact.size_bytes if c.artifact else None)),
+        Column(title="compressed", cell=lambda c: _amount(formatting.size, c.compressed_bytes)),
+        Column(title="MACs", cell=lambda c: _amount(formatting.count, c.macs)),
+        Column(title="parameters", cell=lambda c: _amount(formatting.count, c.parameters)),
+        Column(title="peak memory", cell=lambda c: _amount(formatting.size, c.peak_memory_bytes)),
+        Column(title="energy", evidence="measured", cell=lambda c: Cell(text=formatting.energy(c.energy_mj), order=c.energy_mj)),
         Column(title="gains", cell=_gains),
         Column(title="machine", cell=_machine),
     ]
@@ -68,7 +68,7 @@ def columns(run: RunResult) -> list[Column]:
 def approximate(latency: LatencyResult) -> str:
     """The latency in words, with the sign of approximation unless it was measured."""
     sign = "" if latency.evidence.startswith("measured") else "~ "
-    return sign + words.milliseconds(latency.median_ms)
+    return sign + formatting.milliseconds(latency.median_ms)
 
 
 def _validation(candidate: CandidateResult) -> QualityResult | None:
@@ -78,8 +78,8 @@ def _validation(candidate: CandidateResult) -> QualityResult | None:
 def _quality(metric: str, figure: QualityResult | None) -> Cell:
     if figure is None:
         return Cell()
-    text = words.quality(metric, figure.value, figure.examples)
-    return Cell(text=text, note=words.quality_span(metric, figure), order=figure.value)
+    text = formatting.quality(metric, figure.value, figure.examples)
+    return Cell(text=text, note=formatting.quality_span(metric, figure), order=figure.value)
 
 
 def _there(metric: str, candidate: CandidateResult) -> Cell:
@@ -96,8 +96,8 @@ def _difference(metric: str, candidate: CandidateResult) -> Cell:
     if figure is None or figure.difference is None:
         return Cell()
     return Cell(
-        text=words.difference(metric, figure.difference, figure.examples),
-        note=words.difference_span(metric, figure.difference, figure.examples),
+        text=formatting.difference(metric, figure.difference, figure.examples),
+        note=formatting.difference_span(metric, figure.difference, figure.examples),
         order=figure.difference.value,
     )
 
@@ -105,7 +105,7 @@ def _difference(metric: str, candidate: CandidateResult) -> Cell:
 def _latency(latency: LatencyResult | None) -> Cell:
     if latency is None:
         return Cell()
-    note = words.span(latency.low_ms, latency.high_ms, latency.median_ms)
+    note = formatting.span(latency.low_ms, latency.high_ms, latency.median_ms)
     if latency.disturbed:
         note += " disturbed"
     return Cell(text=approximate(latency), note=note, order=latency.median_ms)
@@ -116,7 +116,7 @@ def _ratio(latency: LatencyResult | None) -> Cell:
         return Cell()
     ratio = latency.ratio
     sign = "" if latency.evidence.startswith("measured") else "~ "
-    return Cell(text=f"{sign}{ratio.value:.2f}", note=words.ratio_span(ratio), order=ratio.value)
+    return Cell(text=f"{sign}{ratio.value:.2f}", note=formatting.ratio_span(ratio), order=ratio.value)
 
 
 def _amount(show: Callable[[int | None], str], value: int | None) -> Cell:

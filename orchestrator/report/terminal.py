@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.report import words
-from orchestrator.report.figures import objective, objective_evidence, objective_label, on_host, ordered, role
+from orchestrator.report import formatting
 from orchestrator.report.headline import headline
+from orchestrator.report.selection import objective, objective_evidence, objective_label, on_host, ordered, role
 from orchestrator.report.table import approximate
 from orchestrator.values.results import CandidateResult, LatencyResult, RunResult
 
@@ -24,7 +24,7 @@ def print_summary(run: RunResult, console: "Console", folder: Path) -> None:
     from rich.text import Text
 
     def text(content: str, style: str = "") -> Text:
-        plain = words.clean(content)
+        plain = formatting.clean(content)
         return Text(plain if console.encoding.startswith("utf") else plain.translate(ASCII), style=style)
 
     host = objective_evidence(run) != "measured-on-host" and any(on_host(c) for c in (run.baseline, *run.candidates))
@@ -32,7 +32,7 @@ def print_summary(run: RunResult, console: "Console", folder: Path) -> None:
     wide = console.width >= 100
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, collapse_padding=not wide)
     table.add_column(text("candidate"), overflow="fold")
-    table.add_column(text(f"{words.line(run.task.metric)}\nvalidation"), justify="right", no_wrap=True)
+    table.add_column(text(f"{formatting.line(run.task.metric)}\nvalidation"), justify="right", no_wrap=True)
     table.add_column(text("latency\n" + objective_label(run).replace(", ", ",\n", 1)), justify="right")
     if host:
         table.add_column(text("latency\nmeasured,\nthis host"), justify="right")
@@ -46,7 +46,7 @@ def print_summary(run: RunResult, console: "Console", folder: Path) -> None:
         if host:
             # A narrow terminal has no room for the interval of a figure that decides nothing.
             cells.append(_time(on_host(candidate), interval=wide))
-        cells.append(words.size(candidate.artifact.size_bytes if candidate.artifact else None))
+        cells.append(formatting.size(candidate.artifact.size_bytes if candidate.artifact else None))
         table.add_row(name, *map(text, cells), style=style)
     console.print(table)
     if left_out:
@@ -56,7 +56,7 @@ def print_summary(run: RunResult, console: "Console", folder: Path) -> None:
         console.print(text(f"{failed} of {len(run.candidates)} candidates failed; the report says why", "dim"))
     console.print(text(headline(run), "bold"))
     if run.reason:
-        console.print(text(words.line(run.reason, 1000)))
+        console.print(text(formatting.line(run.reason, 1000)))
     console.print()
     console.print(text(f"report       {folder / 'report.html'}"), soft_wrap=True)
     if run.recommended is not None:
@@ -80,19 +80,19 @@ def _steps(candidate: CandidateResult, wide: bool) -> str:
     """The recipe below the candidate's name: in one line, or a line for each step."""
     if not candidate.recipe:
         return ""
-    recipe = words.recipe_words(candidate.recipe, parameters=False)
+    recipe = formatting.recipe_words(candidate.recipe, parameters=False)
     return "\n" + (recipe if wide else recipe.replace(" → ", "\n→ "))
 
 
 def _quality(run: RunResult, candidate: CandidateResult) -> str:
     if candidate.quality is None:
-        return words.NONE
+        return formatting.NONE
     figure, metric = candidate.quality.validation, run.task.metric
-    return f"{words.quality(metric, figure.value, figure.examples)}\n{words.quality_span(metric, figure)}"
+    return f"{formatting.quality(metric, figure.value, figure.examples)}\n{formatting.quality_span(metric, figure)}"
 
 
 def _time(latency: LatencyResult | None, *, interval: bool = True) -> str:
     if latency is None:
-        return words.NONE
-    span = words.span(latency.low_ms, latency.high_ms, latency.median_ms)
+        return formatting.NONE
+    span = formatting.span(latency.low_ms, latency.high_ms, latency.median_ms)
     return f"{approximate(latency)}\n{span}" if interval else approximate(latency)

@@ -1,7 +1,7 @@
 """Searches followed by other tools: TensorBoard scalars and MLflow runs. Both are off until the environment asks for them.
 
-    ORCHESTRATE_TENSORBOARD=FOLDER    scalars of every candidate in FOLDER/RUN (pip install orchestrator[tensorboard])
-    ORCHESTRATE_MLFLOW=URI            a run with a nested run for every candidate (pip install orchestrator[mlflow]);
+    ORCHESTRATE_TENSORBOARD=FOLDER    scalars of every candidate in FOLDER/RUN (pip install model-orchestrator[tensorboard])
+    ORCHESTRATE_MLFLOW=URI            a run with a nested run for every candidate (pip install model-orchestrator[mlflow]);
                                       1: on the server that MLFLOW_TRACKING_URI names
 
 A tool that is missing, or a server that does not answer, is noted in the run's notes and stops nothing, the other tool neither:

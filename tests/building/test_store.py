@@ -15,14 +15,14 @@ import pytest
 import torch
 from torch import nn
 
-from orchestrator.building import keys, results
+from orchestrator.api.resolve import profile_named
+from orchestrator.building import cache_keys, step_cache
 from orchestrator.building.builder import Builder
-from orchestrator.building.ladder import Judge, Ladder, Stopped
-from orchestrator.building.results import Identity
+from orchestrator.building.rungs import Judge, Ladder, Stopped
+from orchestrator.building.step_cache import Identity
 from orchestrator.building.store import BYTES, Store, store_bytes, store_folder
 from orchestrator.building.task import load_task
 from orchestrator.errors import InputError
-from orchestrator.planning import profile_named
 from orchestrator.plugin import (
     BuildContext,
     Choice,
@@ -411,12 +411,12 @@ def test_other_parameters_versions_or_code_are_other_results(
     assert done(make(), wanted, tmp_path) == ["scale"]
     assert done(make(), wanted, tmp_path) == []
     assert done(make(), recipe("scale", by=1.0), tmp_path) == ["scale"]
-    now = keys.versions()
+    now = cache_keys.versions()
     with monkeypatch.context() as patch:
-        patch.setattr(results, "versions", lambda: {**now, "torch": "99.0"})
+        patch.setattr(step_cache, "versions", lambda: {**now, "torch": "99.0"})
         assert done(make(), wanted, tmp_path) == ["scale"], "another torch"
     with monkeypatch.context() as patch:
-        patch.setattr(results, "code_digest", lambda module: "changed")
+        patch.setattr(step_cache, "code_digest", lambda module: "changed")
         assert done(make(), wanted, tmp_path) == ["scale"], "the method's code changed, its version did not"
     with monkeypatch.context() as patch:
         patch.setattr(Scale, "version", 2)
@@ -527,17 +527,17 @@ def test_keys_of_the_users_own_code_follow_its_content(tmp_path: Path) -> None:
     file.write_text("a = 1")
     helper = tmp_path / "helper.py"
     helper.write_text("b = 1")
-    first = keys.sources_digest(f"{file}:f", [helper])
+    first = cache_keys.sources_digest(f"{file}:f", [helper])
     helper.write_text("b = 2")
-    second = keys.sources_digest(f"{file}:f", [helper])
+    second = cache_keys.sources_digest(f"{file}:f", [helper])
     file.write_text("a = 2")
-    third = keys.sources_digest(f"{file}:f", [helper])
-    assert len({json.dumps(key) for key in (first, second, third, keys.sources_digest(f"{file}:g", [helper]))}) == 4
-    assert keys.sources_digest("accuracy") == "accuracy"
-    assert keys.sources_digest(None) is None
+    third = cache_keys.sources_digest(f"{file}:f", [helper])
+    assert len({json.dumps(key) for key in (first, second, third, cache_keys.sources_digest(f"{file}:g", [helper]))}) == 4
+    assert cache_keys.sources_digest("accuracy") == "accuracy"
+    assert cache_keys.sources_digest(None) is None
 
 
 def test_machine_without_a_full_description_is_none() -> None:
     whole = {"cpu": "a", "system": "Linux 6", "cores": 4, "memory_bytes": 1, "load": [0.1], "clock_mhz": 3}
-    assert keys.machine_of(whole) == {"cpu": "a", "system": "Linux 6", "cores": 4, "memory_bytes": 1}
-    assert keys.machine_of({"board": "one"}) is None
+    assert cache_keys.machine_of(whole) == {"cpu": "a", "system": "Linux 6", "cores": 4, "memory_bytes": 1}
+    assert cache_keys.machine_of({"board": "one"}) is None

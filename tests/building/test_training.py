@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from orchestrator.building.data import Split
-from orchestrator.building.ladder import untouched_random
+from orchestrator.building.rungs import untouched_random
 from orchestrator.building.training import Checkpoint, batch_size, reestimate_batch_norms, train
 from orchestrator.errors import MethodError
 

@@ -20,17 +20,17 @@ import yaml
 from click.testing import CliRunner, Result
 
 import orchestrator
-from orchestrator.checking.settings import CheckOptions, read_table
-from orchestrator.checking.sides import read_side
-from orchestrator.checking.size import size_bytes
+from orchestrator.api.check.inputs import read_side
+from orchestrator.api.check.settings import CheckOptions, read_table
+from orchestrator.api.check.size import size_bytes
 from orchestrator.cli.check import command
 from orchestrator.cli.program import program
 from orchestrator.errors import InputError
 from orchestrator.report.annotations import annotations
-from orchestrator.report.checked import render_checked_markdown, verdict_line
+from orchestrator.report.check_text import render_checked_markdown, verdict_line
 from orchestrator.report.junit import render_junit
 from orchestrator.report.results import write_results
-from orchestrator.values.checked import Checked, Criterion
+from orchestrator.values.check import Checked, Criterion
 from tests.conftest import Cli, Project, tiny_onnx
 from tests.report.conftest import make_digits_run, make_empty_run
 from tests.searching.test_robustness import wait_for_agent
@@ -190,7 +190,7 @@ def test_time_and_memory_are_measured_side_by_side(files: Path) -> None:
 def test_noise_is_undecided_unless_a_choice_was_made(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rounds that contradict each other, as on a machine that does many other things."""
     noise = iter([0.5, 2.0] * 1000)
-    monkeypatch.setattr("orchestrator.checking.timing.round_ratio", lambda *arguments: next(noise))
+    monkeypatch.setattr("orchestrator.api.check.timing.round_ratio", lambda *arguments: next(noise))
     undecided = {}
     for noisy, code in ((None, 3), ("pass", 0), ("fail", 1)):
         found = orchestrator.check(
@@ -332,7 +332,7 @@ def test_thresholds_of_the_nearest_pyproject_are_used_and_options_win(
         seen.append((baseline, candidate, options))
         return made(size="ok")
 
-    monkeypatch.setattr("orchestrator.checking.check", look)
+    monkeypatch.setattr("orchestrator.api.check.check", look)
     (tmp_path / "pyproject.toml").write_text(
         '[tool.orchestrator.check]\nmax_slowdown = "10%"\nmax_drop = 0.02\nmax_growth = "off"\nbudget = "30s"\n'
         'data = "tests/data.py:splits"\nbaseline = "old.onnx"\nnoisy = "pass"\nthreads = 2\n'
@@ -370,7 +370,7 @@ def test_a_wrong_key_names_the_file_and_the_key(tmp_path: Path, text: str, messa
 
 
 def test_every_key_is_an_option(tmp_path: Path) -> None:
-    from orchestrator.checking.settings import _KEYS
+    from orchestrator.api.check.settings import _KEYS
 
     assert {f"--{key.replace('_', '-')}" for key in _KEYS} <= OPTIONS
 
@@ -386,7 +386,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Resu
         monkeypatch.delenv(name, raising=False)
 
     def run(found: Checked, *arguments: str, **environment: str) -> Result:
-        monkeypatch.setattr("orchestrator.checking.check", lambda *given: found)
+        monkeypatch.setattr("orchestrator.api.check.check", lambda *given: found)
         sides = ("--baseline", "a.onnx", "--candidate", "b.onnx")
         return CliRunner().invoke(program, ["check", *sides, *arguments], env=environment)
 

@@ -14,13 +14,13 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-import orchestrator.dashboard
+import orchestrator.api.dashboard
+from orchestrator.api.resolve import SearchOptions, plan
 from orchestrator.building.protocol import OfferReply
 from orchestrator.errors import InputError, SurroundingsError
-from orchestrator.planning import SearchOptions, plan
 from orchestrator.plugin.registry import Registry
-from orchestrator.searching.request import RunState
-from orchestrator.searching.run_directory import RunDirectory
+from orchestrator.study.request import RunState
+from orchestrator.study.run.directory import RunDirectory
 from orchestrator.values.task import TaskDescription
 
 Make = Callable[[str | None], Path]
@@ -74,17 +74,17 @@ def test_study_is_served_until_ctrl_c(own: bool, make: Make, tmp_path: Path) -> 
 
 
 def test_without_the_package_one_line_says_what_to_install(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(orchestrator.dashboard, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"pip install 'orchestrator\[dashboard\]'"):
-        orchestrator.dashboard.serve(Path("run"), host="127.0.0.1", port=0, ready=print)
+    monkeypatch.setattr(orchestrator.api.dashboard, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"pip install 'model-orchestrator\[dashboard\]'"):
+        orchestrator.api.dashboard.serve(Path("run"), host="127.0.0.1", port=0, ready=print)
 
 
 def test_what_has_no_study_is_said(make: Make, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is no run directory"):
-        orchestrator.dashboard.serve(tmp_path, host="127.0.0.1", port=0, ready=print)
+        orchestrator.api.dashboard.serve(tmp_path, host="127.0.0.1", port=0, ready=print)
     path = make(None)
     with pytest.raises(SurroundingsError, match="give another port"):
-        orchestrator.dashboard.serve(path, host="192.0.2.1", port=9, ready=print)
+        orchestrator.api.dashboard.serve(path, host="192.0.2.1", port=9, ready=print)
     (path / "study.journal").unlink()
     with pytest.raises(InputError, match=r"study\.journal is missing"):
-        orchestrator.dashboard.serve(path, host="127.0.0.1", port=0, ready=print)
+        orchestrator.api.dashboard.serve(path, host="127.0.0.1", port=0, ready=print)

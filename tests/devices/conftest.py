@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.devices.ssh import SshDevice
 from orchestrator.plugin import Job
+from orchestrator_devices.ssh import SshDevice
 from tests.devices.sshd import Board, running_board
 from tests.jobs import tiny_job
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestrator.devices import board, interrupt
+from orchestrator.devices import interrupt
 from orchestrator.devices.process import GuardedProcess
 from orchestrator.errors import Interrupted
 from orchestrator.plugin import JobFailed
+from orchestrator_devices import board
 
 CHILD = """
 import ctypes, json, os, signal, subprocess, sys, time
@@ -118,7 +119,7 @@ def test_waiting_ends_when_the_user_interrupts(child: GuardedProcess) -> None:
 
 
 def test_child_dies_with_its_parent(tmp_path: Path) -> None:
-    from orchestrator.devices.host import AGENT
+    from orchestrator_devices.host import AGENT
 
     parent = (
         "import subprocess, sys, time\n"

@@ -14,14 +14,14 @@ import onnx
 import psutil
 import pytest
 
-from orchestrator.devices import ssh
-from orchestrator.devices.host import HostDevice
-from orchestrator.devices.openssh import Address
-from orchestrator.devices.ssh import SshDevice
 from orchestrator.errors import InputError, SurroundingsError
 from orchestrator.plugin import Job, JobFailed
 from orchestrator.plugin.device import DeviceUnavailable
 from orchestrator.plugin.runtime import Runtime
+from orchestrator_devices import ssh
+from orchestrator_devices.host import HostDevice
+from orchestrator_devices.openssh import Address
+from orchestrator_devices.ssh import SshDevice
 from tests.conftest import tiny_onnx
 from tests.devices.sshd import Board, free_port, key, know
 from tests.jobs import RUNTIME
@@ -345,7 +345,7 @@ def test_model_that_hangs_is_the_candidates_failure_and_the_board_goes_on(device
 def test_board_that_hangs_as_a_whole_is_the_devices_failure(
     device: SshDevice, board: Board, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.devices.board.ALIVE_S", 0.5)
+    monkeypatch.setattr("orchestrator_devices.board.ALIVE_S", 0.5)
     with device.open(stubborn(job, "hang")) as session:
         session._job = dataclasses.replace(job, timeout_s=0.5)
         for process in board.agents():
@@ -470,7 +470,7 @@ def test_outputs_that_do_not_fit_are_told_and_leave_nothing(disk: Path, bare: Bo
 SEARCH = """
 import sys, time
 sys.path.insert(0, {root!r})
-from orchestrator.devices.ssh import SshDevice
+from orchestrator_devices.ssh import SshDevice
 from orchestrator.plugin.registry import Registry
 device = SshDevice().attach({reference!r})
 device.check(Registry.discover().runtimes()["onnxruntime"])

@@ -11,20 +11,20 @@ import numpy as np
 import onnx
 import pytest
 
-from orchestrator import calibration
-from orchestrator.calibration import calibrate
+from orchestrator.api.characterize import calibrate
+from orchestrator.api import characterize
 from orchestrator.devices import interrupt
 from orchestrator.errors import InputError, Interrupted
-from orchestrator.hardware.calibration_graph import INPUT
-from orchestrator.hardware.calibration_int8 import quantize
-from orchestrator.hardware.calibration_networks import micro_networks, real_networks, staircase_networks
-from orchestrator.hardware.calibration_profile import Formats, best_threads, channel_multiple, checked, core_of, slug
 from orchestrator.hardware.features import UNITS, features
 from orchestrator.hardware.graph import count
-from orchestrator.hardware.loading import check_profile, load_profile
 from orchestrator.hardware.machine_files import gathered
+from orchestrator.hardware.profile_file import check_profile, load_profile
+from orchestrator.measuring.characterization.graph import INPUT
+from orchestrator.measuring.characterization.int8 import quantize
+from orchestrator.measuring.characterization.machine_values import Formats, best_threads, channel_multiple, checked, core_of, slug
+from orchestrator.measuring.characterization.networks import micro_networks, real_networks, staircase_networks
 from orchestrator.plugin.device import Device, DeviceState, Job, JobFailed, Session
-from orchestrator.values.calibration import Check
+from orchestrator.values.characterization import Check
 from orchestrator.values.profile import Cluster, LatencyModel
 from orchestrator.values.results import Difference
 from tests.devices.sshd import running_board
@@ -114,7 +114,7 @@ class MadeUpDevice(Device):
 
 @pytest.fixture
 def made_up(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(calibration, "attach", lambda reference, registry: (MadeUpDevice(),))
+    monkeypatch.setattr(characterize, "attach", lambda reference, registry: (MadeUpDevice(),))
     yield
 
 
@@ -241,7 +241,7 @@ def test_runtime_that_runs_nothing_is_one_line(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(InputError, match="does not tell what it is"):
         calibrate(device="made-up", seconds=1, output=tmp_path)
     monkeypatch.setattr(
-        calibration, "machine_files", lambda device, folder: gathered(json.dumps({"machine": "", "files": {}}).encode())
+        characterize, "machine_files", lambda device, folder: gathered(json.dumps({"machine": "", "files": {}}).encode())
     )
     with pytest.raises(InputError, match=r"onnxruntime cannot run .* so nothing can be compared: no such operator"):
         calibrate(device="made-up", seconds=1, output=tmp_path)

@@ -14,7 +14,7 @@ from orchestrator.errors import InputError
 from orchestrator.hardware.estimate import estimate, estimate_latency
 from orchestrator.hardware.features import features
 from orchestrator.hardware.graph import count
-from orchestrator.hardware.loading import load_profile
+from orchestrator.hardware.profile_file import load_profile
 from orchestrator.values.profile import HardwareProfile
 
 SHARED = {"weight", "winograd_weight", "operator"}  # however many examples there are

@@ -8,8 +8,8 @@ from onnx import helper
 
 from orchestrator.errors import InputError
 from orchestrator.hardware.features import UNITS
-from orchestrator.hardware.fitting import Core, Observation, amounts_of, fit_latency_model, prior
 from orchestrator.hardware.graph import GraphCount, count
+from orchestrator.hardware.latency_fit import Core, Observation, amounts_of, fit_latency_model, prior
 
 CORE = Core(clock_hz=1.8e9)
 

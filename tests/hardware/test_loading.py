@@ -6,10 +6,10 @@ import pytest
 
 from orchestrator.errors import ProfileError
 from orchestrator.hardware.features import UNITS
-from orchestrator.hardware.laws import broken_laws, unused_sources
-from orchestrator.hardware.loading import check_profile, load_profile, resolve_profile
 from orchestrator.hardware.probe import probe_host
-from orchestrator.hardware.writing import as_tables, as_text
+from orchestrator.hardware.profile_file import check_profile, load_profile, resolve_profile
+from orchestrator.hardware.profile_rules import broken_laws, unused_sources
+from orchestrator.hardware.profile_tables import as_tables, as_text
 
 BUILT_IN = {p.stem: p for p in (Path(__file__).parents[2] / "hardware_profiles").glob("*.toml")}
 

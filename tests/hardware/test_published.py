@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.hardware.estimate import estimate_count
 from orchestrator.hardware.graph import count
-from orchestrator.hardware.loading import load_profile
+from orchestrator.hardware.profile_file import load_profile
 
 ROOT = Path(__file__).parents[2]
 BOARDS = ROOT.parent / "shared" / "cases" / "boards"

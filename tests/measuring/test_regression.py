@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from orchestrator.measuring.regression import RatioTest, judged, round_ratio
-from orchestrator.measuring.significance import SIGNIFICANCE
+from orchestrator.measuring.paired_tests import SIGNIFICANCE
+from orchestrator.measuring.sequential_test import RatioTest, judged, round_ratio
 
 
 def run(random: np.random.Generator, *, ratio: float, spread: float, most: int = 40, tails: bool = False) -> RatioTest:

@@ -5,9 +5,7 @@ import pytest
 from scipy.stats import binomtest
 
 from orchestrator.errors import InputError
-from orchestrator.measuring.quality import FunctionMetric
-from orchestrator.measuring.regression import drop_judged
-from orchestrator.measuring.significance import (
+from orchestrator.measuring.paired_tests import (
     CONFIDENCE,
     SIGNIFICANCE,
     mcnemar,
@@ -15,6 +13,8 @@ from orchestrator.measuring.significance import (
     paired_mean_interval,
     paired_share_interval,
 )
+from orchestrator.measuring.quality import FunctionMetric
+from orchestrator.measuring.sequential_test import drop_judged
 from orchestrator_metrics.classification import Accuracy
 from orchestrator_metrics.fidelity import Fidelity
 from orchestrator_metrics.regression import MeanSquaredError

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from orchestrator.measuring.simulation import equality
+from orchestrator.measuring.simulated import equality
 
 
 def test_difference_is_a_share_of_the_outputs_range() -> None:

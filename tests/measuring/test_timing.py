@@ -9,16 +9,16 @@ import numpy as np
 import onnx
 import pytest
 
-from orchestrator.devices.host import HostDevice
+from orchestrator.api.resolve import profile_named, resolve_target
 from orchestrator.measuring.disturbance import observed
-from orchestrator.measuring.evaluation import Evaluator
-from orchestrator.measuring.inspection import scoring_batch
+from orchestrator.measuring.model_info import scoring_batch
+from orchestrator.measuring.scoring import Evaluator
 from orchestrator.measuring.timing import Plan, Timing, time_models
 from orchestrator.measuring.verdict import verdict
-from orchestrator.planning import profile_named, resolve_target
 from orchestrator.plugin import DeviceState, InputError, Job, JobFailed, Session
 from orchestrator.plugin.registry import Registry
 from orchestrator.values.results import LatencyResult
+from orchestrator_devices.host import HostDevice
 from tests.conftest import tiny_onnx
 from tests.jobs import tiny_job
 

@@ -55,7 +55,7 @@ BROKEN = {
         None,
         "the name 'html' is the orchestrator's own",
     ),
-    "newer": (WORKING, "orchestrator>=2", "it needs orchestrator >=2, and this is 0.1.0"),
+    "newer": (WORKING, "model-orchestrator>=2", "it needs model-orchestrator >=2, and this is 0.1.0"),
 }
 
 

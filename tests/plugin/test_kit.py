@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import nn
 
-from orchestrator.devices.host import HostDevice
 from orchestrator.plugin import (
     Choice,
     InputError,
@@ -36,6 +35,7 @@ from orchestrator.plugin.testing import (
     SamplerTests,
     TaskTests,
 )
+from orchestrator_devices.host import HostDevice
 
 Said = pytest.fail.Exception
 

@@ -14,7 +14,6 @@ import orchestrator_pruning
 import orchestrator_quantization
 import orchestrator_runtimes
 import orchestrator_samplers
-from orchestrator.devices.host import HostDevice
 from orchestrator.plugin.registry import Registry
 from orchestrator.plugin.testing import (
     DeviceTests,
@@ -28,6 +27,7 @@ from orchestrator.plugin.testing import (
     TaskTests,
 )
 from orchestrator.report.formats import FORMATS
+from orchestrator_devices.host import HostDevice
 
 REGISTRY = Registry.discover()
 

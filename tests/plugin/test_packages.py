@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.plugin.checking import install
+from orchestrator.plugin.package_check import install
 from tests.conftest import Cli, Project
 from tests.conftest import install as lay_out
 

@@ -16,7 +16,7 @@ import pytest
 
 import orchestrator.plugin
 from orchestrator.plugin import hookspecs
-from orchestrator.plugin.checking import install
+from orchestrator.plugin.package_check import install
 from orchestrator.plugin.registry import Registry
 from orchestrator.plugin.testing import __all__ as kit
 from tests.conftest import Cli, Project

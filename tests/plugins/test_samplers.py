@@ -14,8 +14,8 @@ from bench import sampler_replay as replay
 from orchestrator.building.protocol import OfferReply
 from orchestrator.plugin import Choice, Method, Number, OnnxMethod, TorchMethod
 from orchestrator.plugin.registry import Registry
-from orchestrator.searching.settings import load_settings
-from orchestrator.searching.space import Space
+from orchestrator.study.presets import load_settings
+from orchestrator.study.search_space import Space
 from orchestrator.values.recipe import Recipe
 from orchestrator_samplers.ehvi import EhviSampler
 from orchestrator_samplers.gaussian import INACTIVE, GaussianProcess, Hyperparameters, distances, fitted

@@ -176,7 +176,7 @@ def make_digits_run() -> RunResult:
         seconds={"total": 214.0, "building": 128.4, "scoring": 11.9, "measuring": 58.2, "overhead": 15.5},
         environment={
             "host": {"cpu": "AMD EPYC 9R14", "cores": 2, "memory_bytes": 25769803776, "system": "Linux 6.1 x86_64"},
-            "versions": {"orchestrator": "0.1.0", "python": "3.11.2", "onnxruntime": "1.31.1", "torch": "2.13.0"},
+            "versions": {"model-orchestrator": "0.1.0", "python": "3.11.2", "onnxruntime": "1.31.1", "torch": "2.13.0"},
             "plugins": {"pruning": "orchestrator 0.1.0", "quantization": "orchestrator 0.1.0"},
         },
         search={

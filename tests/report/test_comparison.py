@@ -15,9 +15,9 @@ from rich.console import Console
 import orchestrator
 from orchestrator.cli.compare_runs import command
 from orchestrator.errors import InputError
-from orchestrator.report.comparing import RunComparison, compared
-from orchestrator.report.comparison import headline, print_comparison, render_comparison
 from orchestrator.report.results import write_results
+from orchestrator.report.run_diff import RunComparison, compared
+from orchestrator.report.run_diff_page import headline, print_comparison, render_comparison
 from orchestrator.values.results import RunResult
 from tests.report.conftest import scaled
 

@@ -15,13 +15,13 @@ import pytest
 from onnx import TensorProto, helper
 from rich.console import Console
 
-from orchestrator.report import figures, words
+from orchestrator.report import formatting, selection
 from orchestrator.report.card import render_card
 from orchestrator.report.formats import FORMATS
 from orchestrator.report.headline import headline, key_figures
-from orchestrator.report.running import KINDS, cpp_program
 from orchestrator.report.terminal import print_summary
-from orchestrator.searching import front
+from orchestrator.report.usage_snippets import KINDS, cpp_program
+from orchestrator.study.pareto import dominance
 from orchestrator.values.results import Difference, LatencyResult, RunResult
 from orchestrator.values.task import TensorSpec
 
@@ -277,23 +277,23 @@ def test_terminal_that_is_not_utf8_and_hostile_texts(digits_run: RunResult) -> N
 @pytest.mark.parametrize(
     ("shown", "expected"),
     [
-        (words.milliseconds(0.6312), "0.631 ms"),
-        (words.milliseconds(1234.5), "1,234 ms"),
-        (words.milliseconds(None), words.NONE),
-        (words.size(812), "812 bytes"),
-        (words.size(81_300), "81.3 kB"),
-        (words.count(4_120_000), "4.12 M"),
-        (words.number(0.0), "0"),
-        (words.quality("accuracy", 0.978), "97.8 %"),
-        (words.quality("fidelity", 0.9931), "0.9931"),
-        (words.difference("accuracy", Difference(value=-0.003, low=0, high=0)), "−0.3 points"),  # noqa: RUF001
-        (words.difference("accuracy", Difference(value=-0.0001, low=0, high=0)), "±0.0 points"),
-        (words.seconds(200), "3 min 20 s"),
-        (words.seconds(0.4), "0.4 s"),
-        (words.limit_words("max_drop", 0.01, "accuracy"), "accuracy drops by at most 1 point"),
-        (words.limit_words("max_drop", 0.01, "fidelity"), "fidelity drops by at most 0.01"),
-        (words.recipe_words([]), "the original"),
-        (words.clean("a\x1b[31mb\u202ec\ud800"), "a[31mbc?"),
+        (formatting.milliseconds(0.6312), "0.631 ms"),
+        (formatting.milliseconds(1234.5), "1,234 ms"),
+        (formatting.milliseconds(None), formatting.NONE),
+        (formatting.size(812), "812 bytes"),
+        (formatting.size(81_300), "81.3 kB"),
+        (formatting.count(4_120_000), "4.12 M"),
+        (formatting.number(0.0), "0"),
+        (formatting.quality("accuracy", 0.978), "97.8 %"),
+        (formatting.quality("fidelity", 0.9931), "0.9931"),
+        (formatting.difference("accuracy", Difference(value=-0.003, low=0, high=0)), "−0.3 points"),  # noqa: RUF001
+        (formatting.difference("accuracy", Difference(value=-0.0001, low=0, high=0)), "±0.0 points"),
+        (formatting.seconds(200), "3 min 20 s"),
+        (formatting.seconds(0.4), "0.4 s"),
+        (formatting.limit_words("max_drop", 0.01, "accuracy"), "accuracy drops by at most 1 point"),
+        (formatting.limit_words("max_drop", 0.01, "fidelity"), "fidelity drops by at most 0.01"),
+        (formatting.recipe_words([]), "the original"),
+        (formatting.clean("a\x1b[31mb\u202ec\ud800"), "a[31mbc?"),
     ],
 )
 def test_words(shown: str, expected: str) -> None:
@@ -353,7 +353,7 @@ def test_disturbed_ratio_has_to_differ_by_twice_as_much_as_for_the_front(digits_
     ratio = Difference(value=0.95, low=0.93, high=0.98)
     assert "5 % faster" in headline(timed(digits_run, ratio))
     assert "faster on" not in headline(timed(digits_run, ratio, disturbed="a busy machine"))
-    assert figures.DISTURBED == front.DISTURBED
+    assert selection.DISTURBED == dominance.DISTURBED
 
 
 def test_gain_of_estimates_is_told_beyond_their_bands_alone(digits_run: RunResult) -> None:

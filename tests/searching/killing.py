@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from orchestrator.report.results import read_results
-from orchestrator.searching.run_directory import RunDirectory
+from orchestrator.study.run.directory import RunDirectory
 from orchestrator.values.files import left_behind
 
 VICTIMS = ("main", "worker", "agent", "everything")
@@ -135,7 +135,7 @@ class Killed:
         children = self._children(pid)
         if victim in ("main", "everything"):
             return [pid, *(c.pid for c in children if victim == "everything")], children
-        part = {"worker": "orchestrator.building.worker", "agent": "agent.py"}[victim]
+        part = {"worker": "orchestrator.building.builder_process", "agent": "agent.py"}[victim]
         return [c.pid for c in children if part in _command(c)], children
 
     def _children(self, pid: int) -> list[psutil.Process]:

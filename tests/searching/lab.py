@@ -7,16 +7,16 @@ import sys
 import time
 from pathlib import Path
 
-from orchestrator.devices.host import HostDevice
-from orchestrator.measuring import evaluation
+from orchestrator_devices.host import HostDevice
+from orchestrator.measuring import scoring
 from orchestrator.measuring.timing import Plan
 from orchestrator.plugin import Device, DeviceUnavailable, JobFailed, SurroundingsError, hookimpl
 
 FOLDER = Path(os.environ["LAB"])
 evaluation.SEARCH = Plan(max_seconds=0.3)  # nobody looks at how sure these figures are
 evaluation.TOGETHER_S = 0.3
-if "orchestrator.searching.fleet" in sys.modules:  # the search's own process
-    sys.modules["orchestrator.searching.fleet"].FIRST_PAUSE_S = 0.2
+if "orchestrator.study.candidates.device_pool" in sys.modules:  # the search's own process
+    sys.modules["orchestrator.study.candidates.device_pool"].FIRST_PAUSE_S = 0.2
 
 
 def say(board, what):

@@ -8,8 +8,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from orchestrator.searching import study as studies
-from orchestrator.searching.asking import Questions, UnderWay
+from orchestrator.study.proposer import Questions, UnderWay
+from orchestrator.study.run import optuna_study as studies
 from orchestrator.values.recipe import Recipe, Step
 from tests.searching.conftest import Make
 

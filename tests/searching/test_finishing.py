@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from orchestrator.errors import SurroundingsError
-from orchestrator.measuring.evaluation import Together
+from orchestrator.measuring.scoring import Together
 from orchestrator.plugin.device import JobFailed
-from orchestrator.searching.again import ALONE, DURING, MOST_MODELS, Again, allowance_s, chosen
-from orchestrator.searching.archive import Archive
-from orchestrator.searching.budget import Budget, Tally
-from orchestrator.searching.finishing import Outcome, as_searched, measured_again, scored_on_simulated, scored_on_test
-from orchestrator.searching.run_directory import RunDirectory
-from orchestrator.searching.standing import Standing
+from orchestrator.study.archive import Archive
+from orchestrator.study.budget import Budget, Tally
+from orchestrator.study.finalize import Outcome, as_searched, measured_again, scored_on_simulated, scored_on_test
+from orchestrator.study.pareto.front import Standing
+from orchestrator.study.remeasurement import ALONE, DURING, MOST_MODELS, Again, allowance_s, chosen
+from orchestrator.study.run.directory import RunDirectory
 from orchestrator.values.results import CandidateResult, Difference, LatencyResult
 from orchestrator.values.target import Limits
 from tests.searching.conftest import Make

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from orchestrator.plugin import Device, DeviceUnavailable, JobFailed
-from orchestrator.searching import fleet as fleets
-from orchestrator.searching.fleet import Fleet
+from orchestrator.study.candidates import device_pool as fleets
+from orchestrator.study.candidates.device_pool import Fleet
 
 
 class Fake(Device):

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from orchestrator.searching.front import at_best, dominates, faster, latency_noise, pareto_front, relative_latency, size_of
-from orchestrator.searching.limits import kept
-from orchestrator.searching.ranking import Ranking
-from orchestrator.searching.trial import gains
+from orchestrator.study.candidates.evaluator import gains
+from orchestrator.study.pareto.constraints import kept
+from orchestrator.study.pareto.dominance import at_best, dominates, faster, latency_noise, pareto_front, relative_latency, size_of
+from orchestrator.study.pareto.incremental_front import Ranking
 from orchestrator.values.results import CandidateResult
 from orchestrator.values.target import Limits
 from tests.searching.conftest import Make

@@ -15,10 +15,10 @@ from orchestrator.building.protocol import OfferReply
 from orchestrator.errors import SurroundingsError
 from orchestrator.plugin.parameters import Number
 from orchestrator.plugin.registry import Registry
-from orchestrator.searching.journal import RunJournal
-from orchestrator.searching.restoring import restore
-from orchestrator.searching.space import Space
-from orchestrator.searching.study import CANDIDATE_ATTRIBUTE, open_study, tell
+from orchestrator.study.run.optuna_journal import RunJournal
+from orchestrator.study.run.optuna_restore import restore
+from orchestrator.study.run.optuna_study import CANDIDATE_ATTRIBUTE, open_study, tell
+from orchestrator.study.search_space import Space
 from orchestrator.values.results import CandidateResult, StepResult
 from tests.searching.conftest import Make
 

@@ -13,20 +13,20 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from orchestrator.api import preview
+from orchestrator.api.resolve import SearchOptions, profile_named
+from orchestrator.api.search import preview
 from orchestrator.building.protocol import OfferReply
-from orchestrator.planning import SearchOptions, profile_named
 from orchestrator.plugin import Choice, OnnxMethod
 from orchestrator.plugin.registry import Registry
-from orchestrator.report import words
-from orchestrator.report.comparing import OPTIONS
+from orchestrator.report import formatting
 from orchestrator.report.results import read_results, write_results
-from orchestrator.searching.course import finished_s
-from orchestrator.searching.engine import Found
-from orchestrator.searching.importance import LEAST_TRIALS, SHUFFLES, _evaluated, _trials, importance
-from orchestrator.searching.layers import Layers, layer_table
-from orchestrator.searching.publish import _in_words, _options, _runtimes, _same_recipes
-from orchestrator.searching.space import Space
+from orchestrator.report.run_diff import OPTIONS
+from orchestrator.study.engine import Found
+from orchestrator.study.importance import LEAST_TRIALS, SHUFFLES, _evaluated, _trials, importance
+from orchestrator.study.layers import Layers, layer_table
+from orchestrator.study.publish import _in_words, _options, _runtimes, _same_recipes
+from orchestrator.study.run.event_log import finished_s
+from orchestrator.study.search_space import Space
 from orchestrator.values.results import (
     ArtifactResult,
     CandidateResult,
@@ -335,4 +335,4 @@ def test_method_without_words_is_told_by_its_name_and_what_is_not_at_its_default
     candidate = dataclasses.replace(searched(1)[0], recipe=steps)
     said = _in_words(candidate, {"wordless": Wordless(), "failing": Failing()})
     assert [step.phrase for step in said.recipe] == ["wordless (way odd)", "", ""]
-    assert words.sentence(said.recipe) == "wordless (way odd); failing (way odd, depth 1); gone (way odd, depth 1)"
+    assert formatting.sentence(said.recipe) == "wordless (way odd); failing (way odd, depth 1); gone (way odd, depth 1)"

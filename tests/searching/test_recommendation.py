@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from orchestrator.searching.recommendation import Recommendation, recommend
+from orchestrator.study.pareto.recommendation import Recommendation, recommend
 from orchestrator.values.target import Limits
 from tests.searching.conftest import Make
 

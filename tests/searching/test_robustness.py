@@ -131,7 +131,7 @@ def test_nothing_complete_is_lost_when_the_search_is_killed_and_resumed(cli: Cli
 KILLED = """
 import os, signal
 import orchestrator
-from orchestrator.searching.run_directory import RunDirectory
+from orchestrator.study.run.directory import RunDirectory
 
 def kill(*_: object, **__: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)

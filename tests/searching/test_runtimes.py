@@ -10,15 +10,15 @@ import numpy as np
 import onnx
 import pytest
 
-from orchestrator.devices.host import HostDevice
-from orchestrator.measuring.evaluation import Evaluator
-from orchestrator.measuring.inspection import Inspection, for_runtime
+from orchestrator.api.resolve import profile_named
+from orchestrator.measuring.model_info import Inspection, for_runtime
+from orchestrator.measuring.scoring import Evaluator
 from orchestrator.measuring.timing import Plan
-from orchestrator.planning import profile_named
 from orchestrator.plugin import Runtime
 from orchestrator.plugin.registry import Registry
 from orchestrator.values.evidence import Estimate
 from orchestrator.values.target import Target
+from orchestrator_devices.host import HostDevice
 from orchestrator_runtimes.onnxruntime import OnnxRuntime
 from tests.conftest import Cli, Project, tiny_onnx
 

@@ -17,14 +17,14 @@ from optuna.storages import JournalStorage
 from optuna.trial import TrialState
 
 from orchestrator.errors import InputError, SurroundingsError
-from orchestrator.searching import storages
-from orchestrator.searching.sharing.charter import Charter, write_charter
-from orchestrator.searching.sharing.claims import AGAIN, CANDIDATE, KEPT, OWNER, SAME_AS, Board, Claims, fail, give_back
-from orchestrator.searching.sharing.exchange import Exchange, Missing
-from orchestrator.searching.sharing.heartbeat import Heartbeat, Watch
-from orchestrator.searching.sharing.joining import find_search
-from orchestrator.searching.sharing.machine import class_of
-from orchestrator.searching.sharing.scratch import YOUNG_S, scratch
+from orchestrator.study.distributed.claims import AGAIN, CANDIDATE, KEPT, OWNER, SAME_AS, Board, Claims, fail, give_back
+from orchestrator.study.distributed.compatibility import find_search
+from orchestrator.study.distributed.device_class import class_of
+from orchestrator.study.distributed.exchange import Exchange, Missing
+from orchestrator.study.distributed.heartbeat import Heartbeat, Watch
+from orchestrator.study.distributed.manifest import Charter, write_charter
+from orchestrator.study.distributed.scratch import YOUNG_S, scratch
+from orchestrator.study.run import optuna_storage
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -123,7 +123,7 @@ def test_nothing_is_made_twice_when_many_ask_at_once(tmp_path: Path) -> None:
     most = 20
 
     def work(number: int) -> None:
-        storage = JournalStorage(storages.SharedJournal(tmp_path / "journal"))
+        storage = JournalStorage(optuna_storage.SharedJournal(tmp_path / "journal"))
         mine = optuna.load_study(study_name="s", storage=storage, sampler=optuna.samplers.RandomSampler(seed=number))
         own = claims(mine, f"process{number}", most)
         while Board.of(mine).startable(most):
@@ -140,7 +140,7 @@ def test_nothing_is_made_twice_when_many_ask_at_once(tmp_path: Path) -> None:
                 trial.set_user_attr(SAME_AS, name)
             fail(mine, trial.number)
 
-    storage = JournalStorage(storages.SharedJournal(tmp_path / "journal"))
+    storage = JournalStorage(optuna_storage.SharedJournal(tmp_path / "journal"))
     optuna.create_study(study_name="s", storage=storage)
     threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
     for thread in threads:
@@ -308,7 +308,7 @@ def test_an_exchange_that_cannot_be_used_says_so_in_one_line(tmp_path: Path) -> 
 )
 def test_a_storage_that_cannot_be_opened_says_so_in_one_line(url: str, said: str) -> None:
     with pytest.raises(InputError) as caught:
-        storages.open_storage(url)
+        optuna_storage.open_storage(url)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -316,7 +316,7 @@ def test_a_storage_that_cannot_be_opened_says_so_in_one_line(url: str, said: str
 def test_an_unreachable_database_is_the_surroundings_fault_and_its_password_is_not_shown() -> None:
     pytest.importorskip("psycopg")
     with pytest.raises(SurroundingsError) as caught:
-        storages.open_storage("postgresql://me:secret@127.0.0.1:1/studies")
+        optuna_storage.open_storage("postgresql://me:secret@127.0.0.1:1/studies")
     assert "secret" not in str(caught.value)
     assert "me:***@127.0.0.1" in str(caught.value)
 
@@ -331,7 +331,7 @@ def test_an_unreachable_database_is_the_surroundings_fault_and_its_password_is_n
     ],
 )
 def test_no_form_of_a_password_is_shown(url: str) -> None:
-    shown = storages.masked(url)
+    shown = optuna_storage.masked(url)
     assert "sec" not in shown
     assert "***" in shown
     assert "host/studies" in shown
@@ -339,12 +339,12 @@ def test_no_form_of_a_password_is_shown(url: str) -> None:
 
 def test_half_a_line_at_a_journals_end_is_mended_before_the_next_is_written(tmp_path: Path) -> None:
     path = tmp_path / "journal"
-    study = optuna.create_study(storage=storages.open_storage(f"journal:{path}"), study_name="s")
+    study = optuna.create_study(storage=optuna_storage.open_storage(f"journal:{path}"), study_name="s")
     study.set_user_attr("a", 1)
     with path.open("ab") as file:
         file.write(b'{"op_code": 2, "half')
     study.set_user_attr("b", 2)
-    again = optuna.load_study(storage=storages.open_storage(f"journal:{path}"), study_name="s")
+    again = optuna.load_study(storage=optuna_storage.open_storage(f"journal:{path}"), study_name="s")
     assert again.user_attrs == {"a": 1, "b": 2}
     for line in path.read_text().splitlines():
         json.loads(line)
@@ -352,10 +352,10 @@ def test_half_a_line_at_a_journals_end_is_mended_before_the_next_is_written(tmp_
 
 def test_files_of_storages_are_found_from_another_folder_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert storages.absolute("journal:x") == f"journal:{tmp_path}/x"
-    assert storages.absolute("sqlite:///x.db") == f"sqlite:///{tmp_path}/x.db"
+    assert optuna_storage.absolute("journal:x") == f"journal:{tmp_path}/x"
+    assert optuna_storage.absolute("sqlite:///x.db") == f"sqlite:///{tmp_path}/x.db"
     for url in ("sqlite:////x.db", "sqlite:///:memory:", "postgresql://host/x", "grpc://host:1"):
-        assert storages.absolute(url) == url
+        assert optuna_storage.absolute(url) == url
 
 
 # -- device classes -------------------------------------------------------------------------------------------------
@@ -408,7 +408,7 @@ def test_the_folder_of_a_killed_worker_goes_with_the_next_one_and_that_of_a_livi
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
-    code = "from orchestrator.searching.sharing.scratch import scratch\nwith scratch() as f: print(f, flush=True); input()"
+    code = "from orchestrator.study.distributed.scratch import scratch\nwith scratch() as f: print(f, flush=True); input()"
     worker = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert worker.stdout is not None
     other = Path(worker.stdout.readline().strip())

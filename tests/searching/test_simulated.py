@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator.report.failures import failure_groups
-from orchestrator.searching.stopping import Stopping
+from orchestrator.study.early_stopping import Stopping
 from orchestrator.values.results import CandidateResult, Failure
 from orchestrator.values.target import Limits
 from tests.conftest import Cli, Project, install
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import onnx
 
-from orchestrator.devices.host import HostDevice
+from orchestrator_devices.host import HostDevice
 from orchestrator.plugin import InputError, JobFailed, Simulated, SimulatedDevice, hookimpl
 from orchestrator.values.evidence import Estimate
 from orchestrator.values.results import Difference

@@ -9,8 +9,8 @@ import pytest
 from orchestrator.building.protocol import OfferReply
 from orchestrator.errors import PluginError
 from orchestrator.plugin import Choice, Method, Number, OnnxMethod, Parameter, Runtime, TorchMethod, TorchToOnnxMethod
-from orchestrator.plugin.running_on import with_runtimes
-from orchestrator.searching.space import Space
+from orchestrator.plugin.runtime_step import with_runtimes
+from orchestrator.study.search_space import Space
 from orchestrator.values.recipe import Recipe, Step
 
 

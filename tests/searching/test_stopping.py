@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.searching.stopping import Stopping
+from orchestrator.study.early_stopping import Stopping
 from orchestrator.values.results import CandidateResult, Foreseen, LatencyResult, Rung
 from orchestrator.values.target import Limits
 

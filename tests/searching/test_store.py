@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 
 import orchestrator
+from orchestrator.api.resolve import profile_named, resolve_target
 from orchestrator.building.store import BYTES, Store
-from orchestrator.devices.host import HostDevice
-from orchestrator.measuring.evaluation import RunFigures
-from orchestrator.measuring.inspection import Inspection
-from orchestrator.planning import profile_named, resolve_target
+from orchestrator.measuring.model_info import Inspection
+from orchestrator.measuring.scoring import RunFigures
 from orchestrator.plugin.registry import Registry
-from orchestrator.searching import figures as module
-from orchestrator.searching.figures import Figures
+from orchestrator.study.candidates import measurement_cache as module
+from orchestrator.study.candidates.measurement_cache import Figures
 from orchestrator.values.evidence import Estimate
 from orchestrator.values.results import LatencyResult, QualityResult, RunResult
+from orchestrator_devices.host import HostDevice
 from tests.conftest import Project
 
 HOST = {"cpu": "one", "system": "Linux 6", "cores": 2, "memory_bytes": 1, "host": "here"}

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.api import surroundings
+from orchestrator.api.search import surroundings
 from orchestrator.errors import InputError, RunInUseError, SurroundingsError
 from orchestrator.report.results import read_results
-from orchestrator.searching.budget import keeping_elapsed
-from orchestrator.searching.run_directory import RunDirectory
+from orchestrator.study.budget import keeping_elapsed
+from orchestrator.study.run.directory import RunDirectory
 from tests.conftest import Cli, Project, install
 from tests.searching.conftest import Make
 from tests.searching.killing import left_over

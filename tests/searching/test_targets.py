@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.api.resolve import SearchOptions
+from orchestrator.api.search_targets import Targets
 from orchestrator.errors import InputError
-from orchestrator.planning import SearchOptions
-from orchestrator.targets import Targets
 from tests.conftest import Cli, Project
 from tests.searching.test_robustness import results, wait_for_candidates
 

@@ -30,14 +30,14 @@ from pathlib import Path
 
 import onnx
 
-from orchestrator.measuring import evaluation
+from orchestrator.measuring import scoring
 from orchestrator.measuring.timing import Plan
 from orchestrator.plugin import Number, OnnxMethod, hookimpl
 
 evaluation.OBJECTIVE = evaluation.BESIDE = Plan(max_seconds=0.3)  # nobody looks at how sure these figures are
 evaluation.TOGETHER_S = 0.3
-if "orchestrator.searching.sharing.sharing" in sys.modules:  # a process that searches
-    sys.modules["orchestrator.searching.sharing.sharing"].MISSING_S = 2.0
+if "orchestrator.study.distributed.participant" in sys.modules:  # a process that searches
+    sys.modules["orchestrator.study.distributed.participant"].MISSING_S = 2.0
 
 
 class Slow(OnnxMethod):
@@ -216,7 +216,7 @@ def test_a_worker_joins_over_a_shared_folder_and_every_candidate_is_made_once(
 
 @pytest.mark.slow
 def test_several_processes_may_open_a_new_database_at_once(postgresql: str) -> None:
-    code = f"from orchestrator.searching.storages import open_storage; open_storage({postgresql!r}).get_all_studies()"
+    code = f"from orchestrator.study.run.optuna_storage import open_storage; open_storage({postgresql!r}).get_all_studies()"
     running = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) for _ in range(5)]
     for process in running:
         _, err = process.communicate(timeout=120)

@@ -8,9 +8,9 @@ import pytest
 from filelock import FileLock
 
 from orchestrator.errors import SurroundingsError
-from orchestrator.simulating.provision import set_up
-from orchestrator.simulating.qemu import Qemu, compile_counter
-from orchestrator.simulating.toolchain import Toolchain
+from orchestrator_qemu.provision import set_up
+from orchestrator_qemu.qemu import Qemu, compile_counter
+from orchestrator_qemu.toolchain import Toolchain
 
 CI = os.environ.get("CI") == "true"
 

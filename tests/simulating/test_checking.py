@@ -6,7 +6,7 @@ import onnx
 import pytest
 
 import orchestrator
-from orchestrator.values.checked import Checked, Criterion
+from orchestrator.values.check import Checked, Criterion
 from tests.conftest import Project, tiny_onnx
 
 

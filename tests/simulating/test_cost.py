@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import InputError, ProfileError
-from orchestrator.hardware.loading import load_profile
-from orchestrator.simulating import cost
-from orchestrator.simulating.counts import Counts
-from orchestrator.simulating.cpus import CPUS
+from orchestrator.hardware.profile_file import load_profile
 from orchestrator.values.profile import SimulationModel
+from orchestrator_qemu import cost
+from orchestrator_qemu.counts import Counts
+from orchestrator_qemu.cpus import CPUS
 
 COUNTS = Counts(
     instructions=2_000_000,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.simulating.qemu import Qemu
-from orchestrator.simulating.trace import Trace, read
+from orchestrator_qemu.qemu import Qemu
+from orchestrator_qemu.trace import Trace, read
 from tests.simulating import programs as p
 
 LINE = 64

@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.errors import InputError
-from orchestrator.simulating import counts
-from orchestrator.simulating.blocks import pieces
-from orchestrator.simulating.counts import Counts, count
-from orchestrator.simulating.cpus import CPUS
-from orchestrator.simulating.trace import Block, Trace
+from orchestrator_qemu import counts
+from orchestrator_qemu.blocks import pieces
+from orchestrator_qemu.counts import Counts, count
+from orchestrator_qemu.cpus import CPUS
+from orchestrator_qemu.trace import Block, Trace
 
 FMLA, LDR_Q, STR_Q, NOP = 0x4E22CC20, 0x3DC00000, 0x3D800000, 0xD503201F
 SUBS, RET = 0xF1000400, 0xD65F03C0

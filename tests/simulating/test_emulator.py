@@ -16,9 +16,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from orchestrator.errors import SurroundingsError
 from orchestrator.plugin.device import JobFailed
-from orchestrator.simulating.cpus import CPUS
-from orchestrator.simulating.emulator import Emulator
-from orchestrator.simulating.toolchain import Toolchain
+from orchestrator_qemu.cpus import CPUS
+from orchestrator_qemu.emulator import Emulator
+from orchestrator_qemu.toolchain import Toolchain
 from orchestrator_runtimes.onnxruntime import OnnxRuntime
 
 # What a model does is its file's name: no runtime is needed to see how the emulator takes it.

@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.simulating.instructions import Kind, decode
+from orchestrator_qemu.instructions import Kind, decode
 
 
 @pytest.mark.parametrize(

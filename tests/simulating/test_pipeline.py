@@ -5,9 +5,9 @@ import random
 import pytest
 
 from orchestrator.errors import InputError
-from orchestrator.simulating import pipeline
-from orchestrator.simulating.cores import CORES, OutOfOrderCore
-from orchestrator.simulating.instructions import decode
+from orchestrator_qemu import pipeline
+from orchestrator_qemu.cores import CORES, OutOfOrderCore
+from orchestrator_qemu.instructions import decode
 
 SUBS, B_NE = 0xF1000400, 0x54000001  # subs x0, x0, #1; b.ne
 NOP, ADD, STR_Q = 0xD503201F, 0x91000421, 0x3D800000  # nop; add x1, x1, #1; str q0, [x0]

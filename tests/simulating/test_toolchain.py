@@ -12,11 +12,11 @@ import pytest
 from filelock import FileLock
 
 from orchestrator.errors import InputError, SurroundingsError
-from orchestrator.simulating import debian, provision, wheels
-from orchestrator.simulating.cpus import CPUS
-from orchestrator.simulating.qemu import PLUGIN, Qemu, compile_counter, source_version
-from orchestrator.simulating.toolchain import Toolchain
-from orchestrator.simulating.trace import PHASE, read
+from orchestrator_qemu import debian, provision, wheels
+from orchestrator_qemu.cpus import CPUS
+from orchestrator_qemu.qemu import PLUGIN, Qemu, compile_counter, source_version
+from orchestrator_qemu.toolchain import Toolchain
+from orchestrator_qemu.trace import PHASE, read
 from tests.simulating.conftest import FOLDER
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from orchestrator.plugin import Device, InputError, Job, JobFailed, OrchestratorError, Runtime
 from orchestrator.plugin.registry import Registry
 from orchestrator.plugin.testing.cases import make_case
-from orchestrator.plugin.testing.saying import must, wrong
+from orchestrator.plugin.testing.problems import must, wrong
 
 TIMEOUT_S = 120.0
 

@@ -5,10 +5,10 @@ from typing import Any, ClassVar
 
 from orchestrator.building.task import load_task
 from orchestrator.errors import OrchestratorError
-from orchestrator.hardware.loading import check_profile, load_profile
+from orchestrator.hardware.profile_file import check_profile, load_profile
 from orchestrator.plugin.registry import Registry
-from orchestrator.plugin.testing.saying import must, wrong
-from orchestrator.searching.settings import load_settings
+from orchestrator.plugin.testing.problems import must, wrong
+from orchestrator.study.presets import load_settings
 
 
 class ProfileTests:

@@ -31,12 +31,12 @@ from orchestrator.plugin import (
     TorchMethod,
     TorchToOnnxMethod,
 )
+from orchestrator.plugin.family_order import families_in_order
 from orchestrator.plugin.networks import macs
-from orchestrator.plugin.ordering import families_in_order
 from orchestrator.plugin.parameters import checked
 from orchestrator.plugin.registry import Registry
 from orchestrator.plugin.testing.cases import NETWORKS, Case, make_case
-from orchestrator.plugin.testing.saying import last_line, must, python, wrong
+from orchestrator.plugin.testing.problems import last_line, must, python, wrong
 
 FRAMEWORKS = ("torch", "onnx", "onnxruntime")
 

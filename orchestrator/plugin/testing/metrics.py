@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from orchestrator.plugin import InputError, Metric
-from orchestrator.plugin.testing.saying import must, wrong
+from orchestrator.plugin.testing.problems import must, wrong
 
 EXAMPLES, CLASSES = 60, 4
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from orchestrator.plugin.registry import Registry
+from orchestrator.plugin.testing.problems import must, wrong
 from orchestrator.plugin.testing.samples import sample_empty_run, sample_run, sample_start
-from orchestrator.plugin.testing.saying import must, wrong
 
 
 class ReportTests:

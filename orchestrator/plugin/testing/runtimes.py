@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.plugin import Refused, Runtime
 from orchestrator.plugin.testing.cases import NETWORKS, make_case
-from orchestrator.plugin.testing.saying import last_line, must, python, wrong
+from orchestrator.plugin.testing.problems import last_line, must, python, wrong
 
 RUN = """
 import json, sys

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import optuna
 
-from orchestrator.plugin.testing.saying import must, wrong
+from orchestrator.plugin.testing.problems import must, wrong
 
 TRIALS = 24
 

@@ -75,7 +75,7 @@ def sample_run() -> RunResult:
         recommended="c0ffee",
         reason="It is the fastest on the front.",
         seconds={"total": 10.0, "building": 4.0, "scoring": 1.0, "measuring": 4.0, "overhead": 1.0},
-        environment={"host": {"cpu": "a CPU"}, "versions": {"orchestrator": "0.1.0"}, "plugins": {}},
+        environment={"host": {"cpu": "a CPU"}, "versions": {"model-orchestrator": "0.1.0"}, "plugins": {}},
         search={"name": "quick", "sampler": "tpe", "seed": 0, "ended": "all 3 trials were done", "run": "/runs/one"},
         notes=["one note"],
     )

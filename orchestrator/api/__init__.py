@@ -1,0 +1,1 @@
+"""The operations behind the commands: search, worker, measure, estimate, compare, characterize and check."""

@@ -1,0 +1,123 @@
+"""A gate for other people's CI: has this model regressed against that one?"""
+
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from orchestrator.api.check.inputs import RECIPE, Side, agreed, read_side
+from orchestrator.api.check.quality import NO_DATA, judge_quality, judging_split, metric_of, splits_of
+from orchestrator.api.check.settings import CheckOptions
+from orchestrator.api.check.size import judge_size
+from orchestrator.api.check.timing import judge_time_and_memory
+from orchestrator.api.measure import MeasureOptions, open_bench
+from orchestrator.errors import InputError, unknown
+from orchestrator.values.check import Checked, Criterion
+from orchestrator_devices.host import HostDevice
+
+ORDER = ("latency", "quality", "size", "peak-memory")
+
+
+def check(baseline: str | Path, candidate: str | Path, options: CheckOptions | None = None, **said: Any) -> Checked:
+    """Whether a model has become slower, worse or larger than another one, beyond what is allowed and beyond chance.
+
+    Both are timed here, side by side, in rounds of fresh processes; both are scored on the same examples. So a noisy machine, or
+    another one than last time, does not matter.
+
+    Args:
+        baseline, candidate: Each a model file, a candidate's folder (`front/<id>`), or a run directory (its recommended model).
+        options: Or give its fields by name: `check("old.onnx", "new.onnx", data="arrays.npz", max_slowdown=0.1)`.
+
+    Returns:
+        Every criterion with its values, limit and verdict; `verdict` and `exit_code` of all of them.
+
+    Raises:
+        InputError: something that was given cannot be used, the two sides contradict each other, or a model cannot be run.
+        SurroundingsError: the device is out of reach or in use.
+    """
+    begin = time.monotonic()
+    options = _said(options, said)
+    theirs, ours = read_side(Path(baseline), "--baseline"), read_side(Path(candidate), "--candidate")
+
+    def chosen(name: str) -> Any:
+        given = getattr(options, name)
+        return agreed(name, theirs, ours) if given is None else given
+
+    target, runtime, threads, data, metric = map(chosen, ("target", "runtime", "threads", "data", "metric"))
+    measure = MeasureOptions(
+        target=target or HostDevice.scheme,
+        device=options.device,
+        runtime=runtime,
+        threads=threads,
+        data=data,
+        input_shapes=options.input_shapes,
+        seed=options.seed,
+        without_plugins=options.without_plugins,
+    )
+    criteria = [] if options.max_growth is None else [judge_size(ours.model, theirs.model, options.max_growth)]
+    scored = options.max_drop is not None and data is not None
+    if options.max_drop is not None and data is None:
+        criteria.append(
+            Criterion(
+                name="quality", verdict="not judged", reason=NO_DATA, unit=metric or "", limit=options.max_drop, warning=NO_DATA
+            )
+        )
+    timed = options.max_slowdown is not None or options.max_memory_growth is not None
+    where: dict[str, Any] = {"target": measure.target, "device": "", "runtime": runtime or "", "threads": threads or 0}
+    if scored or timed:
+        found, where = _run(ours, theirs, options, measure, metric, scored=scored, timed=timed)
+        criteria += found
+    if not any(criterion.verdict != "not judged" for criterion in criteria):
+        raise InputError("nothing is left to judge: every criterion is off or lacks what it needs")
+    return Checked(
+        baseline=str(theirs.model),
+        candidate=str(ours.model),
+        criteria=tuple(sorted(criteria, key=lambda criterion: ORDER.index(criterion.name))),
+        noisy=options.noisy,
+        seconds=time.monotonic() - begin,
+        **where,
+    )
+
+
+def _run(
+    ours: Side, theirs: Side, options: CheckOptions, measure: MeasureOptions, metric: str | None, *, scored: bool, timed: bool
+) -> tuple[list[Criterion], dict[str, Any]]:
+    """The criteria that take running the models, and what they ran on."""
+    criteria: Sequence[Criterion] = []
+    recipe = None if options.data is not None else next((str(s.given / RECIPE) for s in (theirs, ours) if s.said), None)
+    splits = None if measure.data is None else splits_of(measure.data, recipe)
+    with open_bench([ours.model, theirs.model], measure, splits) as bench:
+        if scored and splits is not None and options.max_drop is not None:
+            split = judging_split(splits)
+            judge = metric_of(metric, split.labels, bench.registry)
+            with tempfile.TemporaryDirectory() as scratch:
+                criteria = [judge_quality(bench, split, judge, options.max_drop, Path(scratch))]
+        if timed:
+            criteria = [*criteria, *judge_time_and_memory(bench, options)]
+        target = bench.evaluator.target
+        where = {
+            "target": target.profile.name,
+            "device": target.simulator or target.device,
+            "runtime": target.runtime,
+            "threads": target.threads if target.simulator else bench.evaluator.threads,
+            "environment": bench.environment if bench.simulation is None else bench.simulation.device.environment(),
+        }
+    return list(criteria), where
+
+
+def _said(options: CheckOptions | None, said: dict[str, Any]) -> CheckOptions:
+    known = {f.name for f in fields(CheckOptions)}
+    for name in said:
+        if name not in known:
+            raise InputError(unknown("option", name, known))
+    options = replace(options or CheckOptions(), **said)
+    for name in ("max_slowdown", "max_drop", "max_growth", "max_memory_growth"):
+        if (value := getattr(options, name)) is not None and not value >= 0:
+            raise InputError(f"{name} must be 0 or more, but got {value}")
+    if not options.budget_s > 0:
+        raise InputError(f"the budget must be more than 0 seconds, but got {options.budget_s}")
+    if options.noisy not in (None, "pass", "fail"):
+        raise InputError(f"noisy must be 'pass' or 'fail', but got {options.noisy!r}")
+    return options

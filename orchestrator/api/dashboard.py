@@ -1,0 +1,69 @@
+"""optuna-dashboard on the study of a run."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from importlib.util import find_spec
+from pathlib import Path
+from threading import Thread
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+import optuna
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from orchestrator.errors import InputError, SurroundingsError
+from orchestrator.study.run.directory import RunDirectory
+from orchestrator.study.run.optuna_storage import guarded, open_storage
+from orchestrator.values.distribution import install_command
+
+
+class _Quiet(WSGIRequestHandler):
+    """A page asks several times a second: that is no news."""
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name in the base class
+        pass
+
+
+def serve(path: Path, *, host: str, port: int, ready: Callable[[str], None]) -> None:
+    """Serve the dashboard until the process is interrupted.
+
+    The run's own journal is opened as it is, without the run's lock: a search that is under way is not disturbed.
+
+    Args:
+        port: 0: one that is free.
+        ready: Called with the address of the study's page, once it is served.
+
+    Raises:
+        InputError: `path` is no run directory or has no study, or optuna-dashboard is not installed.
+        SurroundingsError: the address cannot be listened at, or the study's storage is out of reach.
+    """
+    if find_spec("optuna_dashboard") is None:
+        raise InputError(f"the dashboard needs the package optuna-dashboard: {install_command('dashboard')}")
+    from optuna_dashboard import wsgi
+
+    run = RunDirectory.open(path)
+    state = run.state()
+    url = state.request.storage
+    if url is None and not run.study.is_file():
+        raise InputError(f"'{path}' has no study: {run.study.name} is missing")
+    with nullcontext() if url is None else guarded(url):
+        storage: BaseStorage = JournalStorage(JournalFileBackend(str(run.study))) if url is None else open_storage(url)
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        try:
+            study = storage.get_study_id_from_name(state.study)
+        except KeyError:
+            raise InputError(f"the storage of '{path}' has no study '{state.study}' any more") from None
+    try:
+        server: WSGIServer = make_server(host, port, wsgi(storage), handler_class=_Quiet)
+    except OSError as error:
+        said = f"--host {host} --port {port}: {error.strerror}"
+        raise SurroundingsError(f"{said}; give another port, or 0 for a free one") from None
+    with server:
+        # In a thread of its own, for an interruption in the middle of an answer would be swallowed there as that answer's error.
+        thread = Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        ready(f"http://{host}:{server.server_port}/dashboard/studies/{study}")
+        try:
+            thread.join()
+        finally:
+            server.shutdown()

@@ -1,0 +1,85 @@
+"""The face's part for targets that are not here: a model's latency, computed from its graph and the target's profile."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import get_args
+
+from orchestrator.api.resolve import profile_named
+from orchestrator.errors import InputError, unknown
+from orchestrator.hardware.estimate import estimate as of_graph
+from orchestrator.plugin.registry import Registry
+from orchestrator.values.measure import LatencyEstimate
+from orchestrator.values.profile import HardwareProfile, NumberFormat
+
+PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+"""Short names of number formats; the long ones serve too."""
+
+
+def estimate(
+    model: str | Path,
+    *,
+    target: str,
+    runtime: str | None = None,
+    threads: int | None = None,
+    precision: str | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    without_plugins: Sequence[str] = (),
+) -> LatencyEstimate:
+    """Estimate one exported model's latency on a machine that is not here; nothing is run.
+
+    Args:
+        model: An ONNX file.
+        target: The name, alias or file of a profile.
+        runtime: What it speaks of; None: the first of the profile that it has constants for.
+        threads: Of one inference; None: what the profile says of that runtime.
+        precision: "fp32", "fp16" or "int8": as if all arithmetic were done in that; None: as the graph has it.
+        input_shapes: Full shapes of inputs with dynamic axes, by name.
+
+    Raises:
+        InputError: something that was given cannot be used, or the profile has no constants for it.
+    """
+    path = Path(model)
+    if not path.is_file():
+        raise InputError(f"there is no file '{path}'")
+    if path.suffix != ".onnx":
+        raise InputError(f"'{path}' is no .onnx file, and an estimate is computed from the ONNX graph: give the exported model")
+    profile = profile_named(target, Registry.discover(without=without_plugins))
+    runtime = _runtime(profile, runtime)
+    support = profile.runtime(runtime)
+    if threads is not None and threads < 1:
+        raise InputError(f"--threads must be 1 or more, but got {threads}")
+    if threads is not None and profile.kind != "gpu" and threads > profile.cores:
+        raise InputError(f"--threads {threads}: '{profile.name}' has {profile.cores} cores")
+    return of_graph(
+        path,
+        profile,
+        runtime,
+        threads or (support.threads if support else 1),
+        input_shapes,
+        number_format=None if precision is None else _number_format(precision),
+    )
+
+
+def _runtime(profile: HardwareProfile, wanted: str | None) -> str:
+    able = list(dict.fromkeys(table.runtime for table in profile.latency_models))
+    listed = [support.name for support in profile.runtimes]
+    if wanted is not None:
+        if wanted not in able and wanted not in listed:
+            raise InputError(unknown("runtime", wanted, able or listed))
+        return wanted
+    if not able:
+        calibrate = "" if profile.device is None else "; `orchestrate profiles calibrate` measures them"
+        raise InputError(
+            f"target '{profile.name}' has no latency model: no figures of that machine are known, so nothing can be "
+            f"estimated{calibrate}"
+        )
+    return next((name for name in listed if name in able), able[0])
+
+
+def _number_format(precision: str) -> NumberFormat:
+    known: tuple[NumberFormat, ...] = get_args(NumberFormat)
+    name = PRECISIONS.get(precision, precision)
+    for number_format in known:
+        if number_format == name:
+            return number_format
+    raise InputError(unknown("precision", precision, [*PRECISIONS, "int8"]))

@@ -1,0 +1,500 @@
+"""The second half of the public Python face: measure one exported model, compare two."""
+
+import csv
+import functools
+import hashlib
+import tempfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+import psutil
+
+from orchestrator.api.resolve import profile_named, resolve_target, simulated_device
+from orchestrator.building.data import DEFAULT_INPUT, Split, load_data
+from orchestrator.building.references import absolute
+from orchestrator.devices import interrupt
+from orchestrator.errors import InputError, OrchestratorError, SurroundingsError, unknown
+from orchestrator.hardware.graph import count
+from orchestrator.hardware.shapes import TensorType, read_inputs
+from orchestrator.measuring.model_info import scoring_batch
+from orchestrator.measuring.scoring import Evaluator
+from orchestrator.measuring.simulated import Run, Simulation
+from orchestrator.measuring.timing import Plan, Timing
+from orchestrator.measuring.verdict import verdict
+from orchestrator.plugin.device import Device, JobFailed, SimulatedDevice
+from orchestrator.plugin.registry import Registry
+from orchestrator.plugin.runtime import Runtime
+from orchestrator.values.measure import Comparison, ModelFigures
+from orchestrator.values.results import Difference, LatencyResult
+from orchestrator.values.target import Target
+
+EXAMPLES = 16
+LOADING_S = 600.0
+MOST_BYTES_IN_ONE_FILE = 2_000_000_000
+ROUNDS = 3
+MEMORY_SHARE = 0.75
+DISTURBED_WAIT = 0.05
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MeasureOptions:
+    """`orchestrate measure` and `compare` as the user said it. See the commands' help for each."""
+
+    target: str = "host"
+    device: str | None = None
+    runtime: str | None = None
+    threads: int | None = None
+    data: str | None = None
+    input_shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    precision_goal: float = 0.02
+    max_seconds: float = 10.0
+    margin: float = 0.02
+    seed: int = 0
+    without_plugins: tuple[str, ...] = ()
+
+
+def measure(
+    model: str | Path, options: MeasureOptions | None = None, *, samples: str | Path | None = None, **said: Any
+) -> ModelFigures:
+    """Time one exported model on a target.
+
+    Args:
+        model: The file.
+        options: Or give its fields by name: `measure("model.onnx", target="host", threads=1)`.
+        samples: A CSV file to keep the raw samples in.
+
+    Raises:
+        InputError: something that was given cannot be used, or the runtime cannot load the model (in its own words).
+        SurroundingsError: the device is out of reach or in use.
+    """
+    options = _said(options, said)
+    _check_samples(samples)
+    with open_bench([Path(model)], options) as bench:
+        if bench.simulation is not None:
+            _no_samples(samples)
+            return bench.simulated_figures(0, bench.simulated()[0])
+        (timing,) = bench.time(Plan(precision_goal=options.precision_goal, max_seconds=options.max_seconds, rounds=ROUNDS))
+        _write_samples(samples, {"model": timing})
+        return bench.figures(0, timing)
+
+
+def compare(
+    a: str | Path, b: str | Path, options: MeasureOptions | None = None, *, samples: str | Path | None = None, **said: Any
+) -> Comparison:
+    """Whether B is faster than A on a target: timed side by side, in rounds of fresh processes.
+
+    Args:
+        samples: A CSV file to keep the raw samples in.
+
+    Raises:
+        InputError: as `measure`, and where the two take different inputs.
+        SurroundingsError: the device is out of reach or in use.
+    """
+    options = _said(options, said)
+    _check_samples(samples)
+    plan = Plan(
+        precision_goal=options.precision_goal,
+        max_seconds=options.max_seconds,
+        rounds=ROUNDS,
+        settled=lambda low, high: verdict(low, high, options.margin) != "inconclusive",
+    )
+    with open_bench([Path(b), Path(a)], options) as bench:
+        if bench.simulation is not None:
+            _no_samples(samples)
+            return _compared_simulations(bench, options)
+        above, below = bench.time(plan)
+        _write_samples(samples, {"a": below, "b": above})
+        return _compared(bench, above, below, options)
+
+
+def _compared_simulations(bench: "Bench", options: MeasureOptions) -> Comparison:
+    above, below = bench.simulated()
+    if bench.simulation is None:
+        raise RuntimeError("nothing is simulated here")
+    ratio = bench.simulation.ratio(above, below)
+    found = verdict(ratio.low, ratio.high, options.margin)
+    return Comparison(
+        ratio=ratio,
+        verdict=found,
+        margin=options.margin,
+        basis="simulated",
+        reason=_sentence(
+            found,
+            ratio,
+            options.margin,
+            "90 % band of the simulation",
+            "the boards' own spread is no finer: give another --margin",
+        ),
+        a=bench.simulated_figures(1, below),
+        b=bench.simulated_figures(0, above),
+    )
+
+
+def _compared(bench: "Bench", above: Timing, below: Timing, options: MeasureOptions) -> Comparison:
+    waited = max(t.conditions.get("waited_share", 0.0) for t in (above, below))
+    basis: Literal["wall", "cpu"] = "cpu" if waited > DISTURBED_WAIT and above.cpu_ratio is not None else "wall"
+    ratio = above.cpu_ratio if basis == "cpu" else above.ratio
+    if ratio is None:
+        raise RuntimeError("two models were timed, and one has no ratio")
+    found = verdict(ratio.low, ratio.high, options.margin)
+    return Comparison(
+        ratio=ratio,
+        verdict=found,
+        margin=options.margin,
+        basis=basis,
+        reason=_reason(found, ratio, options, basis, waited, bench),
+        a=bench.figures(1, below),
+        b=bench.figures(0, above),
+    )
+
+
+def _reason(found: str, ratio: Difference, options: MeasureOptions, basis: str, waited: float, bench: "Bench") -> str:
+    # Threads that wake each other make times scatter by several per cent where they take all cores.
+    steadier = "--threads 1, which is steadier, " if bench.evaluator.threads > 1 else ""
+    mend = f"give more time with --max-seconds, {steadier}another --margin, or a quieter machine"
+    said = _sentence(found, ratio, options.margin, "95 % interval", mend)
+    if basis == "cpu":
+        said += f"; of CPU time, for other work took the core away for {waited:.0%} of the wall time"
+    return said + (f"; {bench.elsewhere}" if bench.elsewhere else "")
+
+
+def _sentence(found: str, ratio: Difference, margin: float, kind: str, mend: str) -> str:
+    limit = f"{margin:.3g}" if margin < 0.001 else f"{margin * 100:.3g} %"
+    interval = f"B takes {ratio.low:.4f} to {ratio.high:.4f} of A's time ({kind})"
+    return {
+        "faster": f"{interval}: shorter by more than the margin of {limit}",
+        "slower": f"{interval}: longer by more than the margin of {limit}",
+        "same": f"{interval}: the difference is within the margin of {limit}",
+        "inconclusive": f"{interval}, which reaches across the edge of the margin of {limit}: {mend}",
+    }[found]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Models that are ready to be timed on one device.
+
+    Attributes:
+        paths: The files that the user named.
+        files: What the runtime loads: the same, or its own form of them.
+        shapes: Of inputs with dynamic axes.
+        inputs: What they are run on, in words.
+        names: Of the inputs.
+        simulation: What runs them instead, where the device is a simulated CPU.
+    """
+
+    paths: Sequence[Path]
+    files: Sequence[Path]
+    shapes: Mapping[str, Sequence[int]]
+    inputs: str
+    names: tuple[str, ...]
+    evaluator: Evaluator
+    runtime: Runtime
+    registry: Registry
+    simulation: Simulation | None = None
+
+    @property
+    def elsewhere(self) -> str | None:
+        """That this is not the target's own time, where it is not."""
+        target = self.evaluator.target
+        return None if target.is_device else f"timed on this host, which is no {target.profile.title}"
+
+    def time(self, plan: Plan, *, seed: int | None = None) -> list[Timing]:
+        """In the order of the models, the last one being what the others' ratios are to.
+
+        Raises:
+            InputError: one cannot be loaded or run; which, and the runtime's own reason.
+        """
+        try:
+            return self.evaluator.time(self.files, plan, seed=seed)
+        except JobFailed as error:
+            raise self._blamed(error) from None
+
+    def simulated(self) -> list[Run]:
+        """What executing each model on the simulated CPU gave, in the order of the models.
+
+        Raises:
+            InputError: one cannot be run; which, and the runtime's own reason.
+        """
+        if self.simulation is None:
+            raise RuntimeError("nothing is simulated here")
+        runs = []
+        for path, file in zip(self.paths, self.files, strict=True):
+            try:
+                runs.append(self.simulation.run(file, path))
+            except JobFailed as error:
+                raise _unusable(path, self.runtime, self.simulation.target.simulator or "", error) from None
+        return runs
+
+    def outputs(self, k: int, inputs: Mapping[str, Path], folder: Path) -> list[np.ndarray]:
+        """What one model gives on examples, a fresh process running it; where the target is simulated, one of this host.
+
+        Args:
+            inputs: `{input name: .npy file}`, first axis the examples.
+            folder: A new folder for what is passed between the processes.
+
+        Raises:
+            InputError: it cannot be run.
+        """
+        path, file = self.paths[k], self.files[k]
+        batch = scoring_batch(path) if path.suffix == ".onnx" else 1
+        try:
+            made = self.evaluator.outputs(file, inputs, folder, batch)
+        except JobFailed as error:
+            raise _unusable(path, self.runtime, self.evaluator.target.device, error) from None
+        return [np.load(each, allow_pickle=False) for each in made]
+
+    def simulated_figures(self, k: int, run: Run) -> ModelFigures:
+        """All figures of one model that was simulated."""
+        if self.simulation is None:
+            raise RuntimeError("nothing is simulated here")
+        return self._figures(k, self.simulation.result(run, None), self.simulation.device.environment())
+
+    def _blamed(self, error: JobFailed) -> OrchestratorError:
+        """Which of the models failed: each is tried by itself."""
+        device = self.evaluator.target.device
+        if len(self.files) == 1:
+            return _unusable(self.paths[0], self.runtime, device, error)
+        for path, file in zip(self.paths, self.files, strict=True):
+            try:
+                self.evaluator.time([file], Plan(max_seconds=0.0))
+            except JobFailed as reason:
+                return _unusable(path, self.runtime, device, reason)
+        names = " or ".join(f"'{path}'" for path in self.paths)
+        return InputError(f"{names} failed on {device}, and each ran by itself afterwards: {error}")
+
+    def figures(self, k: int, timing: Timing) -> ModelFigures:
+        """All figures of one model."""
+        latency = self.evaluator.latency(timing)
+        note = "; ".join(part for part in (latency.note, self.elsewhere) if part)
+        figures = self._figures(k, replace(latency, ratio=None, note=note or None), self.environment)
+        return replace(figures, peak_memory_bytes=timing.peak_memory_bytes, energy_mj=timing.energy_mj)
+
+    def _figures(self, k: int, latency: LatencyResult, environment: dict[str, Any]) -> ModelFigures:
+        path, content = self.paths[k], self.files[k].read_bytes()
+        counted = count(path, self.shapes) if path.suffix == ".onnx" else None
+        return ModelFigures(
+            model=str(path),
+            digest=hashlib.sha256(content).hexdigest(),
+            latency=latency,
+            size_bytes=len(content),
+            compressed_bytes=len(zlib.compress(content, 6)),
+            macs=None if counted is None else counted.macs,
+            parameters=None if counted is None else counted.parameters,
+            inputs=self.inputs,
+            environment=environment,
+        )
+
+    @functools.cached_property
+    def environment(self) -> dict[str, Any]:
+        """The device, with the version of the runtime there."""
+        found = self.evaluator.device.environment()
+        there = found.get("versions", {})
+        version = next((there[module] for module in self.runtime.imports if module in there), None)
+        return {**found, "runtime_version": version or self.runtime.version()}
+
+
+@contextmanager
+def open_bench(paths: Sequence[Path], options: MeasureOptions, splits: Mapping[str, Split] | None = None) -> Iterator[Bench]:
+    """Everything checked, the device ready, inputs laid out; all of it is given back at the end.
+
+    Args:
+        splits: What `options.data` names, where it is loaded already.
+    """
+    _check(options)
+    registry = Registry.discover(without=options.without_plugins)
+    forms = [_form(path, options) for path in paths]
+    for path, form in zip(paths[:-1], forms[:-1], strict=True):
+        _alike(paths[-1], forms[-1], path, form)
+    arrays, inputs = _inputs(paths[0], forms[0], options, splits)
+    target, runtime, devices = resolve_target(
+        profile_named(options.target, registry),
+        registry,
+        runtimes=() if options.runtime is None else (options.runtime,),
+        device=options.device,
+        threads=options.threads,
+        searched=False,
+    )
+    device, simulated = devices[0], simulated_device(target, registry)
+    try:
+        if len(devices) > 1:
+            raise InputError(f"--device '{options.device}' names {len(devices)} devices; one is measured on")
+        with tempfile.TemporaryDirectory() as scratch, interrupt.heard():
+            folder = Path(scratch)
+            (simulated or device).check(runtime)
+            files = [_loadable(path, runtime, simulated or device, folder / str(k)) for k, path in enumerate(paths)]
+            laid = {name: folder / f"input{k}.npy" for k, name in enumerate(arrays)}
+            for name, file in laid.items():
+                np.save(file, arrays[name])
+            evaluator = Evaluator(
+                target,
+                runtime,
+                device,
+                inputs=laid,
+                most_s=LOADING_S,
+                memory_bytes=int(MEMORY_SHARE * psutil.virtual_memory().available),
+                seed=options.seed,
+            )
+            yield Bench(
+                paths=paths,
+                files=files,
+                shapes=options.input_shapes,
+                inputs=inputs,
+                names=tuple(arrays),
+                evaluator=evaluator,
+                runtime=runtime,
+                registry=registry,
+                simulation=None if simulated is None else _simulation(target, runtime, simulated, laid, options),
+            )
+    finally:
+        for each in (*devices, *([simulated] if simulated else [])):
+            each.release()
+
+
+def _simulation(
+    target: Target, runtime: Runtime, device: SimulatedDevice, inputs: Mapping[str, Path], options: MeasureOptions
+) -> Simulation:
+    constants = target.profile.simulation(runtime.name, device.cpu())
+    if constants is None:
+        raise InputError(f"profile '{target.profile.name}' has no constants for {runtime.name} on {target.simulator}")
+    return Simulation(
+        target,
+        runtime,
+        device,
+        constants,
+        inputs=inputs,
+        shapes=options.input_shapes,
+        most_s=LOADING_S,
+        memory_bytes=int(MEMORY_SHARE * psutil.virtual_memory().available),
+    )
+
+
+def _said(options: MeasureOptions | None, said: dict[str, Any]) -> MeasureOptions:
+    known = {f.name for f in fields(MeasureOptions)}
+    for name in said:
+        if name not in known:
+            raise InputError(unknown("option", name, known))
+    return replace(options or MeasureOptions(), **said)
+
+
+def _check(options: MeasureOptions) -> None:
+    for option, value in (("--precision-goal", options.precision_goal), ("--max-seconds", options.max_seconds)):
+        if not value > 0:
+            raise InputError(f"{option} must be more than 0, but got {value}")
+    if options.margin < 0:
+        raise InputError(f"--margin must be 0 or more, but got {options.margin}")
+
+
+def _form(path: Path, options: MeasureOptions) -> dict[str, TensorType]:
+    """The inputs of a model; empty where the file is no ONNX, and the data must tell."""
+    if not path.is_file():
+        raise InputError(f"there is no file '{path}'")
+    if path.suffix != ".onnx":
+        if options.data is None:
+            raise InputError(f"'{path}' is no .onnx file, so its inputs are not known: give them with --data arrays.npz")
+        return {}
+    found = read_inputs(path, options.input_shapes)
+    for name, kind in found.items():
+        if not kind.shape:
+            raise InputError(f"{path}: input '{name}' is a single number; its first axis must be the examples")
+        if kind.shape[0] != 1:
+            raise InputError(
+                f"{path}: input '{name}' has a fixed batch of {kind.shape[0]}; export it with a batch of 1 or a dynamic one"
+            )
+    return found
+
+
+def _alike(a: Path, first: Mapping[str, TensorType], b: Path, second: Mapping[str, TensorType]) -> None:
+    if first != second:
+        raise InputError(
+            f"the two models take different inputs, so their times say nothing of each other: "
+            f"'{a}' takes {_words(first)}, '{b}' takes {_words(second)}"
+        )
+
+
+def _words(form: Mapping[str, TensorType]) -> str:
+    return ", ".join(f"{name} {_dtype(kind).name}[{','.join(map(str, kind.shape))}]" for name, kind in form.items()) or "?"
+
+
+def _dtype(kind: TensorType) -> np.dtype[Any]:
+    found: np.dtype[Any] = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind.dtype))
+    return found
+
+
+def _inputs(
+    path: Path, form: Mapping[str, TensorType], options: MeasureOptions, splits: Mapping[str, Split] | None
+) -> tuple[dict[str, np.ndarray], str]:
+    """Examples by input name, and where they come from."""
+    if options.data is not None:
+        split = (splits or load_data(absolute(options.data)))["validation"].arrays()
+        arrays = {name: array[:EXAMPLES] for name, array in (split.inputs or {}).items()}
+        if set(arrays) == {DEFAULT_INPUT} and len(form) == 1:
+            arrays = {next(iter(form)): arrays[DEFAULT_INPUT]}
+        for name in form:
+            if name not in arrays:
+                raise InputError(f"--data '{options.data}' has no input '{name}', which '{path}' takes ({_words(form)})")
+            if tuple(arrays[name].shape[1:]) != form[name].shape[1:] or arrays[name].dtype != _dtype(form[name]):
+                got = f"{arrays[name].dtype.name}{list(arrays[name].shape[1:])}"
+                raise InputError(
+                    f"--data '{options.data}': an example of '{name}' is {got}, but '{path}' takes {_words(form)} "
+                    f"(give the shape of dynamic axes with --input-shape)"
+                )
+        names = form or arrays
+        return {name: np.ascontiguousarray(arrays[name]) for name in names}, f"the first examples of {options.data}"
+    random = np.random.default_rng(options.seed)
+    made = {}
+    for name, kind in form.items():
+        shape, dtype = (EXAMPLES, *kind.shape[1:]), _dtype(kind)
+        # Ones and zeros are legal for token ids, masks and flags alike.
+        made[name] = (random.standard_normal(shape) if dtype.kind == "f" else random.integers(0, 2, shape)).astype(dtype)
+    return made, "random (normal; whole numbers 0 and 1)"
+
+
+def _loadable(path: Path, runtime: Runtime, device: Device, folder: Path) -> Path:
+    """What the runtime loads there: its own form of the model, in one file where that travels."""
+    folder.mkdir()
+    if path.suffix == runtime.suffix != ".onnx":
+        return path.resolve()
+    if device.remote:
+        model = onnx.load(path)  # with what lies in files beside it
+        if model.ByteSize() > MOST_BYTES_IN_ONE_FILE:
+            raise InputError(f"'{path}' is larger than 2 GB, and cannot be sent to {device.scheme} in one file")
+        onnx.save(model, folder / path.name)
+        path = folder / path.name
+    return runtime.convert(path.resolve(), folder)
+
+
+def _unusable(path: Path, runtime: Runtime, device: str, reason: JobFailed) -> OrchestratorError:
+    if reason.kind == "surroundings":
+        return SurroundingsError(f"{device}: {reason}")
+    return InputError(f"'{path}' cannot be run by {runtime.name} on {device}: {reason}")
+
+
+def _check_samples(path: str | Path | None) -> None:
+    """That the file can be written is better known before the measurement than after it."""
+    if path is None:
+        return
+    try:
+        Path(path).open("a").close()
+    except OSError as error:
+        raise InputError(f"--samples '{path}' cannot be written: {error.strerror}") from None
+
+
+def _no_samples(path: str | Path | None) -> None:
+    if path is not None:
+        raise InputError("--samples keeps measured times, and a simulated CPU has none")
+
+
+def _write_samples(path: str | Path | None, timings: Mapping[str, Timing]) -> None:
+    if path is None:
+        return
+    with Path(path).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["model", "round", "block", "wall_ms", "cpu_ms"])
+        for name, timing in timings.items():
+            writer.writerows((name, *row) for row in timing.table)

@@ -1,0 +1,468 @@
+"""From what the user said to a complete request: names become profiles, runtimes and devices, defaults are filled in."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import psutil
+
+from orchestrator.building.references import absolute
+from orchestrator.building.store import store_bytes, store_folder
+from orchestrator.errors import InputError, OrchestratorError, PluginError, Refused, unknown
+from orchestrator.hardware.probe import described, probe_host
+from orchestrator.hardware.profile_file import resolve_profile
+from orchestrator.plugin.device import Device, SimulatedDevice
+from orchestrator.plugin.registry import Registry
+from orchestrator.plugin.runtime import Runtime
+from orchestrator.plugin.runtime_step import PREFIX
+from orchestrator.study.presets import load_settings
+from orchestrator.study.request import SearchRequest
+from orchestrator.study.warm_start import read_earlier
+from orchestrator.values.profile import HardwareProfile
+from orchestrator.values.target import Limits, Target
+from orchestrator_devices.host import HostDevice, usable_cores
+from orchestrator_devices.ssh import SshDevice
+from orchestrator_qemu.device import QemuDevice
+
+CANDIDATE_SHARE = 0.25
+LEAST_CANDIDATE_S = 30.0
+DEFAULT_SEARCH = "quick"
+CANDIDATE_S = 3600.0
+MEMORY_SHARE = 0.75
+LEAST_WORKER_TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SearchOptions:
+    """`orchestrate search` as the user said it; None: not said. See the command's help for each."""
+
+    target: str = "host"
+    model: str | None = None
+    data: str | None = None
+    metric: str | None = None
+    loss: str | None = None
+    student: str | None = None
+    search: str = DEFAULT_SEARCH
+    trials: int | None = None
+    timeout_s: float | None = None
+    limits: Limits = field(default_factory=Limits)
+    methods: tuple[str, ...] = ()
+    without_methods: tuple[str, ...] = ()
+    runtimes: tuple[str, ...] = ()
+    without_plugins: tuple[str, ...] = ()
+    device: str | None = None
+    threads: int | None = None
+    seed: int = 0
+    storage: str | None = None
+    artifacts: str | None = None
+    worker_timeout_s: float = 60.0
+    input_shapes: dict[str, tuple[int, ...]] | None = None
+    wait_for_device_s: float = 300.0
+    store: str | None = None
+    warm_start: tuple[str, ...] = ()
+    warm_share: float = 2 / 3
+    epochs: tuple[float, float] | None = None
+
+
+def plan(options: SearchOptions, registry: Registry) -> tuple[SearchRequest, Runtime, tuple[Device, ...]]:
+    """A complete request, with what it runs on.
+
+    Raises:
+        InputError: an unknown name or an impossible combination, in one line; nothing has been done yet.
+    """
+    profile = profile_named(options.target, registry)
+    target, runtime, devices = resolve_target(
+        profile, registry, runtimes=options.runtimes, device=options.device, threads=options.threads
+    )
+    if options.search != DEFAULT_SEARCH:  # whoever takes the default's name stops nobody who did not ask for it
+        registry.settle("searches", options.search)
+    with _naming_broken(registry):
+        settings = load_settings(options.search, registry.search_files())
+    if options.trials is not None and options.trials < 1:
+        raise InputError(f"--trials must be 1 or more, but got {options.trials}")
+    if options.wait_for_device_s < 0:
+        raise InputError(f"--wait-for-device must be 0 or more seconds, but got {options.wait_for_device_s:g}")
+    target = _with_alternatives(target, options, registry)
+    own_quality_limit = options.limits.max_drop is not None or options.limits.min_quality is not None
+    own_budget = options.trials is not None or options.timeout_s is not None
+    trials = options.trials if own_budget else settings.trials
+    timeout_s = options.timeout_s if own_budget else settings.timeout_s
+    if trials is None and timeout_s is None:
+        raise InputError(f"search '{settings.name}' has no budget: give --trials or --timeout")
+    samplers = registry.samplers()
+    if settings.sampler not in samplers:
+        raise PluginError(f"search '{settings.name}': {unknown('sampler', settings.sampler, samplers)}" + _broken(registry))
+    own_search = options.search.endswith(".toml")
+    if own_search:  # only then the user has named what stands in it
+        registry.settle("samplers", settings.sampler)
+    methods = registry.methods()
+    named = options.methods or (settings.methods if isinstance(settings.methods, tuple) else ())
+    for name in (*named, *options.without_methods):
+        if name not in methods:
+            raise PluginError(unknown("method", name, methods) + _broken(registry))
+    registry.settle("methods", *(named if own_search else options.methods))
+    for name in options.methods:
+        if name.startswith(PREFIX) and name.removeprefix(PREFIX) not in target.alternatives:
+            raise InputError(
+                f"--method {name}: {name.removeprefix(PREFIX)} is none of several runtimes that the search tries; name both with "
+                f"--runtime {target.runtime} --runtime {name.removeprefix(PREFIX)}"
+            )
+    if options.metric is not None:
+        registry.settle("metrics", options.metric)
+    chosen = named or tuple(name for name, method in methods.items() if method.usual or settings.methods == "all")
+    chosen = tuple(dict.fromkeys((*chosen, *(f"{PREFIX}{name}" for name in target.alternatives))))
+    chosen = tuple(name for name in chosen if not name.startswith(PREFIX) or name.removeprefix(PREFIX) in target.alternatives)
+    if options.student is not None and "student" not in set(chosen) - set(options.without_methods):
+        raise InputError("--student needs the method 'student', but the search leaves it out; give --method student too")
+    task_name, model, data = _task(options, registry)
+    for path in options.warm_start:
+        read_earlier(path)  # what cannot be read is better known before anything is loaded
+    share = CANDIDATE_S if timeout_s is None else max(LEAST_CANDIDATE_S, CANDIDATE_SHARE * timeout_s)
+    return (
+        SearchRequest(
+            task_name=task_name,
+            model=model,
+            data=data,
+            metric=_absolute(options.metric),
+            loss=_absolute(options.loss),
+            student=_student(options, registry),
+            target=target,
+            target_reference=str(Path(options.target).resolve()) if options.target.endswith(".toml") else options.target,
+            folder=str(Path.cwd()),
+            limits=_with_defaults(options.limits, profile),
+            asked=options.limits,
+            useful_drop=settings.useful_drop_share if not own_quality_limit else None,
+            search=settings.name,
+            sampler=settings.sampler,
+            trials=trials,
+            timeout_s=timeout_s,
+            training=settings.training,
+            methods=chosen,
+            without_methods=options.without_methods,
+            without_plugins=options.without_plugins,
+            candidate_timeout_s=settings.candidate_timeout_s or share,
+            memory_bytes=settings.memory_bytes or int(MEMORY_SHARE * psutil.virtual_memory().available),
+            seed=options.seed,
+            storage=_storage(options),
+            artifacts=_artifacts(options),
+            worker_timeout_s=options.worker_timeout_s,
+            input_shapes=options.input_shapes or {},
+            plugins=plugin_versions(registry),
+            wait_for_device_s=options.wait_for_device_s,
+            store=str(store) if (store := store_folder(options.store)) else None,
+            store_bytes=store_bytes(),
+            warm_start=tuple(str(Path(path).resolve()) for path in options.warm_start),
+            warm_share=options.warm_share,
+            early_stopping=settings.early_stopping,
+            epochs=options.epochs,
+        ),
+        runtime,
+        devices,
+    )
+
+
+def profile_named(reference: str, registry: Registry) -> HardwareProfile:
+    """The profile of a target's name, alias or file; `host` is probed."""
+    registry.settle("hardware_profiles", reference)
+    with _naming_broken(registry):
+        return resolve_profile(reference, registry.profile_files(), lambda: registry.probe_host() or probe_host())
+
+
+def resolve_target(
+    profile: HardwareProfile,
+    registry: Registry,
+    *,
+    runtimes: Iterable[str] = (),
+    device: str | None = None,
+    threads: int | None = None,
+    searched: bool = True,
+) -> tuple[Target, Runtime, tuple[Device, ...]]:
+    """The profile with a runtime that it lists and that works here, and the devices to time on.
+
+    Args:
+        device: One reference, or several devices of one kind with commas between them; None: the profile's own, else this host.
+        searched: Whether models are to be made for the target, which takes more of a profile than timing them.
+    """
+    runtimes = tuple(runtimes)
+    if profile.device == HostDevice.scheme:
+        profile = _with_installed(profile, runtimes, registry)
+    runtime = _runtime(profile, registry, runtimes)
+    reference = device or profile.device or HostDevice.scheme
+    devices = attach(reference, registry)
+    simulated = devices[0] if isinstance(devices[0], SimulatedDevice) else None
+    simulator: str | None
+    if simulated is not None:
+        profile = _simulated_profile(profile, simulated, runtime.name, registry, searched=searched)
+        simulator, reference = reference, HostDevice.scheme  # beside the simulated CPU, models run and are scored here
+        devices = attach(reference, registry)
+    else:
+        simulator = _ready_simulator(profile, runtime, registry) if device is None and searched else None
+    scheme = devices[0].scheme
+    if devices[0].remote and profile.device == HostDevice.scheme:
+        if searched:
+            raise InputError(
+                f"target '{profile.name}' is this machine, and {reference} another: name its profile with --target "
+                f"(orchestrate profiles list)"
+            )
+        devices[0].check(runtime)
+        profile = described(reference, devices[0].environment(), runtime.name)
+    support = profile.runtime(runtime.name)
+    if threads is not None and threads < 1:
+        raise InputError(f"--threads must be 1 or more, but got {threads}")
+    if threads is not None and simulator is not None and threads > profile.cores:
+        raise InputError(f"--threads {threads}: '{profile.name}' has {profile.cores} cores")
+    is_device = scheme != HostDevice.scheme or profile.device == HostDevice.scheme
+    if searched and not is_device and simulator is None and not profile.has_latency_model(runtime.name):
+        raise InputError(
+            f"target '{profile.name}' has no latency model for {runtime.name}, so its latency cannot be estimated here; "
+            f"attach the device with --device"
+        )
+    target = Target(
+        profile=profile,
+        device=reference,
+        is_device=is_device,
+        runtime=runtime.name,
+        threads=threads or (support.threads if support else usable_cores()),
+        simulator=simulator,
+    )
+    return target, runtime, devices
+
+
+def simulated_device(target: Target, registry: Registry) -> SimulatedDevice | None:
+    """The simulated CPU that stands in for a target."""
+    if target.simulator is None:
+        return None
+    (device, *_) = attach(target.simulator, registry)
+    return device if isinstance(device, SimulatedDevice) else None
+
+
+def _simulated_profile(
+    profile: HardwareProfile, device: SimulatedDevice, runtime: str, registry: Registry, *, searched: bool
+) -> HardwareProfile:
+    """The profile whose machine the simulated CPU stands for: the user's target, or the CPU's usual board.
+
+    Raises:
+        InputError: there is none, or it says nothing of that CPU.
+    """
+    if profile.device == HostDevice.scheme:
+        if searched:
+            raise InputError(
+                f"target '{profile.name}' is this machine, and {device.cpu()} another: name a profile, --target {device.board()}"
+            )
+        profile = profile_named(device.board(), registry)
+    if profile.simulation(runtime, device.cpu()) is None:
+        known = [f"{s.runtime} on {s.cpu}" for s in profile.simulations]
+        raise InputError(
+            f"profile '{profile.name}' has no constants for {runtime} on a simulated {device.cpu()}"
+            + (f"; it has: {', '.join(known)}" if known else f"; name a board that has, --target {device.board()}")
+        )
+    return profile
+
+
+def _ready_simulator(profile: HardwareProfile, runtime: Runtime, registry: Registry) -> str | None:
+    """The simulated CPU that the profile has constants for, where that is set up here."""
+    constants = profile.simulation(runtime.name)
+    if profile.device is not None or constants is None:
+        return None
+    for scheme, device in all_devices(registry).items():
+        if not isinstance(device, SimulatedDevice):
+            continue
+        try:
+            reference = f"{scheme}:{constants.cpu}"
+            device.attach(reference).check(runtime)
+        except OrchestratorError:  # not set up, or for other CPUs: the estimate takes over
+            continue
+        return reference
+    return None
+
+
+def attach(reference: str, registry: Registry) -> tuple[Device, ...]:
+    """The devices that a reference names; nothing is connected yet.
+
+    Raises:
+        InputError: one cannot be read, one stands there twice, or they are not of one kind.
+    """
+    known = all_devices(registry)
+    names = [name.strip() for name in reference.split(",")]
+    schemes = [name.partition(":")[0] for name in names]
+    for name, scheme in zip(names, schemes, strict=True):
+        if scheme not in known:
+            raise InputError(unknown("device", name, known) + _broken(registry))
+    registry.settle("devices", *schemes)
+    if len(set(schemes)) > 1:
+        raise InputError(
+            f"--device '{reference}' mixes {' and '.join(sorted(set(schemes)))}: several devices must be of one kind"
+        )
+    if len(set(names)) < len(names):
+        raise InputError(f"--device '{reference}' names one device twice")
+    return tuple(known[scheme].attach(name) for name, scheme in zip(names, schemes, strict=True))
+
+
+def all_devices(registry: Registry) -> dict[str, Device]:
+    """This host, boards over ssh, simulated CPUs, and what plugins bring."""
+    own: tuple[Device, ...] = (HostDevice(), SshDevice(), QemuDevice())
+    return {device.scheme: device for device in own} | registry.devices()
+
+
+def plugin_versions(registry: Registry) -> dict[str, str]:
+    """All plugins that can be used, with their versions."""
+    return {p.name: f"{p.package} {p.version}" for p in registry.plugins if not p.error}
+
+
+def _runtime(profile: HardwareProfile, registry: Registry, wanted: tuple[str, ...]) -> Runtime:
+    known = registry.runtimes()
+    for name in wanted:
+        if name not in known:
+            raise InputError(unknown("runtime", name, known) + _broken(registry))
+    registry.settle("runtimes", *wanted)
+    there = [support.name for support in profile.runtimes]
+    listed = [name for name in wanted if name in there] or [] if wanted else there
+    reasons = []
+    for name in listed:
+        if name not in known:
+            reasons.append(f"no plugin brings {name}")
+            continue
+        try:
+            known[name].version()
+        except Refused as reason:
+            reasons.append(str(reason))
+            continue
+        return known[name]
+    if not listed:
+        names = ", ".join(support.name for support in profile.runtimes)
+        raise InputError(f"target '{profile.name}' lists the runtimes {names}, but not {', '.join(wanted)}")
+    raise InputError(f"target '{profile.name}' has no runtime that works here: {'; '.join(reasons)}")
+
+
+def _with_installed(profile: HardwareProfile, wanted: tuple[str, ...], registry: Registry) -> HardwareProfile:
+    """This machine runs whatever is installed on it: with the runtimes that the user named."""
+    listed, known = {support.name for support in profile.runtimes}, registry.runtimes()
+    added = [
+        replace(profile.runtimes[0], name=name, channel_multiple={}, options={}, source="named")
+        for name in wanted
+        if name in known and name not in listed
+    ]
+    if not added:
+        return profile
+    said = "a runtime that the user named; what it runs well is taken to be what the first runtime does"
+    return replace(profile, runtimes=(*profile.runtimes, *added), sources={**profile.sources, "named": said})
+
+
+def _with_alternatives(target: Target, options: SearchOptions, registry: Registry) -> Target:
+    """The target with the further runtimes that the user named: all of them are tried, the first times the original.
+
+    Raises:
+        InputError: one of them cannot be tried beside the first.
+    """
+    others = tuple(name for name in dict.fromkeys(options.runtimes) if name != target.runtime)
+    if not others:
+        return target
+    if target.device != HostDevice.scheme or not target.is_device or options.storage is not None:
+        raise InputError(
+            f"several runtimes in one search are timed on this machine alone (--target host, no --storage), and the target is "
+            f"'{target.profile.name}'; name one with --runtime"
+        )
+    for name in (target.runtime, *others):
+        runtime = registry.runtimes()[name]
+        if target.profile.runtime(name) is None:
+            listed = ", ".join(support.name for support in target.profile.runtimes)
+            raise InputError(f"target '{target.profile.name}' lists the runtimes {listed}, but not {name}")
+        if runtime.suffix != ".onnx" or type(runtime).convert is not Runtime.convert:
+            raise InputError(
+                f"runtime {name} runs files of its own, not those that the others run, and can only be searched for alone: "
+                f"--runtime {name}"
+            )
+        try:
+            runtime.version()
+        except Refused as reason:
+            raise InputError(str(reason)) from None
+    return replace(target, alternatives=others)
+
+
+def _task(options: SearchOptions, registry: Registry) -> tuple[str, str, str]:
+    """(name, model reference, data reference)."""
+    if options.model is None and options.data is None:
+        default = next((task for task in registry.tasks().values() if task.default), None)
+        if default is None:
+            raise InputError("no plugin brings a default task: give --model and --data")
+        return default.name, default.model, default.data
+    if options.model is None or options.data is None:
+        given, missing = ("--model", "--data") if options.data is None else ("--data", "--model")
+        raise InputError(f"{given} needs {missing} beside it")
+    for option, reference in (("--model", options.model), ("--data", options.data)):
+        _check_reference(option, reference, elsewhere=option == "--model" and registry.loads_models)
+    name = options.model.rpartition(":")[2] if ":" in options.model else Path(options.model).stem
+    return name, absolute(options.model), absolute(options.data)
+
+
+def _check_reference(option: str, reference: str, *, elsewhere: bool) -> None:
+    """What can be seen without running anything; a plugin may understand references of another form."""
+    file = {"--model": ".onnx", "--data": ".npz"}.get(option)
+    path, colon, name = reference.rpartition(":")
+    if file is not None and reference.endswith(file):
+        path = reference
+    elif elsewhere and not path.endswith(".py"):
+        return
+    elif not colon or not path or not name:
+        others = f" or a {file} file" if file else ""
+        raise InputError(f"{option} '{reference}' must be file.py:factory, package.module:factory{others}")
+    elif not path.endswith(".py"):
+        return
+    if not Path(path).is_file():
+        raise InputError(f"{option}: there is no file '{path}'")
+
+
+def _storage(options: SearchOptions) -> str | None:
+    if options.storage is None:
+        return None
+    from orchestrator.study.run.optuna_storage import absolute  # Optuna is loaded where a study is
+
+    return absolute(options.storage)
+
+
+def _artifacts(options: SearchOptions) -> str | None:
+    if options.worker_timeout_s < LEAST_WORKER_TIMEOUT_S:
+        raise InputError(
+            f"--worker-timeout must be {LEAST_WORKER_TIMEOUT_S:.0f} or more seconds, but got {options.worker_timeout_s:g}"
+        )
+    if options.artifacts is None:
+        return None
+    if options.storage is None:
+        raise InputError("--artifacts needs --storage beside it: they are for a search that several machines share")
+    return options.artifacts if "://" in options.artifacts else str(Path(options.artifacts).resolve())
+
+
+def _student(options: SearchOptions, registry: Registry) -> str | None:
+    if options.student is None:
+        return None
+    if options.student.endswith(".onnx"):
+        raise InputError(f"--student '{options.student}' must be a factory of a torch network, which can be trained")
+    _check_reference("--student", options.student, elsewhere=registry.loads_models)
+    return absolute(options.student)
+
+
+def _absolute(reference: str | None) -> str | None:
+    return reference if reference is None or ":" not in reference else absolute(reference)
+
+
+def _with_defaults(limits: Limits, profile: HardwareProfile) -> Limits:
+    if limits.max_memory_bytes is None and profile.limits is not None:
+        return replace(limits, max_memory_bytes=profile.limits.memory_bytes)
+    return limits
+
+
+@contextmanager
+def _naming_broken(registry: Registry) -> Iterator[None]:
+    """An unknown name may be one that a broken plugin would have brought."""
+    try:
+        yield
+    except InputError as error:
+        if not str(error).startswith("unknown ") or not registry.failed:
+            raise
+        raise type(error)(f"{error}{_broken(registry)}") from None
+
+
+def _broken(registry: Registry) -> str:
+    """What the user may have meant to be there: plugins that could not be used."""
+    return "".join(f"; plugin '{p.name}' could not be used: {p.error}" for p in registry.failed)

@@ -1,0 +1,430 @@
+"""The public Python face: search, resume, evaluate, build, load_run."""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from orchestrator.api.resolve import (
+    SearchOptions,
+    plan,
+    plugin_versions,
+    profile_named,
+    resolve_target,
+    simulated_device,
+)
+from orchestrator.building.builder_client import Workshop
+from orchestrator.building.paths import builds, checkpoints
+from orchestrator.devices import interrupt
+from orchestrator.errors import FULL, InputError, Interrupted, OrchestratorError, PluginError, SurroundingsError, unknown
+from orchestrator.plugin.device import Device
+from orchestrator.plugin.registry import Registry
+from orchestrator.plugin.runtime import Runtime
+from orchestrator.plugin.runtime_step import runtime_of
+from orchestrator.report.results import read_results
+from orchestrator.report.run_diff import RunComparison, compared
+from orchestrator.study.budget import keeping_elapsed
+from orchestrator.study.engine import Engine, Observer
+from orchestrator.study.publish import compose, publish
+from orchestrator.study.request import RunState, SearchRequest
+from orchestrator.study.run.directory import DONE, RunDirectory
+from orchestrator.study.run.event_log import STARTS
+from orchestrator.study.run.recipe_file import read_recipe
+from orchestrator.study.search_space import Space
+from orchestrator.values.events import SearchStarted
+from orchestrator.values.recipe import Recipe
+from orchestrator.values.results import CandidateResult, RunResult
+from orchestrator.values.target import Limits
+
+
+def nobody(event: dict[str, Any]) -> None:
+    """An observer that does not look."""
+
+
+def search(
+    options: SearchOptions | None = None, *, output: str | Path | None = None, observer: Observer = nobody, **said: Any
+) -> RunResult:
+    """Find the Pareto-optimal models for a target.
+
+    Args:
+        options: What to search for; or give its fields by name: `search(target="raspberry-pi", trials=20)`.
+        output: The run directory; by default a new one under `runs/`.
+        observer: Called with a dict for every event.
+
+    Returns:
+        Everything that was found; the files are in the run directory, which `result.search["run"]` names.
+
+    Raises:
+        InputError: something that was given cannot be used; nothing has been written.
+        SurroundingsError: the disk is full, the run directory is in use, ...
+        Interrupted: the user stopped it; `resume` goes on.
+    """
+    started = time.monotonic()
+    options = with_options(options, said)
+    registry = Registry.discover(without=options.without_plugins)
+    request, runtime, devices = plan(options, registry)
+    path = Path(output) if output is not None else new_run(request.target.profile.name)
+    existed = path.exists()
+    run = RunDirectory.create(path)
+    with run.locked(), surroundings(run):
+        run.clear()
+        run.event(event=STARTS)
+        try:
+            return _run(run, request, None, registry, runtime, devices, started, observer)
+        except BaseException:
+            if not run.begun:  # leave nothing behind
+                shutil.rmtree(run.work if existed else run.path, ignore_errors=True)
+                run.discard()
+                if output is None:
+                    with suppress(OSError):
+                        run.path.parent.rmdir()  # runs/, where it was made for this run
+            raise
+
+
+def with_options(options: SearchOptions | None, said: dict[str, Any]) -> SearchOptions:
+    """The options with what was given by name; limits may stand there too: `search(max_drop=0.01)`."""
+    limits = {name: said.pop(name) for name in [f.name for f in fields(Limits)] if name in said}
+    known = {f.name for f in fields(SearchOptions)}
+    for name in said:
+        if name not in known:
+            raise InputError(unknown("option", name, known | {f.name for f in fields(Limits)}))
+    options = replace(options or SearchOptions(), **said)
+    return replace(options, limits=replace(options.limits, **limits))
+
+
+def resume(
+    run_directory: str | Path, *, trials: int | None = None, timeout_s: float | None = None, observer: Observer = nobody
+) -> RunResult:
+    """Go on with a run that was stopped, in whatever way, or that is to get a larger budget.
+
+    Args:
+        trials: A new budget of candidates, those that are there included; None: as before.
+        timeout_s: Seconds to go on for; None: what is left of the run's own.
+
+    Raises:
+        InputError: no run directory; or plugins, model or data are not those that it began with.
+    """
+    started = time.monotonic()
+    check_trials(trials)
+    run = RunDirectory.open(Path(run_directory))
+    with run.locked(), surroundings(run):
+        state = with_budget(run, trials=trials, timeout_s=timeout_s)
+        request = state.request
+        registry = Registry.discover(without=request.without_plugins, strict=False)
+        same_plugins(request.plugins, plugin_versions(registry))
+        runtime = registry.runtimes()[request.target.runtime]
+        _, _, devices = resolve_target(
+            request.target.profile,
+            registry,
+            runtimes=[request.target.runtime],
+            device=request.target.simulator or request.target.device,
+        )
+        run.event(event=STARTS)
+        return _run(run, request, state, registry, runtime, devices, started, observer)
+
+
+def check_trials(trials: int | None) -> None:
+    """Raises InputError where a budget of candidates is none."""
+    if trials is not None and trials < 1:
+        raise InputError(f"--trials must be 1 or more, but got {trials}")
+
+
+def with_budget(run: RunDirectory, *, trials: int | None, timeout_s: float | None) -> RunState:
+    """What a run was asked to do, with a new budget written down; the caller holds the run.
+
+    Args:
+        trials: All candidates, those that are there included; None: as before, unless there is a new budget of time.
+        timeout_s: Seconds to go on for; None: as before, unless there is a new budget of candidates.
+    """
+    state = run.state()
+    if trials is None and timeout_s is None:
+        return state
+    whole = None if timeout_s is None else run.elapsed() + timeout_s
+    state = replace(state, request=replace(state.request, trials=trials, timeout_s=whole))
+    run.write_state(state)
+    return state
+
+
+def load_run(path: str | Path) -> RunResult:
+    """The results of a run directory or of a results.json.
+
+    Raises:
+        InputError: there are none, or they are damaged.
+    """
+    return read_results(Path(path))
+
+
+def compare_runs(a: str | Path, b: str | Path) -> RunComparison:
+    """What changed between two runs: settings, versions, plugins, figures, fronts, and the hypervolume where it can be compared.
+
+    Args:
+        a, b: Run directories, or their results.json.
+
+    Raises:
+        InputError: one of them is no run, or is damaged; says which.
+    """
+    return compared(load_run(a), load_run(b), (str(a), str(b)))
+
+
+def preview(options: SearchOptions) -> tuple[SearchRequest, RunState, Space]:
+    """Check everything and compute the search space, without a trial: `orchestrate search --dry-run`."""
+    started = time.monotonic()
+    registry = Registry.discover(without=options.without_plugins)
+    request, runtime, devices = plan(options, registry)
+    with tempfile.TemporaryDirectory() as folder:
+        run = RunDirectory.create(Path(folder) / "run")
+        unwaiting = replace(request, wait_for_device_s=0.0)
+        engine = _engine(run, unwaiting, registry, runtime, devices, started=started, observer=nobody)
+        workshop = engine.workshop(None)
+        try:
+            with interrupt.heard(), closing(engine):
+                engine.connect()
+                state = engine.prepare(None, workshop)
+        finally:
+            workshop.close()
+    return request, state, Space(state.offers, registry.methods())
+
+
+def build(recipe: str | Path, output: str | Path, *, without_plugins: tuple[str, ...] = (), observer: Observer = nobody) -> Path:
+    """Make one candidate again from its recipe.toml.
+
+    Args:
+        output: A new folder for model.onnx.
+        without_plugins: Plugins that are not loaded, where two bring a method of one name.
+
+    Returns:
+        The path of the exported model.
+
+    Raises:
+        InputError: the recipe cannot be read, or its model or data have changed.
+        JobFailed: a step failed.
+    """
+    file = read_recipe(Path(recipe))
+    folder = Path(output)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"--output '{folder}' is not empty; give a new folder")
+    options = SearchOptions(
+        target=file.target,
+        model=file.model,
+        data=file.data,
+        metric=file.metric,
+        loss=file.loss,
+        student=file.student,
+        seed=file.seed,
+        threads=file.threads,
+        runtimes=tuple(dict.fromkeys((file.runtime, *([other] if (other := runtime_of(file.recipe)) else [])))),
+        trials=1,
+        methods=tuple(dict.fromkeys(step.method for step in file.steps)),
+        without_plugins=without_plugins,
+    )
+    registry = Registry.discover(without=without_plugins)
+    request, runtime, devices = plan(options, registry)
+    with tempfile.TemporaryDirectory() as scratch:
+        run = RunDirectory.create(Path(scratch) / "run")
+        engine = _engine(run, request, registry, runtime, devices, started=time.monotonic(), observer=observer)
+        workshop = engine.workshop(None)
+        try:
+            with interrupt.heard():
+                found = workshop.prepare()
+                if found.task.weights_digest != file.weights_digest:
+                    raise InputError(f"the weights of '{file.model}' are not those that the recipe was made for")
+                if found.task.data_digest != file.data_digest:
+                    raise InputError(f"the data of '{file.data}' are not those that the recipe was made for")
+                made = workshop.build(file.recipe, run.folder("built"), timeout_s=request.candidate_timeout_s).model
+        finally:
+            workshop.close()
+        if made is None:
+            raise RuntimeError("a build that nobody stops has a model")
+        folder.mkdir(parents=True, exist_ok=True)
+        final = folder / Path(made.path).name
+        shutil.copyfile(made.path, final)
+        if made.digest != file.model_digest:
+            engine.note("the file is not the same to the byte: other versions, or another machine")
+    return final
+
+
+def evaluate(
+    options: SearchOptions, recipes: Sequence[Recipe], *, output: str | Path | None = None, observer: Observer = nobody
+) -> list[CandidateResult]:
+    """Build, score and time given recipes beside the original, as a search would, but search nothing.
+
+    Args:
+        options: The task and the target; budgets, limits and methods do not matter.
+        output: A new folder that keeps the models; None: they are thrown away.
+
+    Returns:
+        The original first, then a result for each recipe, in order. What failed says why in its `failure`.
+
+    Raises:
+        InputError: something that was given cannot be used, or a recipe names a method that is not installed.
+    """
+    if output is not None and Path(output).is_dir() and any(Path(output).iterdir()):
+        raise InputError(f"output '{output}' is not empty; give a new folder")  # an earlier call's original is of another model
+    methods = tuple(dict.fromkeys(step.method for recipe in recipes for step in recipe.steps))
+    registry = Registry.discover(without=options.without_plugins)
+    named = (*options.runtimes, *(name for recipe in recipes if (name := runtime_of(recipe))))
+    if len(named) > len(options.runtimes) and not options.runtimes:
+        named = (resolve_target(profile_named(options.target, registry), registry)[0].runtime, *named)
+    asked = replace(options, methods=methods, trials=max(1, len(recipes)), timeout_s=None, runtimes=tuple(dict.fromkeys(named)))
+    request, runtime, devices = plan(asked, registry)
+    with tempfile.TemporaryDirectory() as scratch:
+        run = RunDirectory.create(Path(output) if output is not None else Path(scratch) / "run")
+        engine = _engine(run, request, registry, runtime, devices, started=time.monotonic(), observer=observer)
+        workshop = engine.workshop(None)
+        try:
+            with run.locked(), interrupt.heard(), closing(engine):
+                engine.connect()
+                state = engine.prepare(None, workshop)
+                found = [engine.baseline(state, workshop)]
+                found += [engine.make(recipe, state, workshop) for recipe in recipes]
+        finally:
+            workshop.close()
+    return found
+
+
+def _engine(
+    run: RunDirectory,
+    request: SearchRequest,
+    registry: Registry,
+    runtime: Runtime,
+    devices: Sequence[Device],
+    *,
+    started: float,
+    observer: Observer,
+) -> Engine:
+    simulated = simulated_device(request.target, registry)
+    return Engine(run, request, registry, runtime, devices, simulated=simulated, started=started, observer=observer)
+
+
+def _run(
+    run: RunDirectory,
+    request: SearchRequest,
+    state: RunState | None,
+    registry: Registry,
+    runtime: Runtime,
+    devices: tuple[Device, ...],
+    started: float,
+    observer: Observer,
+) -> RunResult:
+    engine = _engine(run, request, registry, runtime, devices, started=started, observer=observer)
+    workshop: Workshop = engine.workshop(state)
+    try:
+        with interrupt.heard(), closing(engine), keeping_elapsed(run, engine.elapsed):
+            engine.connect()
+            prepared = engine.prepare(state, workshop)
+            baseline = engine.baseline(prepared, workshop, begins=state is None)
+            registry.search_started(_started(engine, prepared, baseline, run, resumed=state is not None))
+            try:
+                found = engine.finish(engine.search(prepared, workshop), workshop)
+            except (Interrupted, SurroundingsError, OSError) as error:
+                told = _of_surroundings(error, run) if isinstance(error, OSError) else error
+                if told is not None:
+                    with suppress(*([] if isinstance(told, Interrupted) else [OSError])):  # the disk may be what failed
+                        _publish_so_far(engine, prepared, told, registry, run)
+                raise
+            result = compose(found, registry, run)
+            publish(result, found, registry, run)
+            _tell_end(engine, registry, result)
+            run.write_elapsed(engine.elapsed())
+            if not any(c.state == "stopped" and c.rungs for c in found.candidates):  # these may go on where they stopped
+                shutil.rmtree(checkpoints(builds(run.work)), ignore_errors=True)  # of candidates that ran out of time
+            run.event(event=DONE, recommended=result.recommended, ended=found.ended)
+            return result
+    except Interrupted:
+        ways_on = f"go on with: orchestrate resume {run.path}" if run.begun else "nothing was begun yet"
+        raise Interrupted(f"interrupted; {ways_on}") from None
+    finally:
+        workshop.close()
+
+
+def _publish_so_far(engine: Engine, state: RunState, error: OrchestratorError, registry: Registry, run: RunDirectory) -> None:
+    """What a run has that was broken off."""
+    run.write_elapsed(engine.elapsed())
+    ended = "it was interrupted" if isinstance(error, Interrupted) else str(error)
+    partial = engine.so_far(state, ended)
+    if partial is not None:
+        result = compose(partial, registry, run)
+        publish(result, partial, registry, run)
+        _tell_end(engine, registry, result)
+
+
+def _started(engine: Engine, state: RunState, baseline: CandidateResult, run: RunDirectory, *, resumed: bool) -> SearchStarted:
+    request = state.request
+    return SearchStarted(
+        run=str(run.path.resolve()),
+        resumed=resumed,
+        known=engine.tried,
+        task=state.task,
+        target=request.target,
+        trials=request.trials,
+        timeout_s=request.timeout_s,
+        baseline=baseline,
+        methods=tuple(offer.method for offer in state.offers if offer.refused is None),
+        parameters={"search": request.search, "sampler": request.sampler, "seed": str(request.seed)},
+    )
+
+
+def _tell_end(engine: Engine, registry: Registry, result: RunResult) -> None:
+    """Tell the plugins; what one raises now comes too late for results.json and stands in the log."""
+    before = len(registry.notes)
+    registry.search_ended(result)
+    for note in registry.notes[before:]:
+        engine.note(note)
+
+
+@contextmanager
+def surroundings(run: RunDirectory) -> Iterator[None]:
+    """A full or read-only disk, or files that vanish, end the run with one line, and it can go on when that is mended."""
+    try:
+        yield
+    except SurroundingsError as error:
+        raise SurroundingsError(f"{error}; mend it, then {_way_on(run)}") from error
+    except OSError as error:
+        told = _of_surroundings(error, run)
+        if told is None:
+            raise
+        raise SurroundingsError(f"{told}; mend it, then {_way_on(run)}") from error
+
+
+def _of_surroundings(error: OSError, run: RunDirectory) -> SurroundingsError | None:
+    """What a full disk or files that vanished are told as; None for what has nothing to do with the run's surroundings."""
+    path = None if error.filename is None else Path(str(error.filename))
+    inside = path is not None and path.is_relative_to(run.path)
+    if path is not None and inside and isinstance(error, FileNotFoundError):
+        gone = next((folder for folder in reversed(path.parents) if not folder.exists()), path)
+        return SurroundingsError(f"'{gone}' was deleted by somebody else")
+    if inside or error.errno in FULL:
+        return SurroundingsError(f"{error.strerror} ({error.filename or run.path})")
+    return None
+
+
+def _way_on(run: RunDirectory) -> str:
+    return f"go on with: orchestrate resume {run.path}" if run.begun else "begin again"
+
+
+def new_run(name: str) -> Path:
+    """A folder in `runs/` that does not exist yet."""
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    base = Path("runs") / f"{stamp}-{name}"
+    return next(p for p in (base, *(base.with_name(f"{base.name}-{k}") for k in range(2, 1000))) if not p.exists())
+
+
+def same_plugins(before: dict[str, str], now: dict[str, str]) -> None:
+    """Raises PluginError where a plugin that a run began with has another version, or is gone."""
+    # One that came since is no harm: the search space was fixed when the run began.
+    changed = [
+        f"{name}: {version} before, {now.get(name, 'not there')} now"
+        for name, version in before.items()
+        if now.get(name) != version
+    ]
+    if changed:
+        what = "; ".join(changed)
+        raise PluginError(f"the plugins are not those that the run began with ({what}); install the same or begin a new run")
+
+
+__all__ = ["SearchOptions", "build", "load_run", "preview", "profile_named", "resume", "search"]

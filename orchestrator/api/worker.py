@@ -1,0 +1,275 @@
+"""`orchestrate worker`: take part in a search that another machine leads."""
+
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from orchestrator.api.resolve import MEMORY_SHARE, attach, plugin_versions, simulated_device
+from orchestrator.building.builder_client import Workshop
+from orchestrator.building.references import absolute
+from orchestrator.building.store import store_bytes, store_folder
+from orchestrator.devices import interrupt
+from orchestrator.errors import InputError, Interrupted, OrchestratorError, Refused
+from orchestrator.plugin.device import Device, SimulatedDevice
+from orchestrator.plugin.registry import Registry
+from orchestrator.plugin.runtime import Runtime
+from orchestrator.study.distributed.compatibility import check_files, check_plugins, find_search, read_baseline, read_state
+from orchestrator.study.distributed.device_class import OnlyTimer, device_class
+from orchestrator.study.distributed.exchange import Exchange
+from orchestrator.study.distributed.join import token
+from orchestrator.study.distributed.manifest import Charter
+from orchestrator.study.distributed.scratch import scratch
+from orchestrator.study.distributed.worker import Guest
+from orchestrator.study.engine import Engine, Observer
+from orchestrator.study.request import RunState, SearchRequest
+from orchestrator.study.run import optuna_storage
+from orchestrator.study.run.directory import RunDirectory
+from orchestrator_devices.host import HostDevice
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkOptions:
+    """`orchestrate worker` as the user said it. See the command's help for each.
+
+    Attributes:
+        wait_s: How long to wait for a search to join, and for a leader that is gone.
+    """
+
+    storage: str
+    study: str | None = None
+    artifacts: str | None = None
+    model: str | None = None
+    data: str | None = None
+    metric: str | None = None
+    loss: str | None = None
+    student: str | None = None
+    output: Path | None = None
+    device: str | None = None
+    wait_s: float = 600.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Worked:
+    """What came of it.
+
+    Attributes:
+        ended: Why the worker ended.
+        candidates: How many it has finished, or built for others to time.
+    """
+
+    study: str
+    ended: str
+    candidates: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Role:
+    """What this machine may do.
+
+    Attributes:
+        builds_only: Why it may not time candidates; None: it may.
+    """
+
+    devices: tuple[Device, ...]
+    simulated: SimulatedDevice | None
+    device_class: str
+    builds_only: str | None
+
+
+def work(options: WorkOptions, *, observer: Observer = lambda _: None) -> Worked:
+    """Build and, where this machine is of the right class, time candidates of a shared search until it is over.
+
+    Raises:
+        InputError: there is no such search, or this machine has not the same task, plugins or versions.
+        SurroundingsError: the storage or the exchange is lost.
+        Interrupted: the user stopped it; what was under way is free for others.
+    """
+    storage = optuna_storage.open_storage(optuna_storage.absolute(options.storage))
+    with interrupt.heard(), optuna_storage.guarded(options.storage):
+        name, charter = find_search(
+            storage,
+            options.study,
+            where=f"--storage '{optuna_storage.masked(options.storage)}'",
+            wait_s=options.wait_s,
+            waiting=lambda what: _tell(observer, event="phase", what=f"waiting for {what}"),
+        )
+        if charter.over is not None:
+            return Worked(study=name, ended=charter.over, candidates=0)
+        exchange = Exchange(options.artifacts or charter.artifacts, name)
+        state = _state(exchange, charter, options)
+        with _scratch(options.output) as folder:
+            run = RunDirectory.create(folder)
+            with run.locked():
+                run.clear()  # what another search left there is of no use to this one
+                return _serve(name, charter, exchange, state, run, options, observer)
+
+
+def _state(exchange: Exchange, charter: Charter, options: WorkOptions) -> RunState:
+    """The search as the leader published it, with this machine's own references."""
+    state = read_state(exchange, charter)
+    there = state.request
+    request = replace(
+        there,
+        model=_own(options.model) or there.model,
+        data=_own(options.data) or there.data,
+        metric=_own(options.metric) or there.metric,
+        loss=_own(options.loss) or there.loss,
+        student=_own(options.student) or there.student,
+        folder=str(Path.cwd()),
+        storage=optuna_storage.absolute(options.storage),
+        trials=None,
+        timeout_s=None,
+        warm_start=(),
+        memory_bytes=int(MEMORY_SHARE * psutil.virtual_memory().available),
+        store=str(own) if there.store is not None and (own := store_folder(None)) else None,  # this machine's, not the leader's
+        store_bytes=store_bytes(),
+    )
+    return replace(state, request=request)
+
+
+def _serve(
+    name: str,
+    charter: Charter,
+    exchange: Exchange,
+    state: RunState,
+    run: RunDirectory,
+    options: WorkOptions,
+    observer: Observer,
+) -> Worked:
+    registry = Registry.discover(without=state.request.without_plugins, strict=False)
+    check_plugins(state, registry, plugin_versions(registry))
+    runtime = registry.runtimes()[state.request.target.runtime]
+    check_files(charter, state.request)
+    timer = OnlyTimer(name)
+    role = _role(state.request, charter, registry, runtime, options, timer)
+    if role.builds_only is not None:
+        _tell(observer, event="notes", notes=[f"this worker only builds: {role.builds_only}"])
+        target = replace(state.request.target, device=HostDevice.scheme)
+    else:
+        target = replace(state.request.target, device=options.device or state.request.target.device)
+    state = replace(state, request=replace(state.request, target=target))
+    started = time.monotonic()
+    engine = Engine(
+        run, state.request, registry, runtime, role.devices, simulated=role.simulated, started=started, observer=observer
+    )
+    workshop = engine.workshop(state)
+    guest = Guest(
+        run,
+        exchange,
+        charter,
+        token=token(),
+        device_class=role.device_class,
+        builds_only=role.builds_only is not None,
+        wait_s=options.wait_s,
+    )
+    try:
+        with closing(engine):
+            engine.connect()
+            engine.prepare(state, workshop, changed=_changed(name, charter))
+            _baseline(engine, state, exchange, charter, run, role, workshop)
+            ended = engine.search(state, workshop, sharing=guest).ended
+    except Interrupted:
+        if guest.ended is None:
+            raise Interrupted("interrupted; what was under way here is free for others") from None
+        ended = guest.ended
+    finally:
+        workshop.close()
+        timer.release()
+    return Worked(study=name, ended=ended, candidates=guest.made)
+
+
+def _own(reference: str | None) -> str | None:
+    return None if reference is None else absolute(reference)
+
+
+def _changed(name: str, charter: Charter) -> str:
+    return (
+        f"the model or its data are not those of the search '{name}': copy them from {charter.host}, "
+        f"and say with --model and --data where they are here"
+    )
+
+
+def _role(
+    request: SearchRequest, charter: Charter, registry: Registry, runtime: Runtime, options: WorkOptions, timer: OnlyTimer
+) -> _Role:
+    """Whether the times that this machine takes may stand beside the others'.
+
+    Raises:
+        InputError: the device that was named cannot be used.
+        SurroundingsError: it is out of reach.
+    """
+    target, host = request.target, HostDevice()
+    here: tuple[Device, ...] = (host,)
+    try:
+        runtime.version()
+    except Refused as reason:
+        raise InputError(str(reason)) from None
+    if options.device is not None:
+        devices = attach(options.device, registry)
+        if isinstance(devices[0], SimulatedDevice) or devices[0].scheme != target.device.partition(":")[0]:
+            raise InputError(f"--device '{options.device}' is no device like '{target.device}', on which the search times")
+        for device in devices:
+            device.check(runtime)
+    elif target.device.partition(":")[0] != HostDevice.scheme:
+        why = f"candidates are timed on {target.device}, which {charter.host} has"
+        return _Role(devices=here, simulated=None, device_class="", builds_only=why)
+    else:
+        devices = here
+    own = device_class(devices[0], runtime, target.threads)
+    simulated, why_not = None, None
+    if target.simulator is not None:
+        try:
+            simulated = simulated_device(target, registry)
+            if simulated is not None:
+                simulated.check(runtime)
+        except OrchestratorError as error:
+            simulated, why_not = None, f"{target.simulator} is not set up here ({error})"
+    elif target.is_device and own != charter.device_class:
+        why_not = f"its times are of another class ({own}) than those of {charter.host} ({charter.device_class})"
+    elif target.is_device and not devices[0].remote and not timer.acquire():
+        why_not = "another process on this machine takes times for this search"
+    return _Role(devices=here if why_not else devices, simulated=simulated, device_class=own, builds_only=why_not)
+
+
+def _baseline(
+    engine: Engine,
+    state: RunState,
+    exchange: Exchange,
+    charter: Charter,
+    run: RunDirectory,
+    role: _Role,
+    workshop: Workshop,
+) -> None:
+    """The original: measured here too, where this machine times; else as the leader found it."""
+    there = read_baseline(exchange, charter)
+    if role.builds_only is not None:
+        artifact = None if there.artifact is None else replace(there.artifact, path=None)
+        run.write_candidate(replace(there, artifact=artifact))
+    here = engine.baseline(state, workshop)
+    if here.quality is None or there.quality is None:
+        return
+    own, theirs = here.quality.validation, there.quality.validation
+    if abs(own.value - theirs.value) > max(theirs.high - theirs.value, theirs.value - theirs.low):
+        raise InputError(
+            f"the original scores {own.value:.4g} here and {theirs.value:.4g} on {charter.host}: "
+            f"what this machine finds cannot stand beside the others"
+        )
+
+
+def _tell(observer: Observer, **event: Any) -> None:
+    observer({**event, "elapsed_s": 0.0, "timeout_s": None, "trials": None})
+
+
+@contextmanager
+def _scratch(output: Path | None) -> Iterator[Path]:
+    """The worker's own run directory: kept where the user names one."""
+    if output is not None:
+        yield output
+        return
+    with scratch() as folder:
+        yield folder / "run"

@@ -1,0 +1,91 @@
+"""A recipe as a chain: which kind of step follows which, and the keys of what each of them makes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from orchestrator.building.step_cache import ORIGINAL, Results
+from orchestrator.errors import FULL, OrchestratorError
+from orchestrator.plugin.method import Method, OnnxMethod, TorchMethod
+from orchestrator.values.recipe import Step
+
+
+class StepFailed(OrchestratorError):
+    """A step of a recipe raised; the message is the reason."""
+
+    def __init__(self, step: str, message: str, kind: str = "error") -> None:
+        super().__init__(message)
+        self.step, self.kind = step, kind
+
+
+class Chain:
+    """The steps of recipes on one task."""
+
+    def __init__(self, methods: Mapping[str, Method], results: Results) -> None:
+        self._methods, self._results = methods, results
+
+    def on_modules(self, steps: Sequence[Step]) -> int:
+        """How many steps, from the first, are from module to module.
+
+        Raises:
+            StepFailed: a step on the module comes after one on the file.
+        """
+        kinds = [self._methods[step.method] for step in steps]
+        count = next((k for k, method in enumerate(kinds) if not isinstance(method, TorchMethod)), len(steps))
+        for step, method in zip(steps[count:], kinds[count:], strict=True):
+            if not isinstance(method, OnnxMethod) and (step is not steps[count] or isinstance(method, TorchMethod)):
+                raise StepFailed("recipe", "a step on the torch module cannot follow a step on the ONNX file")
+        return count
+
+    def keys(self, steps: Sequence[Step]) -> list[str]:
+        """The key of what each step makes, as far as they are known: after one that never ran nothing is."""
+        key, found, is_file = ORIGINAL, list[str](), False
+        for step in steps:
+            method = self._methods[step.method]
+            if isinstance(method, OnnxMethod) and not is_file:
+                key = self._results.exported(key)
+            is_file = not isinstance(method, TorchMethod)
+            made = self._results.key(self._results.address(key, step, method))
+            if made is None:
+                return found
+            key = made
+            found.append(key)
+        return found
+
+    def given(self, before: Sequence[Step], method: Method) -> str:
+        """The key of what a method is given after those steps, all of which ran before."""
+        keys = self.keys(before)
+        if len(keys) < len(before):
+            raise RuntimeError("a step comes after all those before it")
+        key = keys[-1] if keys else ORIGINAL
+        is_file = bool(before) and not isinstance(self._methods[before[-1].method], TorchMethod)
+        return self._results.exported(key) if isinstance(method, OnnxMethod) and not is_file else key
+
+    def file(self, steps: Sequence[Step]) -> str | None:
+        """The key of the file that a recipe makes, or of the network's export; None where a step of it never ran."""
+        keys = self.keys(steps)
+        if len(keys) < len(steps):
+            return None
+        is_file = bool(steps) and not isinstance(self._methods[steps[-1].method], TorchMethod)
+        return keys[-1] if is_file else self._results.exported(keys[-1] if keys else ORIGINAL)
+
+
+def guarded(step: str, work: Callable[[], Any]) -> Any:
+    """Run a step; what it raises becomes the reason of a failed candidate.
+
+    Raises:
+        StepFailed: it raised.
+        OSError: the disk is full, or the like: that is not the candidate's fault.
+    """
+    try:
+        return work()
+    except MemoryError as error:
+        raise StepFailed(step, f"MemoryError: {error}", "out-of-memory") from error
+    except OSError as error:
+        if error.errno in FULL:
+            raise  # the run stops, and goes on when it is mended
+        raise StepFailed(step, f"{type(error).__name__}: {error}") from error
+    except OrchestratorError as error:
+        raise StepFailed(step, str(error)) from error
+    except Exception as error:  # a method, ours or a third party's, may raise anything
+        text = (str(error).strip().splitlines() or ["(no message)"])[0]
+        raise StepFailed(step, f"{type(error).__name__}: {text}") from error

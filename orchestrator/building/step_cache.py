@@ -1,0 +1,219 @@
+"""Results of steps under keys: what a step depends on, known only when it has run once, and what it made.
+
+A step has an address: the task, the versions, what it was given, its method and parameters. What it asked of its surroundings
+meanwhile is noted under that address; the key of its result is the address with the answers. The next step is given that key.
+"""
+
+import io
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter
+from torch import nn
+
+from orchestrator.building.cache_keys import FORM, arithmetic, code_digest, digest_of, needs_of, package_digest, versions
+from orchestrator.building.dependency_tracking import Answers, Watch
+from orchestrator.building.store import Store
+from orchestrator.plugin.method import Method
+from orchestrator.values.recipe import Step
+from orchestrator.values.results import Rung
+
+ORIGINAL = "original"
+UNTRAINED = "untrained"
+OWN = ("building", "plugin", "values")
+"""Packages of this product that a model's bytes depend on."""
+RUNGS: TypeAdapter[Any] = TypeAdapter(tuple[Rung, ...])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Identity:
+    """What stands for the user's task in keys, as JSON can hold it.
+
+    Attributes:
+        task: The network and the data.
+        judge: The metric.
+        classes: The modules that the network's classes come from, under the names that a pickle has for them.
+    """
+
+    task: Any = None
+    judge: Any = None
+    classes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trained:
+    """The trainings of a step as they went, whenever that was.
+
+    Attributes:
+        seconds: What they took.
+    """
+
+    rungs: tuple[Rung, ...]
+    seconds: float
+
+    def after(self, before: "Trained | None") -> "Trained":
+        """As one, with what was done before it was stopped and went on; alone where it began anew."""
+        if before is None or any(rung.share == 0 for rung in self.rungs) or not before.rungs:
+            return self
+        again = {rung.key for rung in self.rungs}
+        rungs = (*(rung for rung in before.rungs if rung.key not in again), *self.rungs)
+        return Trained(rungs=rungs, seconds=before.seconds + self.seconds)
+
+
+class Results:
+    """What steps made on one task, for one seed, with these versions.
+
+    Args:
+        stores: Asked in this order; the first keeps what is small and serves this run, all of them keep everything else.
+        answers: What this run's surroundings answer to methods.
+        trains: Whether trainings are done here: results of steps that train have keys of their own where they are not.
+    """
+
+    def __init__(self, stores: Sequence[Store], identity: Identity, answers: Answers, *, seed: int, trains: bool = True) -> None:
+        self._stores, self._identity, self._answers, self._trains = stores, identity, answers, trains
+        self._base = digest_of([FORM, identity.task, versions(), package_digest(*OWN), arithmetic(), seed])
+        self._own: set[str] = set()
+        self._facts: dict[str, tuple[frozenset[str], bool]] = {}
+
+    @property
+    def _lasting(self) -> Sequence[Store]:
+        return self._stores[1:]
+
+    # -- keys ---------------------------------------------------------------------------------------------------------
+
+    def address(self, before: str, step: Step, method: Method) -> str:
+        """Where what is known of a step is noted.
+
+        Args:
+            before: The key of what it is given.
+        """
+        module = type(method).__module__
+        code = [code_digest(module), needs_of(module.partition(".")[0])]
+        return digest_of([self._base, before, step.as_json(), code])
+
+    def key(self, address: str) -> str | None:
+        """The key of a step's result; None where the step never ran."""
+        known = self._known(address)
+        if known is None or (known[1] and not self._trains):
+            untrained = None if self._trains else self._known(digest_of([address, UNTRAINED]))
+            return None if untrained is None else self._key(address, untrained)
+        return self._key(address, known)
+
+    def learn(self, address: str, watch: Watch) -> str:
+        """Note what a step asked; the key of its result."""
+        place = digest_of([address, UNTRAINED]) if watch.trained and not self._trains else address
+        before = self._known(place)
+        asked, trained = before or (frozenset[str](), False)
+        facts = (asked | watch.asked, trained or watch.trained)
+        if facts != before:
+            self._facts[place] = facts
+            self._put("facts", place, json.dumps([sorted(facts[0]), facts[1]]).encode())
+        return self._key(address, facts)
+
+    def exported(self, key: str) -> str:
+        """The key of a network's export."""
+        return digest_of([self._base, key, "export"])
+
+    def _key(self, address: str, facts: tuple[frozenset[str], bool]) -> str:
+        return digest_of([address, self._answers.to(facts[0]), UNTRAINED if facts[1] and not self._trains else ""])
+
+    def _known(self, place: str) -> tuple[frozenset[str], bool] | None:
+        if place not in self._facts:
+            content = self._get("facts", place)
+            if content is None:
+                return None
+            asked, trains = json.loads(content)
+            self._facts[place] = (frozenset(asked), trains)
+        return self._facts[place]
+
+    # -- what is small --------------------------------------------------------------------------------------------------
+
+    def value(self, kind: str, key: str) -> Any:
+        """Data that JSON can hold; None where there are none."""
+        content = self._get(kind, key)
+        return None if content is None else json.loads(content)
+
+    def keep_value(self, kind: str, key: str, value: Any) -> None:
+        """Keep data that JSON can hold."""
+        self._put(kind, key, json.dumps(value).encode())
+
+    def trained(self, key: str) -> Trained | None:
+        """How the trainings of a step went, by the key of its result; None where nobody knows."""
+        kept = self.value("rungs", self._judged(key))
+        return None if kept is None else Trained(rungs=RUNGS.validate_python(kept["rungs"]), seconds=kept["seconds"])
+
+    def keep_trained(self, key: str, trained: Trained) -> None:
+        """Keep how the trainings of a step went, up to where they were stopped."""
+        value = {"rungs": RUNGS.dump_python(trained.rungs, mode="json"), "seconds": trained.seconds}
+        self.keep_value("rungs", self._judged(key), value)
+
+    def _judged(self, key: str) -> str:
+        return digest_of([key, self._identity.judge])
+
+    def _get(self, kind: str, key: str) -> bytes | None:
+        return next((content for store in self._stores if (content := store.get(kind, key)) is not None), None)
+
+    def _put(self, kind: str, key: str, content: bytes) -> None:
+        for store in self._stores:
+            store.put(kind, key, content)
+
+    # -- networks and files -----------------------------------------------------------------------------------------------
+
+    def network(self, key: str) -> "nn.Module | None":
+        """A network that was kept; None where there is none that can be read."""
+        name = self._pickled(key)
+        for store in self._lasting:
+            content = store.get("network", name)
+            if content is None:
+                continue
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    # A pickle runs code when it is read: the store reads from a folder of this user's alone.
+                    loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=False)
+            except Exception:  # pickle and what it calls may raise anything: it is made again
+                store.drop("network", name)
+                continue
+            if isinstance(loaded, nn.Module):
+                return loaded
+        return None
+
+    def keep_network(self, key: str, module: nn.Module) -> None:
+        """Keep a network, where it can be pickled (parametrized weights, hooks made on the spot and so on cannot)."""
+        if not any(store.keeps for store in self._lasting):
+            return
+        content = io.BytesIO()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                torch.save(module, content)
+        except Exception:  # it is made again from its recipe
+            return
+        for store in self._lasting:
+            store.put("network", self._pickled(key), content.getvalue())
+
+    def _pickled(self, key: str) -> str:
+        return digest_of([key, sorted(self._identity.classes)])
+
+    def file(self, key: str, path: Path) -> bool:
+        """Write a file that was kept; whether there was one.
+
+        Raises:
+            OSError: `path` cannot be written.
+        """
+        return any(store.fetch("model", key, path) for store in self._lasting)
+
+    def made_here(self, key: str) -> bool:
+        """Whether the file under that key is this process's own."""
+        return key in self._own
+
+    def keep_file(self, key: str, path: Path) -> None:
+        """Keep a file."""
+        self._own.add(key)
+        for store in self._lasting:
+            store.put_file("model", key, path)

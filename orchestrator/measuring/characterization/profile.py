@@ -1,0 +1,175 @@
+"""From measurements to a profile: models fitted to the tiny networks, held against small real ones, with every source told."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+
+from orchestrator.hardware.estimate import estimate_latency
+from orchestrator.hardware.graph import count
+from orchestrator.hardware.latency_fit import LEAST_OBSERVATIONS, Observation, fit_latency_model
+from orchestrator.hardware.probe import SOURCES
+from orchestrator.measuring.characterization.machine_values import (
+    LEAST_CHECKS,
+    MEASURED,
+    best_threads,
+    core_of,
+    runtime_support,
+    with_error,
+)
+from orchestrator.measuring.characterization.measure import TRIED, Calibration, Setting
+from orchestrator.measuring.characterization.networks import micro_networks, real_networks
+from orchestrator.values.characterization import Check
+from orchestrator.values.profile import HardwareProfile, LatencyModel, Memory
+from orchestrator.values.results import Difference
+
+STEADY = 1.15  # a reference that took so much longer at one time than at another: the machine was not quiet
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
+    """A machine as it was measured.
+
+    Attributes:
+        profile: As the machine describes itself, with the one runtime that was measured.
+        how: Who measured what where and when, in words: the beginning of every source.
+        when: The day.
+        bandwidth: Of the memory, bytes a second; None: it could not be measured.
+    """
+
+    profile: HardwareProfile
+    calibration: Calibration
+    how: str
+    when: date
+    bandwidth: float | None
+
+
+def measured_profile(machine: Measured) -> tuple[HardwareProfile, tuple[Check, ...], tuple[str, ...]]:
+    """The profile, the networks that it was held against, and what a reader must know of the measurement."""
+    models, notes = _models(machine)
+    profile = _with_runtime(replace(machine.profile, latency_models=tuple(models)), machine)
+    profile = with_error(profile, _checks(profile, machine))
+    checks = _checks(profile, machine)  # once more, with the bands that the first time gave
+    profile = replace(profile, latency_models=tuple(_told(model, checks) for model in profile.latency_models))
+    for setting, watch in machine.calibration.watches.items():
+        notes += [f"{name} ({setting}) could not be run and is left out: {why}" for name, why in watch.failed.items()]
+        if watch.drift > STEADY:
+            notes.append(
+                f"{setting}: the same network took up to {watch.drift:.2f} times as long at one time as at another; "
+                f"calibrate again when the machine is quiet"
+            )
+    return profile, tuple(checks), tuple(notes)
+
+
+def _models(machine: Measured) -> tuple[list[LatencyModel], list[str]]:
+    """One latency model for each format and number of threads, and why some are missing."""
+    models, notes = [], []
+    for setting in machine.calibration.watches:
+        observations = [
+            Observation(name=name, graph=count(path), milliseconds=took.value)
+            for name, (path, took) in machine.calibration.times(setting, micro_networks()).items()
+        ]
+        if len(observations) < LEAST_OBSERVATIONS:
+            notes.append(f"{setting}: only {len(observations)} networks could be timed, too few to fit a model")
+            continue
+        models.append(
+            fit_latency_model(
+                observations,
+                runtime=machine.profile.runtimes[0].name,
+                number_format=setting.number_format,
+                threads=setting.threads,
+                core=core_of(machine.profile.clusters[0]),
+                fitted_on=f"{len(observations)} tiny networks, timed on {machine.when}",
+                source=MEASURED,
+            )
+        )
+    return models, notes
+
+
+def _with_runtime(profile: HardwareProfile, machine: Measured) -> HardwareProfile:
+    """The profile with the runtime, the memory and the sources as measured."""
+    calibration, formats = machine.calibration, machine.calibration.formats
+    threads = _best_threads(calibration, profile.runtimes[0].threads)
+    support = runtime_support(
+        profile.runtimes[0],
+        name=profile.runtimes[0].name,
+        threads=threads,
+        formats=formats,
+        multiples=calibration.multiples,
+        source="runtime",
+    )
+    sources = {name: text for name, text in profile.sources.items() if name != "mlas"}
+    sources["probed"] = f"{machine.how}: read from its operating system (/proc and /sys, sysctl on macOS)"
+    sources["runtime"] = _runtime_words(machine)
+    if profile.latency_models:
+        sources[MEASURED] = (
+            f"{machine.how}: tiny networks of one kind of operator each, timed in fresh processes side by side with one of them"
+        )
+    memory = profile.memory
+    if machine.bandwidth is not None:
+        sources["memory"] = (
+            f"bandwidth: {machine.how}, the best of many copies of an array that fits no cache, by one core or one a fast core, "
+            f"bytes read and written together; size: read from the operating system"
+        )
+        memory = Memory(
+            size_bytes=memory.size_bytes, bandwidth_bytes_per_second=float(f"{machine.bandwidth:.4g}"), source="memory"
+        )
+    return replace(profile, runtimes=(support,), sources=sources, memory=memory)
+
+
+def _runtime_words(machine: Measured) -> str:
+    calibration = machine.calibration
+    parts = [machine.how]
+    if calibration.formats is not None:
+        names = " and ".join(network.name for network in real_networks()[:TRIED])
+        ratios = calibration.formats.words() or "none of the others ran"
+        parts.append(f"formats and int8 schemes by their time against float32's on {names} ({ratios})")
+    else:
+        parts.append("formats and int8 schemes were not measured, but are those known of such machines")
+    flat = [number_format for number_format in calibration.tried_multiples if number_format not in calibration.multiples]
+    if calibration.multiples:
+        measured = ", ".join(f"{multiple} in {form}" for form, multiple in calibration.multiples.items())
+        parts.append(f"channel multiples from 1x1 convolutions with 32 to 48 channels ({measured})")
+    if flat or not calibration.tried_multiples:
+        where = f"of {', '.join(flat)} show no stairs there and" if flat else "were not measured and"
+        parts.append(f"channel multiples {where} are those of the vector's width: {SOURCES['mlas']}")
+    return "; ".join(parts)
+
+
+def _best_threads(calibration: Calibration, known: int) -> int:
+    """From the networks that were timed with every number of threads; what is known where the budget did not reach for all."""
+    networks = (*real_networks(), *micro_networks())
+    by_threads = {s.threads: calibration.times(s, networks) for s in calibration.watches if s.number_format == "float32"}
+    if set(by_threads) != set(calibration.threads):
+        return known
+    common = set.intersection(*(set(found) for found in by_threads.values()))
+    real = [network.name for network in real_networks() if network.name in common]
+    names = real or sorted(common)
+    return best_threads({n: [found[name][1].value for name in names] for n, found in by_threads.items()})
+
+
+def _checks(profile: HardwareProfile, machine: Measured) -> list[Check]:
+    checks = []
+    for model in profile.latency_models:
+        setting = Setting(model.number_format, model.threads)
+        for name, (path, took) in machine.calibration.times(setting, real_networks()).items():
+            estimate = estimate_latency(path, profile, model.runtime, model.threads)
+            checks.append(
+                Check(
+                    network=name,
+                    number_format=model.number_format,
+                    threads=model.threads,
+                    measured=took,
+                    estimated=Difference(value=estimate.value, low=estimate.low, high=estimate.high),
+                )
+            )
+    return checks
+
+
+def _told(model: LatencyModel, checks: Sequence[Check]) -> LatencyModel:
+    """The model that says what it was held against."""
+    own = [c for c in checks if (c.number_format, c.threads) == (model.number_format, model.threads)]
+    if not own:
+        return replace(model, fitted_on=f"{model.fitted_on}; its error is that of tiny networks left out of the fit")
+    names = ", ".join(f"{c.network} {c.error:+.0%}" for c in own)
+    few = "" if len(own) >= LEAST_CHECKS else " (few: the true error may be larger)"
+    return replace(model, fitted_on=f"{model.fitted_on}; held against {len(own)} networks that were not in the fit{few}: {names}")

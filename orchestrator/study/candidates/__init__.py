@@ -1,0 +1,1 @@
+"""The evaluation of one candidate: device pool, measurement cache, untrained proxy."""

@@ -1,0 +1,63 @@
+"""The build worker of a run: what it prepares, and which methods take part."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+from orchestrator.building.builder_client import Workshop
+from orchestrator.building.protocol import PrepareRequest
+from orchestrator.plugin.registry import Registry
+from orchestrator.study.request import RunState, SearchRequest
+from orchestrator.study.run.directory import RunDirectory
+
+
+def workshop_of(
+    request: SearchRequest,
+    registry: Registry,
+    run: RunDirectory,
+    state: RunState | None,
+    *,
+    progress: Callable[[str, float], None],
+    left_s: Callable[[], float] = lambda: math.inf,
+) -> Workshop:
+    """The build worker of this run."""
+    prepare = PrepareRequest(
+        name=request.task_name,
+        model=request.model,
+        data=request.data,
+        metric=request.metric,
+        loss=request.loss,
+        student=request.student,
+        target=request.target,
+        methods=method_names(request, registry),
+        without=request.without_plugins,
+        input_shapes=request.input_shapes,
+        seed=request.seed,
+        store=request.store,
+        store_bytes=request.store_bytes,
+        runtime=request.target.runtime,
+        workspace=str(run.work),
+        seconds=request.timeout_s,
+        trials=request.trials,
+        offers=state is None,
+        epochs=state.epochs if state else request.epochs,
+    )
+    return Workshop(
+        prepare,
+        memory_bytes=request.memory_bytes,
+        folder=Path(request.folder) if Path(request.folder).is_dir() else run.work,
+        progress=progress,
+        left_s=left_s,
+    )
+
+
+def method_names(request: SearchRequest, registry: Registry) -> tuple[str, ...]:
+    """The methods that take part, in the order of the registry."""
+    chosen = []
+    for name, method in registry.methods().items():
+        if name not in request.methods:
+            continue
+        if name in request.without_methods or ("train" in method.needs and not request.training):
+            continue
+        chosen.append(name)
+    return tuple(chosen)

@@ -1,0 +1,154 @@
+"""What became of each layer of the original in a candidate, from the two exported graphs."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from orchestrator.errors import InputError
+from orchestrator.hardware.estimate import estimate_count
+from orchestrator.hardware.graph import GraphCount, Operator, count
+from orchestrator.hardware.operators import WEIGHT_INPUT
+from orchestrator.hardware.shapes import read_shaped_graph
+from orchestrator.values.layers import Layer, LayerChange, LayerTable
+from orchestrator.values.measure import LatencyEstimate
+from orchestrator.values.target import Target
+
+Shapes = Mapping[str, Sequence[int]]
+
+# What exporters and quantizers put around the name that a weight has in the network.
+_ENDINGS = re.compile(r"(_DequantizeLinear_Output|_quantized|_QuantizeLinear|_output|_transposed|_fp16|_Q4|_Q8|_B\d+)+$")
+_WEIGHT = re.compile(r"\.(weight|weight_ih|weight_hh|in_proj_weight|weight_orig)$")
+_MADE_UP = re.compile(r"^(val_\d+|_?onnx::.*|t_\d+|\d+)$")
+_PATH = re.compile(r"[/.]")
+"""In the name of an operator: it stands where the operator is in the network ("/stem/Conv"), and is more than a number."""
+
+
+class Layers:
+    """The layers of one exported graph, by name and in topological order.
+
+    Args:
+        path: An ONNX file.
+        shapes: Full shapes of the inputs that have dynamic axes besides the batch axis, by input name.
+        runtime: What runs the file; None: the target's runtime. Of another one there are no times: the estimate is not of it.
+
+    Attributes:
+        named: Those that are called what the network calls the module of their weights.
+
+    Raises:
+        InputError: The graph cannot be counted.
+    """
+
+    def __init__(self, path: Path, target: Target, shapes: Shapes, runtime: str | None = None) -> None:
+        counted = count(path, shapes)
+        self.estimate = _estimate(counted, target) if runtime in (None, target.runtime) else None
+        costs = {} if self.estimate is None else {entry.name: entry.ms for entry in self.estimate.by_operator}
+        names = _weight_names(path, shapes)
+        self.by_name: dict[str, Layer] = {}
+        self.named: set[str] = set()
+        for operator in counted.operators:
+            if operator.macs == 0 or operator.free or operator.fused_into is not None:
+                continue
+            name = names.get(operator.name) or operator.name
+            while name in self.by_name:  # a layer that the network uses twice
+                name += "'"
+            self.by_name[name] = _layer(operator, costs.pop(operator.name, None) if self.estimate else None)
+            if operator.name in names:
+                self.named.add(name)
+        self.others_ms = None if self.estimate is None else sum(costs.values())
+
+
+def layer_table(original: Layers, candidate: Layers, target: Target) -> LayerTable:
+    """Both graphs side by side.
+
+    Layers are the same where their weights, or else their operators, have the same name in the network. Of those whose names the
+    exporter made up the first is the first, the second the second, where both graphs have as many of a kind. Times are there
+    where both graphs have them.
+    """
+    pairs = {name: name for name in original.by_name if name in candidate.by_name and _tells(original, candidate, name)}
+    pairs |= dict(_in_order(original, candidate, pairs))
+    timed = original.estimate is not None and candidate.estimate is not None
+
+    def side(layer: Layer) -> Layer:
+        return layer if timed else replace(layer, ms=None)
+
+    rows = [
+        LayerChange(name=name, before=side(layer), after=side(candidate.by_name[pairs[name]]) if name in pairs else None)
+        for name, layer in original.by_name.items()
+    ]
+    paired = set(pairs.values())
+    rows += [LayerChange(name=name, after=side(layer)) for name, layer in candidate.by_name.items() if name not in paired]
+    return LayerTable(
+        device=target.profile.name,
+        runtime=target.runtime,
+        threads=target.threads,
+        fitted_on=candidate.estimate.fitted_on if timed and candidate.estimate is not None else "",
+        others_before_ms=original.others_ms if timed else None,
+        others_after_ms=candidate.others_ms if timed else None,
+        layers=tuple(rows),
+    )
+
+
+def _tells(original: Layers, candidate: Layers, name: str) -> bool:
+    """Whether a name that both graphs have is more than a number of the exporter's."""
+    return (name in original.named and name in candidate.named) or _PATH.search(name) is not None
+
+
+def _in_order(original: Layers, candidate: Layers, known: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Pairs of those layers whose names tell nothing."""
+
+    def nameless(layers: Layers) -> dict[tuple[str, tuple[int, ...]], list[str]]:
+        found = defaultdict(list)
+        for name, layer in layers.by_name.items():
+            if name not in known and name not in layers.named:
+                found[_kind(layer.operator), layer.kernel].append(name)
+        return found
+
+    before, after = nameless(original), nameless(candidate)
+    for kind, names in before.items():
+        if len(names) == len(after.get(kind, ())):
+            yield from zip(names, after[kind], strict=True)
+
+
+def _kind(operator: str) -> str:
+    """Operators that do the same work, whatever their numbers are."""
+    if "Conv" in operator:
+        return "Conv"
+    return "MatMul" if "Gemm" in operator or "MatMul" in operator else operator
+
+
+def _weight_names(path: Path, shapes: Shapes) -> dict[str, str]:
+    """What the network calls the module that each operator's weights belong to, by the operator's name."""
+    graph = read_shaped_graph(path, shapes)
+    found = {}
+    for index, node in enumerate(graph.nodes):
+        position = WEIGHT_INPUT.get(node.op_type)
+        if position is None or position >= len(node.input):
+            continue
+        weight = _ENDINGS.sub("", node.input[position])
+        if weight and not _MADE_UP.match(weight) and _WEIGHT.search(weight):
+            found[node.name or f"{node.op_type}_{index}"] = _WEIGHT.sub("", weight).removeprefix("model.")
+    return found
+
+
+def _layer(operator: Operator, ms: float | None) -> Layer:
+    product = operator.product
+    return Layer(
+        operator=operator.op_type,
+        number_format=operator.number_format,
+        in_channels=product.in_channels if product else None,
+        out_channels=product.out_channels if product else None,
+        kernel=product.kernel if product else (),
+        groups=product.groups if product else 1,
+        macs=operator.macs,
+        weights=operator.weights,
+        ms=ms,
+    )
+
+
+def _estimate(counted: GraphCount, target: Target) -> LatencyEstimate | None:
+    try:
+        return estimate_count(counted, target.profile, target.runtime, target.threads)
+    except InputError:  # no latency model, or none for this number format
+        return None

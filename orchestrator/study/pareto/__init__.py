@@ -1,0 +1,1 @@
+"""Constraints, dominance, the Pareto front and the recommendation."""

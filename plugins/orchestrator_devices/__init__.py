@@ -1,0 +1,1 @@
+"""Devices: this host and boards over ssh."""

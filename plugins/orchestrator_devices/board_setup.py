@@ -1,0 +1,214 @@
+"""Setting up a board over ssh: a folder of its own with a virtual environment that has a runtime and NumPy."""
+
+import hashlib
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from orchestrator.devices.agent import PIP_S
+from orchestrator.errors import InputError
+from orchestrator.plugin.runtime import Runtime
+from orchestrator_devices import known_boards
+from orchestrator_devices.board import Board
+from orchestrator_devices.openssh import Address
+from orchestrator_devices.ssh import distribution_of
+
+OLDEST_GLIBC = 17  # manylinux2014
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SetUp:
+    """What a board has after it was set up.
+
+    Attributes:
+        versions: By module.
+        changed: Whether anything had to be done.
+    """
+
+    versions: dict[str, str]
+    changed: bool
+
+
+def set_up(reference: str, runtime: Runtime, *, wanted: str | None, offline: bool, progress: Progress) -> SetUp:
+    """Make the folder, the virtual environment and the packages, or mend what is broken of them.
+
+    Args:
+        wanted: Version of the runtime; None: the one that is installed here, else the newest that fits the board.
+        offline: Fetch the wheels here, and do not ask the board's own pip.
+        progress: Called with a line for each step.
+
+    Raises:
+        InputError: something is missing that cannot be set up, or no wheel fits the board.
+        DeviceUnavailable: it is out of reach or in use.
+        SurroundingsError: its disk is full.
+    """
+    progress(f"{reference}: logging in")
+    with _held(reference) as board:
+        survey = board.ask("survey")
+        progress(f"{reference}: {survey['machine']}, {survey['libc'] or survey['system']} {survey['libc_version']}, "
+                 f"Python {survey['python']}, {survey['free_disk_bytes'] / 1e9:.1f} GB free")  # fmt: skip
+        asked = _requirements(runtime, wanted)
+        needed = {"numpy", *runtime.imports}
+        if survey["venv"] and _covers(survey["asked"], asked):
+            found = board.modules(needed)
+            if all("version" in answer for answer in found.values()):
+                return _done(reference, survey, found, changed=False)
+        if not survey["venv"]:
+            progress(f"{reference}: making the virtual environment")
+            board.ask("make_venv", timeout_s=PIP_S)
+        _install(board, survey, asked, exact=wanted is not None, offline=offline, progress=progress)
+        progress(f"{reference}: trying the packages")
+        found = board.modules(needed)
+        if any("error" in answer for answer in found.values()) and int(found["numpy"].get("version", "0").partition(".")[0]) >= 2:
+            progress(f"{reference}: this runtime may have been built for NumPy 1")
+            _get(board, survey, ["numpy<2"], offline=offline, progress=progress)
+            board.ask("unpack", asked={**_before(survey), **asked}, timeout_s=PIP_S)
+            found = board.modules(needed)
+        for name, answer in sorted(found.items()):
+            if "error" in answer:
+                raise InputError(f"board {reference}: {distribution_of(name)} is installed but cannot be used: {answer['error']}")
+        return _done(reference, survey, found, changed=True)
+
+
+def remove(reference: str) -> str | None:
+    """Delete the board's folder. Returns where it was; None: there was none.
+
+    Raises:
+        InputError: the board cannot be used as it is.
+        DeviceUnavailable: it is out of reach or in use.
+    """
+    address = Address.parse(reference)
+    there = Board(address, system=True).exists()
+    folder = None
+    if there:
+        with _held(reference) as board:
+            folder = str(board.ask("remove", timeout_s=PIP_S)["folder"])
+    known_boards.forget(reference)
+    return folder
+
+
+@contextmanager
+def _held(reference: str) -> Iterator[Board]:
+    """The board, for this process alone: nobody times there meanwhile."""
+    board = Board(Address.parse(reference), system=True)
+    try:
+        board.lock()
+        yield board
+    finally:
+        board.disconnect()
+
+
+def _requirements(runtime: Runtime, wanted: str | None) -> dict[str, str | None]:
+    """`{package: version}`; None: the newest that fits."""
+    found: dict[str, str | None] = {"numpy": None}
+    for module in runtime.imports:
+        if module == "numpy":
+            continue
+        package = distribution_of(module)
+        try:
+            found[package] = wanted or version(package)
+        except PackageNotFoundError:
+            found[package] = wanted
+    return found
+
+
+def _covers(before: dict[str, Any], asked: dict[str, str | None]) -> bool:
+    """Whether all that is asked for was asked for before."""
+    return all(package in before and before[package] == number for package, number in asked.items())
+
+
+def _before(survey: dict[str, Any]) -> dict[str, Any]:
+    """What was asked for earlier, other runtimes included."""
+    return dict(survey["asked"]) if survey["venv"] else {}
+
+
+def _done(reference: str, survey: dict[str, Any], found: dict[str, Any], *, changed: bool) -> SetUp:
+    versions = {name: str(answer["version"]) for name, answer in found.items()}
+    facts = {"set_up": date.today().isoformat(), "machine": survey["machine"], "versions": versions}
+    known_boards.remember(reference, facts)
+    return SetUp(versions=versions, changed=changed)
+
+
+def _install(
+    board: Board, survey: dict[str, Any], asked: dict[str, str | None], *, exact: bool, offline: bool, progress: Progress
+) -> None:
+    board.ask("clear_wheels")
+    for package, number in asked.items():
+        choices = [f"{package}=={number}"] if number else []
+        if not (exact and number):
+            choices.append(package)
+        _get(board, survey, choices, offline=offline, progress=progress)
+    wheels = board.ask("unpack", asked={**_before(survey), **asked}, timeout_s=PIP_S)["wheels"]
+    progress(f"{board.name}: installed {', '.join('-'.join(wheel.split('-')[:2]) for wheel in wheels)}")
+
+
+def _get(board: Board, survey: dict[str, Any], choices: list[str], *, offline: bool, progress: Progress) -> None:
+    """The first of these requirements for which there is a wheel, by the board's own pip or else from here."""
+    problem = ""
+    for choice in choices:
+        if problem:
+            progress(f"{board.name}: no wheel of {choices[0]} fits the board, so the newest that does")
+        if not offline:
+            progress(f"{board.name}: its own pip looks for {choice}")
+            answer = board.ask("download", requirements=[choice], timeout_s=PIP_S + 60)["problem"]
+            if answer is None:
+                return
+        progress(f"{board.name}: looking here for a wheel of {choice}")
+        with tempfile.TemporaryDirectory() as folder:
+            problem = _download_here(choice, survey, Path(folder)) or ""
+            for wheel in sorted(Path(folder).glob("*.whl")):
+                progress(f"{board.name}: copying {wheel.name} ({wheel.stat().st_size / 1e6:.1f} MB)")
+                with wheel.open("rb") as file:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+                board.store(wheel, folder="wheels", name=wheel.name, sha256=digest)
+        if not problem:
+            return
+    raise InputError(
+        f"board {board.name}: there is no wheel of {choices[0]} for Python {survey['python']} on {survey['machine']} "
+        f"({survey['libc'] or survey['system']} {survey['libc_version']}): {problem}"
+    )
+
+
+def _download_here(requirement: str, survey: dict[str, Any], folder: Path) -> str | None:
+    """Fetch a wheel that fits the board with this host's pip. Returns what pip says when there is none."""
+    platforms = [word for name in platforms_of(survey) for word in ("--platform", name)]
+    python = ".".join(survey["python"].split(".")[:2])
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    command += ["--only-binary=:all:", "--implementation", "cp", "--python-version", python, *platforms]
+    done = subprocess.run(
+        [*command, "--dest", str(folder), requirement],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PIP_S,
+        check=False,
+    )
+    if done.returncode == 0:
+        return None
+    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    if any("No module named pip" in line for line in lines):
+        raise InputError("wheels are downloaded with pip, which is not in this environment: python -m ensurepip")
+    return re.sub(r"^ERROR: ", "", lines[-1])[:300] if lines else f"pip ended with exit code {done.returncode}"
+
+
+def platforms_of(survey: dict[str, Any]) -> list[str]:
+    """pip's names of the platforms whose wheels run on the board, the newest first."""
+    machine = survey["machine"]
+    if machine == "aarch64" and survey["bits"] == 32:
+        machine = "armv7l"  # a 32-bit system on a 64-bit kernel
+    if survey["libc"] == "musl":
+        return [f"musllinux_1_{minor}_{machine}" for minor in (2, 1)]
+    if survey["libc"] != "glibc":
+        raise InputError(f"boards with {survey['system']} are not set up from here: only Linux is")
+    minor = int(survey["libc_version"].split(".")[1])
+    names = [f"manylinux_2_{number}_{machine}" for number in range(minor, OLDEST_GLIBC - 1, -1)]
+    return [*names, f"manylinux2014_{machine}", f"linux_{machine}"]

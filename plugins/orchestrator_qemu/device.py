@@ -1,0 +1,218 @@
+"""An Arm CPU that is not here: the target's own runtime, run by qemu's user-mode emulation and counted.
+
+What is executed depends on the model, the runtime and the CPU alone, so it is kept under the digest of these for ever.
+"""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import platformdirs
+
+from orchestrator.devices import interrupt
+from orchestrator.devices.process import GuardedProcess
+from orchestrator.devices.session import AGENT, AgentSession
+from orchestrator.errors import InputError, unknown
+from orchestrator.plugin.device import Job, Simulated, SimulatedDevice
+from orchestrator.plugin.runtime import Runtime
+from orchestrator.values.evidence import Estimate
+from orchestrator.values.files import write_atomic
+from orchestrator.values.profile import HardwareProfile, NumberFormat, SimulationModel
+from orchestrator.values.results import Difference
+from orchestrator_qemu.cpus import CPUS, Cpu
+
+if TYPE_CHECKING:  # the decoder's library is loaded when something is simulated
+    from orchestrator_qemu.emulator import Emulator
+    from orchestrator_qemu.toolchain import Toolchain
+
+SETUP = "orchestrate devices setup qemu-aarch64"
+
+
+class QemuDevice(SimulatedDevice):
+    """Simulated Arm CPUs, after `orchestrate devices setup qemu-aarch64`: qemu:cortex-a53, qemu:cortex-a72, qemu:cortex-a76."""
+
+    scheme = "qemu"
+
+    def __init__(self, cpu: Cpu | None = None) -> None:
+        self._chosen = cpu
+        self._emulators: dict[str, Emulator] = {}
+        self._found: Toolchain | None = None
+
+    def attach(self, reference: str) -> "QemuDevice":
+        name = reference.partition(":")[2]
+        if not name:
+            raise InputError(f"--device {self.scheme}:CPU needs a CPU: {', '.join(CPUS)}")
+        if name not in CPUS:
+            raise InputError(unknown("simulated CPU", name, CPUS))
+        return QemuDevice(CPUS[name])
+
+    def cpu(self) -> str:
+        return self._cpu.name
+
+    def board(self) -> str:
+        return self._cpu.board
+
+    def check(self, runtime: Runtime) -> None:
+        toolchain = self._toolchain
+        module = _module(runtime)
+        there = toolchain.packages.get(module)
+        if there is None:
+            known = ", ".join(sorted(toolchain.packages))
+            raise InputError(f"{runtime.name} is not set up for simulated execution (there are {known}): {SETUP}")
+        if there != runtime.version():
+            raise InputError(
+                f"{runtime.name} {there} is set up for simulated execution, but {runtime.version()} is what exports and scores "
+                f"models here: {SETUP}"
+            )
+
+    def environment(self) -> dict[str, Any]:
+        toolchain = self._toolchain
+        return {
+            "cpu": f"{self._cpu.name} (simulated)",
+            "machine": "aarch64",
+            "system": f"qemu {toolchain.qemu_version}, user mode",
+            "versions": dict(toolchain.packages),
+            "folder": str(toolchain.folder),
+        }
+
+    def cores(self) -> int:
+        return 1
+
+    def open(self, job: Job) -> AgentSession:
+        toolchain = self._toolchain
+        command = [*toolchain.command(self._cpu), "-u", str(AGENT)]
+        process = GuardedProcess(command, toolchain.environment(), job.model.parent)
+        inputs = {name: str(path) for name, path in job.inputs.items()}
+        return AgentSession(job, process, model=str(job.model), inputs=inputs, memory_bytes=job.memory_bytes)
+
+    def simulate(self, job: Job, runtime: Runtime) -> Simulated:
+        from orchestrator_qemu import counts
+
+        versions = self._versions(runtime)
+        kept = _Kept(_key(job, versions))
+        found = kept.read()
+        if found is None:
+            trace = self._emulator(job, runtime).count(
+                job.model, job.inputs, job.options, timeout_s=job.timeout_s, memory_bytes=job.memory_bytes
+            )
+            found = counts.count(trace, self._cpu).plain()
+            kept.write(found, versions)
+        return Simulated(counts=found, versions=versions)
+
+    def latency(
+        self, found: Simulated, constants: SimulationModel, profile: HardwareProfile, *, threads: int, number_format: NumberFormat
+    ) -> Estimate:
+        from orchestrator_qemu import cost
+        from orchestrator_qemu.counts import Counts
+
+        clock = next((c.clock_hz for c in profile.clusters if c.name == constants.cluster), None)
+        if clock is None:
+            raise InputError(f"profile '{profile.name}' gives no clock for its cluster '{constants.cluster}'")
+        counts = Counts.from_plain(found.counts)
+        return cost.latency(counts, constants, clock_hz=clock, threads=threads, number_format=number_format)
+
+    def ratio(self, a: Simulated, b: Simulated, constants: SimulationModel, *, threads: int) -> Difference:
+        from orchestrator_qemu import cost
+        from orchestrator_qemu.counts import Counts
+
+        value, low, high = cost.ratio(Counts.from_plain(a.counts), Counts.from_plain(b.counts), constants, threads=threads)
+        return Difference(value=value, low=low, high=high)
+
+    def release(self) -> None:
+        for emulator in self._emulators.values():
+            emulator.close()
+        self._emulators.clear()
+
+    @property
+    def _cpu(self) -> Cpu:
+        if self._chosen is None:
+            raise InputError(f"a simulated CPU is named, {self.scheme}:CPU: {', '.join(CPUS)}")
+        return self._chosen
+
+    @property
+    def _toolchain(self) -> "Toolchain":
+        from orchestrator_qemu.toolchain import Toolchain
+
+        if self._found is None:
+            self._found = Toolchain.find()
+        if self._found is None:
+            raise InputError(f"simulated execution is not set up here: {SETUP}")
+        return self._found
+
+    def _emulator(self, job: Job, runtime: Runtime) -> "Emulator":
+        """Warm: the runtime is imported once for all models."""
+        from orchestrator_qemu.emulator import Emulator
+
+        if runtime.name not in self._emulators:
+            self._emulators[runtime.name] = Emulator(
+                self._toolchain, self._cpu, load=job.load, imports=job.imports, waiting=interrupt.check
+            )
+        return self._emulators[runtime.name]
+
+    def _versions(self, runtime: Runtime) -> dict[str, str]:
+        """Of all that the counts depend on."""
+        from orchestrator_qemu import counts
+
+        toolchain = self._toolchain
+        packages = {name: toolchain.packages[name] for name in ("numpy", _module(runtime)) if name in toolchain.packages}
+        return {
+            **packages,
+            "cpu": self._cpu.name,
+            "guest": toolchain.guest_version,
+            "qemu": toolchain.qemu_version,
+            "counter": toolchain.counter_version,
+            "pipeline model": counts.VERSION,
+        }
+
+
+class _Kept:
+    """What was counted before, in the user's cache folder. It never grows old: the same key always gives the same counts."""
+
+    def __init__(self, key: str) -> None:
+        self._path = platformdirs.user_cache_path("orchestrator", appauthor=False) / "simulated" / key[:2] / f"{key}.json"
+
+    def read(self) -> dict[str, Any] | None:
+        """The counts; None where there are none, or what is there is damaged."""
+        from orchestrator_qemu.counts import Counts
+
+        try:
+            found: dict[str, Any] = json.loads(self._path.read_text())["counts"]
+            Counts.from_plain(found)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, InputError):
+            return None
+        return found
+
+    def write(self, counts: Mapping[str, Any], versions: Mapping[str, str]) -> None:
+        """Keep them, all at once; where the disk does not let us, they are counted again next time."""
+        with contextlib.suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(self._path, json.dumps({"versions": dict(versions), "counts": dict(counts)}, indent=1))
+
+
+def _module(runtime: Runtime) -> str:
+    return runtime.imports[0] if runtime.imports else runtime.name
+
+
+def _key(job: Job, versions: Mapping[str, str]) -> str:
+    """The digest of all that decides what is executed: the model, its first example, the options and versions."""
+    inputs = {}
+    for name, path in job.inputs.items():
+        example = np.ascontiguousarray(np.load(path, mmap_mode="r")[:1])
+        inputs[name] = [str(example.dtype), list(example.shape), hashlib.sha256(example.tobytes()).hexdigest()]
+    said = {
+        "model": _digest(job.model),
+        "load": hashlib.sha256(job.load.encode()).hexdigest(),
+        "inputs": inputs,
+        "options": dict(job.options),
+        "versions": dict(versions),
+    }
+    return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
