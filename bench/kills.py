@@ -3,7 +3,7 @@
 python bench/kills.py [--kills 50] [--seed 0] [--kills-a-run 5]
 
 Each run is killed a few times and resumed after each kill; then it ends by itself. Printed: each run's seed, and what did not
-hold (tests/searching/killing.py says what must): nothing complete lost, changed or made twice, every file whole, all trials in
+hold (tests/study/killing.py says what must): nothing complete lost, changed or made twice, every file whole, all trials in
 the results, the recipes that an unkilled run begins with among them, no process and no temporary file left.
 """
 
@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from orchestrator.report.results import read_results
 from tests.conftest import DATA, tiny_onnx
-from tests.searching.killing import Killed
+from tests.study.killing import Killed
 
 TRIALS = 6
 

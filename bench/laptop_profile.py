@@ -1,6 +1,6 @@
 """Carry latency models that were measured on a Zen 4 server core over to the laptop with the same cores.
 
-    orchestrate profiles calibrate --output zen4.toml       # on a quiet machine with Zen 4 cores (EPYC 9004)
+    orchestrate profiles characterize --output zen4.toml       # on a quiet machine with Zen 4 cores (EPYC 9004)
     python bench/laptop_profile.py zen4.toml
 
 The core is the same, its clock is not: the laptop's moves between 3.3 and 5.1 GHz with heat and load, and its memory is

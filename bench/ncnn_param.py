@@ -1,6 +1,6 @@
 """ncnn's text form of the networks whose latencies are published, from their ONNX files: floating point and int8.
 
-pnnx converts; what differs from the files that the published times were taken with is mended here:
+pnnx converts; what differs from the files that the published times were taken with is fixed here:
 
 - pnnx leaves average pooling with an uneven border as it is: ncnn's own Pooling pads it.
 - The vision transformer's linear layers were InnerProduct with the bias added apart until May 2026, now they are Gemm: the
@@ -63,7 +63,7 @@ def render(layers: Sequence[Layer]) -> str:
 
 
 def convert(model: Path) -> list[Layer]:
-    """What pnnx makes of an ONNX file, mended."""
+    """What pnnx makes of an ONNX file, fixed."""
     # The package's import would load torch: its program is asked for by its place.
     found = importlib.util.find_spec("pnnx")
     if found is None or not found.submodule_search_locations:

@@ -230,7 +230,7 @@ def _task(folder: Path) -> tuple[str, str]:
 def no_op(trials: int, sampler: str | None, folder: Path) -> None:
     """The rows of the search that does nothing."""
     import orchestrator
-    from orchestrator.building.builder_client import Workshop
+    from orchestrator.building.builder_client import BuilderClient
     from orchestrator.measuring import scoring
     from orchestrator.measuring.timing import Plan
     from orchestrator.study import publish
@@ -242,7 +242,7 @@ def no_op(trials: int, sampler: str | None, folder: Path) -> None:
     clock.watch(optuna.Trial, ("suggest_categorical", "suggest_float", "suggest_int", "set_user_attr", "set_constraint"))
     working = Clock()
     working.watch(scoring.Evaluator, ("run", "outputs"))
-    working.watch(Workshop, ("build", "score"))
+    working.watch(BuilderClient, ("build", "score"))
     seen = Trials(clock=clock, working=working)
     model, data = _task(folder)
     search = folder / "search.toml"

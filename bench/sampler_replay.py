@@ -19,9 +19,9 @@ from orchestrator.building.protocol import OfferReply
 from orchestrator.plugin.parameters import narrowed
 from orchestrator.plugin.registry import Registry
 from orchestrator.study.archive import Archive
-from orchestrator.study.proposer import Questions, UnderWay
+from orchestrator.study.proposer import PendingCandidates, Proposer
 from orchestrator.study.run import optuna_study as studies
-from orchestrator.study.search_space import Space
+from orchestrator.study.search_space import SearchSpace
 from orchestrator.values.recipe import BASELINE, Recipe, Step
 from orchestrator.values.results import ArtifactResult, CandidateResult, LatencyResult, QualityResult, SplitQuality
 from orchestrator.values.target import Limits
@@ -48,7 +48,7 @@ ENLARGED = 1.05
 class Grid:
     """The grid as candidates by the identifiers of their recipes, the original among them."""
 
-    space: Space
+    space: SearchSpace
     candidates: dict[str, CandidateResult]
 
     @classmethod
@@ -67,7 +67,7 @@ class Grid:
         for name, ranges in {**RANGES, "block-removal": {"blocks": {"low": 1, "high": blocks}}}.items():
             varied = tuple(p for p in narrowed(methods[name].parameters, **ranges) if p.name in ranges)
             offers.append(OfferReply(method=name, version=methods[name].version, family=methods[name].family, parameters=varied))
-        space = Space(offers, methods)
+        space = SearchSpace(offers, methods)
         candidates = {}
         for row in rows:
             if row["point"] and row["point"]["blocks"] > blocks:
@@ -195,12 +195,12 @@ def search(
     task: Any = SimpleNamespace(direction="maximize", metric="accuracy")
     run: Any = _Memory(grid.candidates[BASELINE])
     archive = Archive(run, request, task)
-    questions = Questions(study, grid.space, archive, np.random.default_rng([seed, 1]))
+    questions = Proposer(study, grid.space, archive, np.random.default_rng([seed, 1]))
     studies.ask_first(study, [grid.space.parameters(recipe) for recipe in grid.space.starters(trials)[:starters]])
     order: list[str] = []
     while len(order) < trials and (asked := questions.ask({})) is not None:
         trial, recipe = asked
         candidate = archive.keep(grid.candidates[recipe.identifier])
-        questions.tell(UnderWay(recipe=recipe, trial=trial, timeout_s=1.0), candidate)
+        questions.tell(PendingCandidates(recipe=recipe, trial=trial, timeout_s=1.0), candidate)
         order.append(candidate.id)
     return order

@@ -28,7 +28,7 @@ from scipy.stats import wilcoxon
 from orchestrator.building.protocol import OfferReply
 from orchestrator.plugin.registry import Registry
 from orchestrator.study.run import optuna_study as studies
-from orchestrator.study.search_space import Space
+from orchestrator.study.search_space import SearchSpace
 
 TRIALS = 200
 AT = (32, 80, 200)
@@ -113,7 +113,7 @@ def _p(own: np.ndarray, control: np.ndarray) -> float:
 def cost(names: list[str]) -> None:
     """Milliseconds of ask, suggest and tell at trial 2,000 on the usual methods' whole space, in the journal file of a run."""
     methods = {n: m for n, m in Registry.discover().methods().items() if m.usual}
-    space = Space(
+    space = SearchSpace(
         [OfferReply(method=n, version=m.version, family=m.family, parameters=m.parameters) for n, m in methods.items()], methods
     )
     print(f"\n{COST_TRIALS} trials from {COST_AT} on; median (90 %) of wall time, and CPU time of this process")
@@ -142,7 +142,7 @@ def cost(names: list[str]) -> None:
         )
 
 
-def _trial(study: optuna.Study, space: Space, generator: np.random.Generator) -> None:
+def _trial(study: optuna.Study, space: SearchSpace, generator: np.random.Generator) -> None:
     """A trial of an imagined network."""
     trial = study.ask()
     space.suggest(trial)

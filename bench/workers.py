@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.overhead import PLUGIN
 from tests.conftest import DATA, install, tiny_onnx
-from tests.searching import postgres
+from tests.study import postgres
 
 SLEEPING = "import os\nimport time\n" + PLUGIN.replace(
     "        return model\n",

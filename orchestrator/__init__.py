@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from orchestrator.api.characterize import calibrate
+    from orchestrator.api.characterize import characterize
     from orchestrator.api.check import check
     from orchestrator.api.estimate import estimate
     from orchestrator.api.measure import compare, measure
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "build",
-    "calibrate",
+    "characterize",
     "check",
     "compare",
     "compare_runs",
@@ -42,7 +42,7 @@ __all__ = [
 
 _MODULES = {
     "build": "api.search",
-    "calibrate": "api.characterize",
+    "characterize": "api.characterize",
     "check": "api.check",
     "compare": "api.measure",
     "compare_runs": "api.search",

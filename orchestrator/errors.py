@@ -5,11 +5,11 @@ import errno
 from collections.abc import Iterable
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
-"""Errors of the operating system that are the machine's, not a candidate's: the run stops and goes on when they are mended."""
+"""Errors of the operating system that are the machine's, not a candidate's: the run stops and goes on when they are fixed."""
 
 
 class OrchestratorError(Exception):
-    """The root. Its message is one line that says what was wrong and how to mend it."""
+    """The root. Its message is one line that says what was wrong and how to fix it."""
 
     exit_code = 2
 
@@ -30,13 +30,13 @@ class PluginError(InputError):
     """A plugin that was named cannot be used, or two plugins collide."""
 
 
-class SurroundingsError(OrchestratorError):
+class EnvironmentFailure(OrchestratorError):
     """The machine failed, not the input: disk full, run directory in use, board out of reach."""
 
     exit_code = 4
 
 
-class RunInUseError(SurroundingsError):
+class RunInUseError(EnvironmentFailure):
     """Another process holds the run directory."""
 
 

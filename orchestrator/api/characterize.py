@@ -1,4 +1,4 @@
-"""The public Python face of `orchestrate profiles calibrate`: measure a machine, and write the profile that came of it."""
+"""The public Python face of `orchestrate profiles characterize`: measure a machine, and write the profile that came of it."""
 
 import re
 import tempfile
@@ -14,28 +14,28 @@ import psutil
 
 from orchestrator.api.resolve import attach, profile_named
 from orchestrator.devices import interrupt
-from orchestrator.errors import InputError, Refused, SurroundingsError, unknown
+from orchestrator.errors import EnvironmentFailure, InputError, Refused, unknown
 from orchestrator.hardware.probe import describe
 from orchestrator.hardware.profile_rules import broken_laws, unused_sources
 from orchestrator.hardware.profile_tables import as_tables, as_text
 from orchestrator.measuring.characterization.machine import machine_files, memory_bandwidth
 from orchestrator.measuring.characterization.machine_values import runtime_support, slug
-from orchestrator.measuring.characterization.measure import Calibration
-from orchestrator.measuring.characterization.profile import Measured, measured_profile
+from orchestrator.measuring.characterization.measure import MachineMeasurement
+from orchestrator.measuring.characterization.profile import CharacterizationData, measured_profile
 from orchestrator.plugin.device import Device, SimulatedDevice
 from orchestrator.plugin.registry import Registry
 from orchestrator.plugin.runtime import Runtime
-from orchestrator.values.characterization import CalibratedMachine
+from orchestrator.values.characterization import CharacterizedMachine
 from orchestrator.values.files import write_atomic
 from orchestrator.values.profile import HardwareProfile
 
-COMMAND = "orchestrate profiles calibrate"
+COMMAND = "orchestrate profiles characterize"
 MEMORY_SHARE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CalibrateOptions:
-    """`orchestrate profiles calibrate` as the user said it; None: not said.
+class CharacterizeOptions:
+    """`orchestrate profiles characterize` as the user said it; None: not said.
 
     Attributes:
         device: The machine that is measured: "host", or a device's reference.
@@ -53,25 +53,25 @@ class CalibrateOptions:
     without_plugins: tuple[str, ...] = ()
 
 
-def calibrate(
-    options: CalibrateOptions | None = None,
+def characterize(
+    options: CharacterizeOptions | None = None,
     *,
     output: str | Path | None = None,
     overwrite: bool = False,
     progress: Callable[[str], None] | None = None,
     **said: Any,
-) -> CalibratedMachine:
+) -> CharacterizedMachine:
     """Measure a machine by micro-benchmarks, and fit its latency models to them.
 
     Args:
-        options: Or give its fields by name: `calibrate(device="ssh://pi@board", seconds=120)`.
+        options: Or give its fields by name: `characterize(device="ssh://pi@board", seconds=120)`.
         output: The .toml file to write, or a folder, in which it gets the profile's name; None: nothing is written.
         overwrite: Whether a file that is there already may be replaced.
         progress: Is told in words what is done next.
 
     Raises:
         InputError: something that was given cannot be used, or the runtime cannot run the simplest network there.
-        SurroundingsError: the device is out of reach or in use, or the file cannot be written.
+        EnvironmentFailure: the device is out of reach or in use, or the file cannot be written.
         Interrupted: the user asked to stop; nothing was written.
     """
     options = _said(options, said)
@@ -80,21 +80,21 @@ def calibrate(
         _target(Path(output), "", overwrite=overwrite)
     with _machine(options, progress or _silent) as machine:
         path = None if output is None else _target(Path(output), machine.profile.name, overwrite=overwrite)
-        machine.calibration.run()
+        machine.measurement.run()
         profile, checks, notes = measured_profile(machine)
     problems = [message for _, message in (*broken_laws(as_tables(profile)), *unused_sources(as_tables(profile)))]
     if problems:
         raise RuntimeError(f"the measured profile is not valid: {'; '.join(problems)}")
-    if left_out := machine.calibration.left_out:
+    if left_out := machine.measurement.left_out:
         notes = (*notes, f"{left_out} networks were left out: the budget of {options.seconds:g} s did not reach for them")
     if path is not None:
         _write(path, as_text(profile))
     took = round(time.monotonic() - begin, 1)
-    return CalibratedMachine(profile=profile, checks=checks, notes=notes, seconds=took, path=path)
+    return CharacterizedMachine(profile=profile, checks=checks, notes=notes, seconds=took, path=path)
 
 
 @contextmanager
-def _machine(options: CalibrateOptions, progress: Callable[[str], None]) -> Iterator[Measured]:
+def _machine(options: CharacterizeOptions, progress: Callable[[str], None]) -> Iterator[CharacterizationData]:
     """Everything checked and described; the device is given back at the end."""
     _check(options)
     registry = Registry.discover(without=options.without_plugins)
@@ -121,7 +121,7 @@ def _machine(options: CalibrateOptions, progress: Callable[[str], None]) -> Iter
                 memory_bandwidth(device, folder / "copy", threads=threads, last_cache_bytes=last, memory_bytes=memory)
                 for threads in dict.fromkeys((1, profile.runtimes[0].threads))
             ]
-            calibration = Calibration(
+            measurement = MachineMeasurement(
                 device,
                 runtime,
                 threads=options.threads or tuple(dict.fromkeys((1, min(cores, profile.runtimes[0].threads)))),
@@ -132,9 +132,9 @@ def _machine(options: CalibrateOptions, progress: Callable[[str], None]) -> Iter
                 folder=folder / "networks",
                 progress=progress,
             )
-            yield Measured(
+            yield CharacterizationData(
                 profile=profile,
-                calibration=calibration,
+                measurement=measurement,
                 how=_how(options, device, runtime, profile),
                 when=datetime.now(UTC).date(),
                 bandwidth=max((rate for rate in copied if rate is not None), default=None),
@@ -144,7 +144,9 @@ def _machine(options: CalibrateOptions, progress: Callable[[str], None]) -> Iter
             each.release()
 
 
-def _described(options: CalibrateOptions, device: Device, runtime: Runtime, registry: Registry, folder: Path) -> HardwareProfile:
+def _described(
+    options: CharacterizeOptions, device: Device, runtime: Runtime, registry: Registry, folder: Path
+) -> HardwareProfile:
     """The machine as it describes itself, with the one runtime that is measured."""
     if device.remote:
         files = machine_files(device, folder)
@@ -174,7 +176,7 @@ def _described(options: CalibrateOptions, device: Device, runtime: Runtime, regi
     )
 
 
-def _how(options: CalibrateOptions, device: Device, runtime: Runtime, profile: HardwareProfile) -> str:
+def _how(options: CharacterizeOptions, device: Device, runtime: Runtime, profile: HardwareProfile) -> str:
     versions = device.environment().get("versions", {})
     version = next((versions[module] for module in runtime.imports if module in versions), None) or runtime.version()
     day = f"{datetime.now(UTC):%Y-%m-%d}"
@@ -192,7 +194,7 @@ def _runtime(name: str, registry: Registry) -> Runtime:
     return known[name]
 
 
-def _check(options: CalibrateOptions) -> None:
+def _check(options: CharacterizeOptions) -> None:
     if not options.seconds > 0:
         raise InputError(f"--seconds must be more than 0, but got {options.seconds:g}")
     if any(threads < 1 for threads in options.threads):
@@ -203,12 +205,12 @@ def _check(options: CalibrateOptions) -> None:
         raise InputError(f"--name '{options.name}' cannot name a profile: 'host' is the machine itself, '.toml' marks a path")
 
 
-def _said(options: CalibrateOptions | None, said: dict[str, Any]) -> CalibrateOptions:
-    known = {f.name for f in fields(CalibrateOptions)}
+def _said(options: CharacterizeOptions | None, said: dict[str, Any]) -> CharacterizeOptions:
+    known = {f.name for f in fields(CharacterizeOptions)}
     for name in said:
         if name not in known:
             raise InputError(unknown("option", name, known))
-    return replace(options or CalibrateOptions(), **said)
+    return replace(options or CharacterizeOptions(), **said)
 
 
 def _target(output: Path, name: str, *, overwrite: bool) -> Path:
@@ -227,7 +229,7 @@ def _write(path: Path, text: str) -> None:
     try:
         write_atomic(path, text)
     except OSError as error:
-        raise SurroundingsError(f"'{path}' cannot be written: {error.strerror}") from None
+        raise EnvironmentFailure(f"'{path}' cannot be written: {error.strerror}") from None
 
 
 def _silent(_: str) -> None:

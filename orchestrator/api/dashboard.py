@@ -11,7 +11,7 @@ import optuna
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from orchestrator.errors import InputError, SurroundingsError
+from orchestrator.errors import EnvironmentFailure, InputError
 from orchestrator.study.run.directory import RunDirectory
 from orchestrator.study.run.optuna_storage import guarded, open_storage
 from orchestrator.values.distribution import install_command
@@ -35,7 +35,7 @@ def serve(path: Path, *, host: str, port: int, ready: Callable[[str], None]) -> 
 
     Raises:
         InputError: `path` is no run directory or has no study, or optuna-dashboard is not installed.
-        SurroundingsError: the address cannot be listened at, or the study's storage is out of reach.
+        EnvironmentFailure: the address cannot be listened at, or the study's storage is out of reach.
     """
     if find_spec("optuna_dashboard") is None:
         raise InputError(f"the dashboard needs the package optuna-dashboard: {install_command('dashboard')}")
@@ -57,7 +57,7 @@ def serve(path: Path, *, host: str, port: int, ready: Callable[[str], None]) -> 
         server: WSGIServer = make_server(host, port, wsgi(storage), handler_class=_Quiet)
     except OSError as error:
         said = f"--host {host} --port {port}: {error.strerror}"
-        raise SurroundingsError(f"{said}; give another port, or 0 for a free one") from None
+        raise EnvironmentFailure(f"{said}; give another port, or 0 for a free one") from None
     with server:
         # In a thread of its own, for an interruption in the middle of an answer would be swallowed there as that answer's error.
         thread = Thread(target=server.serve_forever, daemon=True)

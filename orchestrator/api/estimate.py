@@ -68,10 +68,10 @@ def _runtime(profile: HardwareProfile, wanted: str | None) -> str:
             raise InputError(unknown("runtime", wanted, able or listed))
         return wanted
     if not able:
-        calibrate = "" if profile.device is None else "; `orchestrate profiles calibrate` measures them"
+        characterize = "" if profile.device is None else "; `orchestrate profiles characterize` measures them"
         raise InputError(
             f"target '{profile.name}' has no latency model: no figures of that machine are known, so nothing can be "
-            f"estimated{calibrate}"
+            f"estimated{characterize}"
         )
     return next((name for name in listed if name in able), able[0])
 

@@ -19,7 +19,7 @@ from orchestrator.api.resolve import profile_named, resolve_target, simulated_de
 from orchestrator.building.data import DEFAULT_INPUT, Split, load_data
 from orchestrator.building.references import absolute
 from orchestrator.devices import interrupt
-from orchestrator.errors import InputError, OrchestratorError, SurroundingsError, unknown
+from orchestrator.errors import EnvironmentFailure, InputError, OrchestratorError, unknown
 from orchestrator.hardware.graph import count
 from orchestrator.hardware.shapes import TensorType, read_inputs
 from orchestrator.measuring.model_info import scoring_batch
@@ -30,7 +30,7 @@ from orchestrator.measuring.verdict import verdict
 from orchestrator.plugin.device import Device, JobFailed, SimulatedDevice
 from orchestrator.plugin.registry import Registry
 from orchestrator.plugin.runtime import Runtime
-from orchestrator.values.measure import Comparison, ModelFigures
+from orchestrator.values.measure import Comparison, ModelMeasurement
 from orchestrator.values.results import Difference, LatencyResult
 from orchestrator.values.target import Target
 
@@ -61,7 +61,7 @@ class MeasureOptions:
 
 def measure(
     model: str | Path, options: MeasureOptions | None = None, *, samples: str | Path | None = None, **said: Any
-) -> ModelFigures:
+) -> ModelMeasurement:
     """Time one exported model on a target.
 
     Args:
@@ -71,7 +71,7 @@ def measure(
 
     Raises:
         InputError: something that was given cannot be used, or the runtime cannot load the model (in its own words).
-        SurroundingsError: the device is out of reach or in use.
+        EnvironmentFailure: the device is out of reach or in use.
     """
     options = _said(options, said)
     _check_samples(samples)
@@ -94,7 +94,7 @@ def compare(
 
     Raises:
         InputError: as `measure`, and where the two take different inputs.
-        SurroundingsError: the device is out of reach or in use.
+        EnvironmentFailure: the device is out of reach or in use.
     """
     options = _said(options, said)
     _check_samples(samples)
@@ -157,21 +157,21 @@ def _compared(bench: "Bench", above: Timing, below: Timing, options: MeasureOpti
 def _reason(found: str, ratio: Difference, options: MeasureOptions, basis: str, waited: float, bench: "Bench") -> str:
     # Threads that wake each other make times scatter by several per cent where they take all cores.
     steadier = "--threads 1, which is steadier, " if bench.evaluator.threads > 1 else ""
-    mend = f"give more time with --max-seconds, {steadier}another --margin, or a quieter machine"
-    said = _sentence(found, ratio, options.margin, "95 % interval", mend)
+    fix = f"give more time with --max-seconds, {steadier}another --margin, or a quieter machine"
+    said = _sentence(found, ratio, options.margin, "95 % interval", fix)
     if basis == "cpu":
         said += f"; of CPU time, for other work took the core away for {waited:.0%} of the wall time"
     return said + (f"; {bench.elsewhere}" if bench.elsewhere else "")
 
 
-def _sentence(found: str, ratio: Difference, margin: float, kind: str, mend: str) -> str:
+def _sentence(found: str, ratio: Difference, margin: float, kind: str, fix: str) -> str:
     limit = f"{margin:.3g}" if margin < 0.001 else f"{margin * 100:.3g} %"
     interval = f"B takes {ratio.low:.4f} to {ratio.high:.4f} of A's time ({kind})"
     return {
         "faster": f"{interval}: shorter by more than the margin of {limit}",
         "slower": f"{interval}: longer by more than the margin of {limit}",
         "same": f"{interval}: the difference is within the margin of {limit}",
-        "inconclusive": f"{interval}, which reaches across the edge of the margin of {limit}: {mend}",
+        "inconclusive": f"{interval}, which reaches across the edge of the margin of {limit}: {fix}",
     }[found]
 
 
@@ -249,7 +249,7 @@ class Bench:
             raise _unusable(path, self.runtime, self.evaluator.target.device, error) from None
         return [np.load(each, allow_pickle=False) for each in made]
 
-    def simulated_figures(self, k: int, run: Run) -> ModelFigures:
+    def simulated_figures(self, k: int, run: Run) -> ModelMeasurement:
         """All figures of one model that was simulated."""
         if self.simulation is None:
             raise RuntimeError("nothing is simulated here")
@@ -268,17 +268,17 @@ class Bench:
         names = " or ".join(f"'{path}'" for path in self.paths)
         return InputError(f"{names} failed on {device}, and each ran by itself afterwards: {error}")
 
-    def figures(self, k: int, timing: Timing) -> ModelFigures:
+    def figures(self, k: int, timing: Timing) -> ModelMeasurement:
         """All figures of one model."""
         latency = self.evaluator.latency(timing)
         note = "; ".join(part for part in (latency.note, self.elsewhere) if part)
         figures = self._figures(k, replace(latency, ratio=None, note=note or None), self.environment)
         return replace(figures, peak_memory_bytes=timing.peak_memory_bytes, energy_mj=timing.energy_mj)
 
-    def _figures(self, k: int, latency: LatencyResult, environment: dict[str, Any]) -> ModelFigures:
+    def _figures(self, k: int, latency: LatencyResult, environment: dict[str, Any]) -> ModelMeasurement:
         path, content = self.paths[k], self.files[k].read_bytes()
         counted = count(path, self.shapes) if path.suffix == ".onnx" else None
-        return ModelFigures(
+        return ModelMeasurement(
             model=str(path),
             digest=hashlib.sha256(content).hexdigest(),
             latency=latency,
@@ -471,7 +471,7 @@ def _loadable(path: Path, runtime: Runtime, device: Device, folder: Path) -> Pat
 
 def _unusable(path: Path, runtime: Runtime, device: str, reason: JobFailed) -> OrchestratorError:
     if reason.kind == "surroundings":
-        return SurroundingsError(f"{device}: {reason}")
+        return EnvironmentFailure(f"{device}: {reason}")
     return InputError(f"'{path}' cannot be run by {runtime.name} on {device}: {reason}")
 
 

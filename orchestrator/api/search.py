@@ -18,10 +18,10 @@ from orchestrator.api.resolve import (
     resolve_target,
     simulated_device,
 )
-from orchestrator.building.builder_client import Workshop
+from orchestrator.building.builder_client import BuilderClient
 from orchestrator.building.paths import builds, checkpoints
 from orchestrator.devices import interrupt
-from orchestrator.errors import FULL, InputError, Interrupted, OrchestratorError, PluginError, SurroundingsError, unknown
+from orchestrator.errors import FULL, EnvironmentFailure, InputError, Interrupted, OrchestratorError, PluginError, unknown
 from orchestrator.plugin.device import Device
 from orchestrator.plugin.registry import Registry
 from orchestrator.plugin.runtime import Runtime
@@ -35,7 +35,7 @@ from orchestrator.study.request import RunState, SearchRequest
 from orchestrator.study.run.directory import DONE, RunDirectory
 from orchestrator.study.run.event_log import STARTS
 from orchestrator.study.run.recipe_file import read_recipe
-from orchestrator.study.search_space import Space
+from orchestrator.study.search_space import SearchSpace
 from orchestrator.values.events import SearchStarted
 from orchestrator.values.recipe import Recipe
 from orchestrator.values.results import CandidateResult, RunResult
@@ -61,7 +61,7 @@ def search(
 
     Raises:
         InputError: something that was given cannot be used; nothing has been written.
-        SurroundingsError: the disk is full, the run directory is in use, ...
+        EnvironmentFailure: the disk is full, the run directory is in use, ...
         Interrupted: the user stopped it; `resume` goes on.
     """
     started = time.monotonic()
@@ -171,7 +171,7 @@ def compare_runs(a: str | Path, b: str | Path) -> RunComparison:
     return compared(load_run(a), load_run(b), (str(a), str(b)))
 
 
-def preview(options: SearchOptions) -> tuple[SearchRequest, RunState, Space]:
+def preview(options: SearchOptions) -> tuple[SearchRequest, RunState, SearchSpace]:
     """Check everything and compute the search space, without a trial: `orchestrate search --dry-run`."""
     started = time.monotonic()
     registry = Registry.discover(without=options.without_plugins)
@@ -187,7 +187,7 @@ def preview(options: SearchOptions) -> tuple[SearchRequest, RunState, Space]:
                 state = engine.prepare(None, workshop)
         finally:
             workshop.close()
-    return request, state, Space(state.offers, registry.methods())
+    return request, state, SearchSpace(state.offers, registry.methods())
 
 
 def build(recipe: str | Path, output: str | Path, *, without_plugins: tuple[str, ...] = (), observer: Observer = nobody) -> Path:
@@ -312,7 +312,7 @@ def _run(
     observer: Observer,
 ) -> RunResult:
     engine = _engine(run, request, registry, runtime, devices, started=started, observer=observer)
-    workshop: Workshop = engine.workshop(state)
+    workshop: BuilderClient = engine.workshop(state)
     try:
         with interrupt.heard(), closing(engine), keeping_elapsed(run, engine.elapsed):
             engine.connect()
@@ -321,7 +321,7 @@ def _run(
             registry.search_started(_started(engine, prepared, baseline, run, resumed=state is not None))
             try:
                 found = engine.finish(engine.search(prepared, workshop), workshop)
-            except (Interrupted, SurroundingsError, OSError) as error:
+            except (Interrupted, EnvironmentFailure, OSError) as error:
                 told = _of_surroundings(error, run) if isinstance(error, OSError) else error
                 if told is not None:
                     with suppress(*([] if isinstance(told, Interrupted) else [OSError])):  # the disk may be what failed
@@ -379,27 +379,27 @@ def _tell_end(engine: Engine, registry: Registry, result: RunResult) -> None:
 
 @contextmanager
 def surroundings(run: RunDirectory) -> Iterator[None]:
-    """A full or read-only disk, or files that vanish, end the run with one line, and it can go on when that is mended."""
+    """A full or read-only disk, or files that vanish, end the run with one line, and it can go on when that is fixed."""
     try:
         yield
-    except SurroundingsError as error:
-        raise SurroundingsError(f"{error}; mend it, then {_way_on(run)}") from error
+    except EnvironmentFailure as error:
+        raise EnvironmentFailure(f"{error}; fix it, then {_way_on(run)}") from error
     except OSError as error:
         told = _of_surroundings(error, run)
         if told is None:
             raise
-        raise SurroundingsError(f"{told}; mend it, then {_way_on(run)}") from error
+        raise EnvironmentFailure(f"{told}; fix it, then {_way_on(run)}") from error
 
 
-def _of_surroundings(error: OSError, run: RunDirectory) -> SurroundingsError | None:
+def _of_surroundings(error: OSError, run: RunDirectory) -> EnvironmentFailure | None:
     """What a full disk or files that vanished are told as; None for what has nothing to do with the run's surroundings."""
     path = None if error.filename is None else Path(str(error.filename))
     inside = path is not None and path.is_relative_to(run.path)
     if path is not None and inside and isinstance(error, FileNotFoundError):
         gone = next((folder for folder in reversed(path.parents) if not folder.exists()), path)
-        return SurroundingsError(f"'{gone}' was deleted by somebody else")
+        return EnvironmentFailure(f"'{gone}' was deleted by somebody else")
     if inside or error.errno in FULL:
-        return SurroundingsError(f"{error.strerror} ({error.filename or run.path})")
+        return EnvironmentFailure(f"{error.strerror} ({error.filename or run.path})")
     return None
 
 

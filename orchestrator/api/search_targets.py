@@ -8,10 +8,10 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from orchestrator.api import search
 from orchestrator.api.resolve import SearchOptions, plan, plugin_versions
-from orchestrator.api.search import search
 from orchestrator.building.store import OFF
-from orchestrator.errors import InputError, Interrupted, SurroundingsError
+from orchestrator.errors import EnvironmentFailure, InputError, Interrupted
 from orchestrator.plugin.registry import Registry
 from orchestrator.study.engine import Observer
 from orchestrator.study.request import SearchRequest
@@ -129,7 +129,7 @@ class Targets:
             InputError: that is no budget.
             PluginError: the plugins are not those that one of them began with.
             RunInUseError: another process searches for one of them.
-            SurroundingsError: the folder cannot be written.
+            EnvironmentFailure: the folder cannot be written.
         """
         if trials is None and timeout_s is None:
             return
@@ -153,7 +153,7 @@ class Targets:
         try:
             self._write()
         except OSError as error:
-            raise SurroundingsError(f"'{self.path}' cannot be written: {error.strerror}") from None
+            raise EnvironmentFailure(f"'{self.path}' cannot be written: {error.strerror}") from None
 
     def search(self, k: int, before: Sequence[RunResult], *, observer: Observer = search.nobody) -> RunResult:
         """Search for one target: from the start, or on from where it stopped; what is done is only read.
@@ -187,8 +187,8 @@ class Targets:
             yield
         except Interrupted:
             raise Interrupted(f"interrupted; go on with: orchestrate resume {self.path}") from None
-        except SurroundingsError as error:
-            raise SurroundingsError(f"{error} (all targets: orchestrate resume {self.path})") from error
+        except EnvironmentFailure as error:
+            raise EnvironmentFailure(f"{error} (all targets: orchestrate resume {self.path})") from error
 
 
 def search_targets(
@@ -214,7 +214,7 @@ def search_targets(
 
     Raises:
         InputError: something that was given cannot be used; nothing has been written.
-        SurroundingsError: the disk is full, the run directory is in use, ...
+        EnvironmentFailure: the disk is full, the run directory is in use, ...
         Interrupted: the user stopped it; `resume_targets` goes on.
     """
     several = Targets.begin(search.with_options(options, said), targets, output)

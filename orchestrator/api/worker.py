@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 
 from orchestrator.api.resolve import MEMORY_SHARE, attach, plugin_versions, simulated_device
-from orchestrator.building.builder_client import Workshop
+from orchestrator.building.builder_client import BuilderClient
 from orchestrator.building.references import absolute
 from orchestrator.building.store import store_bytes, store_folder
 from orchestrator.devices import interrupt
@@ -22,9 +22,9 @@ from orchestrator.study.distributed.compatibility import check_files, check_plug
 from orchestrator.study.distributed.device_class import OnlyTimer, device_class
 from orchestrator.study.distributed.exchange import Exchange
 from orchestrator.study.distributed.join import token
-from orchestrator.study.distributed.manifest import Charter
+from orchestrator.study.distributed.manifest import Manifest
 from orchestrator.study.distributed.scratch import scratch
-from orchestrator.study.distributed.worker import Guest
+from orchestrator.study.distributed.worker import StudyWorker
 from orchestrator.study.engine import Engine, Observer
 from orchestrator.study.request import RunState, SearchRequest
 from orchestrator.study.run import optuna_storage
@@ -33,7 +33,7 @@ from orchestrator_devices.host import HostDevice
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class WorkOptions:
+class WorkerOptions:
     """`orchestrate worker` as the user said it. See the command's help for each.
 
     Attributes:
@@ -54,7 +54,7 @@ class WorkOptions:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Worked:
+class WorkerResult:
     """What came of it.
 
     Attributes:
@@ -81,12 +81,12 @@ class _Role:
     builds_only: str | None
 
 
-def work(options: WorkOptions, *, observer: Observer = lambda _: None) -> Worked:
+def work(options: WorkerOptions, *, observer: Observer = lambda _: None) -> WorkerResult:
     """Build and, where this machine is of the right class, time candidates of a shared search until it is over.
 
     Raises:
         InputError: there is no such search, or this machine has not the same task, plugins or versions.
-        SurroundingsError: the storage or the exchange is lost.
+        EnvironmentFailure: the storage or the exchange is lost.
         Interrupted: the user stopped it; what was under way is free for others.
     """
     storage = optuna_storage.open_storage(optuna_storage.absolute(options.storage))
@@ -99,7 +99,7 @@ def work(options: WorkOptions, *, observer: Observer = lambda _: None) -> Worked
             waiting=lambda what: _tell(observer, event="phase", what=f"waiting for {what}"),
         )
         if charter.over is not None:
-            return Worked(study=name, ended=charter.over, candidates=0)
+            return WorkerResult(study=name, ended=charter.over, candidates=0)
         exchange = Exchange(options.artifacts or charter.artifacts, name)
         state = _state(exchange, charter, options)
         with _scratch(options.output) as folder:
@@ -109,7 +109,7 @@ def work(options: WorkOptions, *, observer: Observer = lambda _: None) -> Worked
                 return _serve(name, charter, exchange, state, run, options, observer)
 
 
-def _state(exchange: Exchange, charter: Charter, options: WorkOptions) -> RunState:
+def _state(exchange: Exchange, charter: Manifest, options: WorkerOptions) -> RunState:
     """The search as the leader published it, with this machine's own references."""
     state = read_state(exchange, charter)
     there = state.request
@@ -134,13 +134,13 @@ def _state(exchange: Exchange, charter: Charter, options: WorkOptions) -> RunSta
 
 def _serve(
     name: str,
-    charter: Charter,
+    charter: Manifest,
     exchange: Exchange,
     state: RunState,
     run: RunDirectory,
-    options: WorkOptions,
+    options: WorkerOptions,
     observer: Observer,
-) -> Worked:
+) -> WorkerResult:
     registry = Registry.discover(without=state.request.without_plugins, strict=False)
     check_plugins(state, registry, plugin_versions(registry))
     runtime = registry.runtimes()[state.request.target.runtime]
@@ -158,7 +158,7 @@ def _serve(
         run, state.request, registry, runtime, role.devices, simulated=role.simulated, started=started, observer=observer
     )
     workshop = engine.workshop(state)
-    guest = Guest(
+    guest = StudyWorker(
         run,
         exchange,
         charter,
@@ -180,14 +180,14 @@ def _serve(
     finally:
         workshop.close()
         timer.release()
-    return Worked(study=name, ended=ended, candidates=guest.made)
+    return WorkerResult(study=name, ended=ended, candidates=guest.made)
 
 
 def _own(reference: str | None) -> str | None:
     return None if reference is None else absolute(reference)
 
 
-def _changed(name: str, charter: Charter) -> str:
+def _changed(name: str, charter: Manifest) -> str:
     return (
         f"the model or its data are not those of the search '{name}': copy them from {charter.host}, "
         f"and say with --model and --data where they are here"
@@ -195,13 +195,13 @@ def _changed(name: str, charter: Charter) -> str:
 
 
 def _role(
-    request: SearchRequest, charter: Charter, registry: Registry, runtime: Runtime, options: WorkOptions, timer: OnlyTimer
+    request: SearchRequest, charter: Manifest, registry: Registry, runtime: Runtime, options: WorkerOptions, timer: OnlyTimer
 ) -> _Role:
     """Whether the times that this machine takes may stand beside the others'.
 
     Raises:
         InputError: the device that was named cannot be used.
-        SurroundingsError: it is out of reach.
+        EnvironmentFailure: it is out of reach.
     """
     target, host = request.target, HostDevice()
     here: tuple[Device, ...] = (host,)
@@ -240,10 +240,10 @@ def _baseline(
     engine: Engine,
     state: RunState,
     exchange: Exchange,
-    charter: Charter,
+    charter: Manifest,
     run: RunDirectory,
     role: _Role,
-    workshop: Workshop,
+    workshop: BuilderClient,
 ) -> None:
     """The original: measured here too, where this machine times; else as the leader found it."""
     there = read_baseline(exchange, charter)

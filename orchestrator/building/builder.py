@@ -22,13 +22,13 @@ from torch import Tensor, nn
 
 from orchestrator.building import network, training
 from orchestrator.building.cache_keys import digest_of
-from orchestrator.building.dependency_tracking import Answers, Watch, WatchedContext
+from orchestrator.building.dependency_tracking import Answers, DependencyTracker, WatchedContext
 from orchestrator.building.export import export_onnx
 from orchestrator.building.paths import checkpoints
 from orchestrator.building.protocol import ASKING
-from orchestrator.building.recipe_chain import Chain, StepFailed, guarded
-from orchestrator.building.rungs import Ladder, Stopped
-from orchestrator.building.step_cache import ORIGINAL, Identity, Results, Trained
+from orchestrator.building.recipe_chain import RecipeChain, StepFailed, guarded
+from orchestrator.building.rungs import RungSchedule, Stopped
+from orchestrator.building.step_cache import ORIGINAL, Identity, StepCache, Trained
 from orchestrator.building.store import Store
 from orchestrator.building.task import LoadedTask
 from orchestrator.errors import FULL, MethodError, Refused
@@ -93,7 +93,7 @@ class Builder:
         report: Report,
         student: Callable[[], nn.Module] | None = None,
         trains: bool = True,
-        ladder: Ladder | None = None,
+        ladder: RungSchedule | None = None,
         identity: Identity | None = None,
         answers: Mapping[str, Any] | None = None,
         remembered: Path | None = None,
@@ -105,14 +105,14 @@ class Builder:
         self._checkpoints = checkpoints(workspace)
         own = Store(remembered or workspace / "remembered", bound=sys.maxsize, note=lambda _: None)
         said = {"epochs": list(epochs), "task_loss": None, "student": None, **(answers or {})}
-        self._results = Results(
+        self._results = StepCache(
             [own, *([store] if store else [])],
             identity or Identity(),
             Answers(target, description, said),
             seed=seed,
             trains=trains,
         )
-        self._chain = Chain(methods, self._results)
+        self._chain = RecipeChain(methods, self._results)
         shutil.rmtree(self._exports, ignore_errors=True)  # a worker that died may have left half of one
         self._exports.mkdir(parents=True, exist_ok=True)
         self._networks: OrderedDict[str, nn.Module] = OrderedDict()
@@ -128,7 +128,7 @@ class Builder:
             task_loss=loss,
             samples=self._samples,
             export=partial(self._export_to, workspace),
-            remember=partial(self._remember, Watch(), ""),
+            remember=partial(self._remember, DependencyTracker(), ""),
             student=student,
             workspace=workspace,
             seed=seed,
@@ -144,7 +144,7 @@ class Builder:
             key = self._results.key(address)
             kept = None if key is None else self._results.value("offer", key)
             if kept is None:
-                watch = Watch()
+                watch = DependencyTracker()
                 offer, lasts = self._offer(method, watch)
                 kept = OFFER.dump_python(offer, mode="json")
                 if lasts:
@@ -152,7 +152,7 @@ class Builder:
             found.append(OFFER.validate_python(kept))
         return found
 
-    def _offer(self, method: Method, watch: Watch) -> tuple[Offer, bool]:
+    def _offer(self, method: Method, watch: DependencyTracker) -> tuple[Offer, bool]:
         """What a method offers, and whether it would say so again: what failed may not fail the next time."""
         try:
             self._check_needs(method)
@@ -233,7 +233,7 @@ class Builder:
     def _step(self, folder: Path, before: Sequence[Step], step: Step, transform: Callable[..., Any]) -> tuple[Any, str, float]:
         """One step done: what it made, its key, and the seconds that it took; `transform(parameters, context)` does it."""
         self._report(step.method, 0.0)
-        method, watch, ladder = self._methods[step.method], Watch(), self._ladder
+        method, watch, ladder = self._methods[step.method], DependencyTracker(), self._ladder
         address = self._results.address(self._chain.given(before, method), step, method)
         if ladder is not None and (known := self._results.key(address)) and (went := self._results.trained(known)):
             ladder.stop_if_below(went.rungs)  # so it went before, and so it would go again
@@ -250,7 +250,7 @@ class Builder:
             raise
         return made, self._learn(address, watch, seen, trained_s), time.monotonic() - start
 
-    def _learn(self, address: str, watch: Watch, seen: int, trained_s: float) -> str:
+    def _learn(self, address: str, watch: DependencyTracker, seen: int, trained_s: float) -> str:
         """Note what a step asked, and how its trainings went; the key of what it made."""
         key, ladder = self._results.learn(address, watch), self._ladder
         if ladder is not None and watch.trained:
@@ -352,7 +352,9 @@ class Builder:
         if Need.LABELS in method.needs and "train" not in self.context.task.labelled:
             raise Refused("the train split has no labels")
 
-    def _context(self, folder: Path, before: Sequence[Step], method: Method, step: Step | None, watch: Watch) -> BuildContext:
+    def _context(
+        self, folder: Path, before: Sequence[Step], method: Method, step: Step | None, watch: DependencyTracker
+    ) -> BuildContext:
         workspace = folder / f"{method.name}.work"
         workspace.mkdir(parents=True, exist_ok=True)
         own = step or Step(method=method.name, version=method.version)
@@ -391,12 +393,12 @@ class Builder:
             hidden = labels is None or name == "validation"
             yield network.as_tensors(inputs), None if hidden else torch.from_numpy(labels)
 
-    def _remember(self, watch: Watch, scope: str, key: str, compute: Callable[[], Any]) -> Any:
+    def _remember(self, watch: DependencyTracker, scope: str, key: str, compute: Callable[[], Any]) -> Any:
         address = digest_of([scope, key])
         known = self._results.key(address)
         kept = None if known is None else self._results.value("table", known)
         if kept is None:
-            inside, trained = Watch(), watch.trained
+            inside, trained = DependencyTracker(), watch.trained
             watch.trained = False
             with watch.apart() as asked:
                 value = compute()

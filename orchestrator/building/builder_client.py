@@ -23,8 +23,8 @@ from orchestrator.building.protocol import (
     as_json,
 )
 from orchestrator.devices.process import GuardedProcess
-from orchestrator.errors import InputError, SurroundingsError
-from orchestrator.measuring.model_info import Inspection
+from orchestrator.errors import EnvironmentFailure, InputError
+from orchestrator.measuring.model_info import ModelInfo
 from orchestrator.plugin.device import JobFailed
 from orchestrator.values.recipe import Recipe
 from orchestrator.values.results import Floor, QualityResult
@@ -34,7 +34,7 @@ PREPARE_TIMEOUT_S = 3600.0
 Progress = Callable[[str, float], None]
 
 
-class Workshop:
+class BuilderClient:
     """Builds and scores candidates in a warm worker process.
 
     Args:
@@ -94,7 +94,7 @@ class Workshop:
 
         Raises:
             JobFailed: a step raised, or the worker crashed, hung or outgrew its memory; `step` names it where it is known.
-            SurroundingsError: the disk is full or read-only, or no worker can be started any more.
+            EnvironmentFailure: the disk is full or read-only, or no worker can be started any more.
         """
         asked = {"recipe": recipe.as_json(), "folder": str(folder), "floors": as_json(FLOORS, dict(floors or {}))}
         reply: BuildReply = BUILT.validate_python(self._ask("build", timeout_s, **asked))
@@ -105,9 +105,9 @@ class Workshop:
         reply: BuildReply = BUILT.validate_python(self._ask("sketch", timeout_s, recipe=recipe.as_json(), folder=str(folder)))
         return reply
 
-    def inspect(self, graph: Path, *, timeout_s: float) -> Inspection:
+    def inspect(self, graph: Path, *, timeout_s: float) -> ModelInfo:
         """What is known of an exported model from its file. Raises as `build` does."""
-        reply: Inspection = INSPECTED.validate_python(self._ask("inspect", timeout_s, graph=str(graph)))
+        reply: ModelInfo = INSPECTED.validate_python(self._ask("inspect", timeout_s, graph=str(graph)))
         return reply
 
     def score(self, outputs: Sequence[Path], baseline: Sequence[Path] | None, split: str, *, timeout_s: float) -> QualityResult:
@@ -160,10 +160,10 @@ class Workshop:
             try:
                 reply = self._start()
             except (JobFailed, InputError) as failure:
-                raise SurroundingsError(f"the build worker cannot be started again: {failure}") from failure
+                raise EnvironmentFailure(f"the build worker cannot be started again: {failure}") from failure
             if reply.task.digest != self._digest:
                 self.close()
-                raise SurroundingsError(
+                raise EnvironmentFailure(
                     "the model or the data came out different when they were loaded again (an unseeded split, a changed file?): "
                     "what was measured before and after cannot be compared"
                 )
@@ -190,5 +190,5 @@ class Workshop:
             if failure.kind == "input":
                 raise InputError(str(failure)) from failure
             if failure.kind == "surroundings":
-                raise SurroundingsError(str(failure)) from failure
+                raise EnvironmentFailure(str(failure)) from failure
             raise

@@ -35,7 +35,7 @@ from orchestrator.errors import FULL, InputError, OrchestratorError
 QUIET_S = 0.2
 
 
-class Worker:
+class BuilderProcess:
     """Answers the requests; its methods are their names."""
 
     def __init__(self, send: Callable[[dict[str, Any]], None]) -> None:
@@ -138,7 +138,7 @@ def main() -> None:
         replies.write(json.dumps(message) + "\n")
         replies.flush()
 
-    worker = Worker(send)
+    worker = BuilderProcess(send)
     for line in sys.stdin:
         request = json.loads(line)
         name = request.pop("do")

@@ -55,7 +55,7 @@ def load_data(reference: str) -> dict[str, Split]:
     """All splits of a data reference, checked.
 
     Raises:
-        InputError: see interface.md, "A data factory"; one line that names the split and the mend.
+        InputError: see interface.md, "A data factory"; one line that names the split and the fix.
     """
     raw = _read_npz(Path(reference)) if reference.endswith(".npz") else call_factory(reference, "--data")
     where = f"--data '{reference}'"

@@ -24,7 +24,7 @@ MULTIPLE = "channel_multiple:"
 TARGET: TypeAdapter[Any] = TypeAdapter(Target)
 
 
-class Watch:
+class DependencyTracker:
     """What has been asked since it began.
 
     Attributes:
@@ -85,10 +85,10 @@ class WatchedTarget(Target):
 
     __slots__ = ("_inner", "_watch")
     _inner: Target
-    _watch: Watch
+    _watch: DependencyTracker
 
     @classmethod
-    def of(cls, target: Target, watch: Watch) -> "WatchedTarget":
+    def of(cls, target: Target, watch: DependencyTracker) -> "WatchedTarget":
         """The same target, watched."""
         made: WatchedTarget = cls.__new__(cls)
         for field in dataclasses.fields(Target):
@@ -123,10 +123,10 @@ class WatchedTask(TaskDescription):
     """A task that notes what is asked of it."""
 
     __slots__ = ("_watch",)
-    _watch: Watch
+    _watch: DependencyTracker
 
     @classmethod
-    def of(cls, task: TaskDescription, watch: Watch) -> "WatchedTask":
+    def of(cls, task: TaskDescription, watch: DependencyTracker) -> "WatchedTask":
         """The same task, watched."""
         made: WatchedTask = cls.__new__(cls)
         for field in dataclasses.fields(TaskDescription):
@@ -145,10 +145,10 @@ class WatchedContext(BuildContext):
     """A context that notes what is asked of it."""
 
     __slots__ = ("_watch",)
-    _watch: Watch
+    _watch: DependencyTracker
 
     @classmethod
-    def of(cls, context: BuildContext, watch: Watch) -> "WatchedContext":
+    def of(cls, context: BuildContext, watch: DependencyTracker) -> "WatchedContext":
         """The same context, watched; its target too."""
         made: WatchedContext = cls.__new__(cls)
         for field in dataclasses.fields(BuildContext):

@@ -83,7 +83,7 @@ def _lighten(path: Path) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter warns and prints about its own inner workings; none of it is the user's to mend."""
+    """The exporter warns and prints about its own inner workings; none of it is the user's to fix."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         level = logging.root.manager.disable

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from orchestrator.measuring.model_info import Inspection
+from orchestrator.measuring.model_info import ModelInfo
 from orchestrator.plugin.parameters import Choice, Number
 from orchestrator.values.results import Floor, QualityResult, Rung
 from orchestrator.values.target import Target
@@ -93,7 +93,7 @@ class BuildReply:
         notes: What the user should know.
     """
 
-    model: Inspection | None
+    model: ModelInfo | None
     stopped: tuple[str, str] | None = None
     rungs: tuple[Rung, ...] = ()
     training_s: float = 0.0
@@ -105,7 +105,7 @@ class BuildReply:
 PREPARE = TypeAdapter(PrepareRequest)
 PREPARED = TypeAdapter(PrepareReply)
 BUILT = TypeAdapter(BuildReply)
-INSPECTED = TypeAdapter(Inspection)
+INSPECTED = TypeAdapter(ModelInfo)
 FLOORS: "TypeAdapter[dict[str, Floor]]" = TypeAdapter(dict[str, Floor])
 QUALITY = TypeAdapter(QualityResult)
 

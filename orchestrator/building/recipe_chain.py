@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from orchestrator.building.step_cache import ORIGINAL, Results
+from orchestrator.building.step_cache import ORIGINAL, StepCache
 from orchestrator.errors import FULL, OrchestratorError
 from orchestrator.plugin.method import Method, OnnxMethod, TorchMethod
 from orchestrator.values.recipe import Step
@@ -17,10 +17,10 @@ class StepFailed(OrchestratorError):
         self.step, self.kind = step, kind
 
 
-class Chain:
+class RecipeChain:
     """The steps of recipes on one task."""
 
-    def __init__(self, methods: Mapping[str, Method], results: Results) -> None:
+    def __init__(self, methods: Mapping[str, Method], results: StepCache) -> None:
         self._methods, self._results = methods, results
 
     def on_modules(self, steps: Sequence[Step]) -> int:
@@ -82,7 +82,7 @@ def guarded(step: str, work: Callable[[], Any]) -> Any:
         raise StepFailed(step, f"MemoryError: {error}", "out-of-memory") from error
     except OSError as error:
         if error.errno in FULL:
-            raise  # the run stops, and goes on when it is mended
+            raise  # the run stops, and goes on when it is fixed
         raise StepFailed(step, f"{type(error).__name__}: {error}") from error
     except OrchestratorError as error:
         raise StepFailed(step, str(error)) from error

@@ -79,7 +79,7 @@ class Judge:
         return [np.concatenate(parts) for parts in zip(*found, strict=True)]
 
 
-class Ladder:
+class RungSchedule:
     """Looks at the trainings of one build after the other.
 
     Args:

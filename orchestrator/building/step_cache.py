@@ -1,4 +1,4 @@
-"""Results of steps under keys: what a step depends on, known only when it has run once, and what it made.
+"""StepCache of steps under keys: what a step depends on, known only when it has run once, and what it made.
 
 A step has an address: the task, the versions, what it was given, its method and parameters. What it asked of its surroundings
 meanwhile is noted under that address; the key of its result is the address with the answers. The next step is given that key.
@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from orchestrator.building.cache_keys import FORM, arithmetic, code_digest, digest_of, needs_of, package_digest, versions
-from orchestrator.building.dependency_tracking import Answers, Watch
+from orchestrator.building.dependency_tracking import Answers, DependencyTracker
 from orchestrator.building.store import Store
 from orchestrator.plugin.method import Method
 from orchestrator.values.recipe import Step
@@ -65,7 +65,7 @@ class Trained:
         return Trained(rungs=rungs, seconds=before.seconds + self.seconds)
 
 
-class Results:
+class StepCache:
     """What steps made on one task, for one seed, with these versions.
 
     Args:
@@ -104,7 +104,7 @@ class Results:
             return None if untrained is None else self._key(address, untrained)
         return self._key(address, known)
 
-    def learn(self, address: str, watch: Watch) -> str:
+    def learn(self, address: str, watch: DependencyTracker) -> str:
         """Note what a step asked; the key of its result."""
         place = digest_of([address, UNTRAINED]) if watch.trained and not self._trains else address
         before = self._known(place)

@@ -279,5 +279,5 @@ def _unsafe(folder: Path) -> str | None:
     if found.st_uid != os.getuid():
         return f"'{folder}' belongs to another user"
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        return f"others may write to '{folder}'; mend it with: chmod go-w {folder}"
+        return f"others may write to '{folder}'; fix it with: chmod go-w {folder}"
     return None

@@ -57,7 +57,7 @@ def load_task(model: str, data: str, registry: Registry, input_shapes: dict[str,
     """Load both references and try the network on the data.
 
     Raises:
-        InputError: one line; the file, factory, shape, type or label that is wrong, and the mend.
+        InputError: one line; the file, factory, shape, type or label that is wrong, and the fix.
     """
     source = _load_model(model, registry)
     splits = load_data(data)

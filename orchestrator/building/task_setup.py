@@ -28,12 +28,12 @@ from orchestrator.building.cache_keys import (
 from orchestrator.building.paths import builds, laid_out, sketches
 from orchestrator.building.protocol import PrepareRequest
 from orchestrator.building.references import beside, call_factory, load_function
-from orchestrator.building.rungs import Judge, Ladder
+from orchestrator.building.rungs import Judge, RungSchedule
 from orchestrator.building.step_cache import Identity
 from orchestrator.building.store import Store
 from orchestrator.building.task import LoadedTask, digest_of_training_data, digest_of_weights, load_task
 from orchestrator.errors import InputError, PluginError, unknown
-from orchestrator.measuring.model_info import Inspection, inspect
+from orchestrator.measuring.model_info import ModelInfo, inspect
 from orchestrator.measuring.quality import FunctionMetric, required_arguments
 from orchestrator.plugin.method import Method, Need
 from orchestrator.plugin.metric import Metric
@@ -65,7 +65,7 @@ class Prepared:
     methods: Mapping[str, Method]
     builder: Builder
     sketcher: Builder
-    ladder: Ladder
+    ladder: RungSchedule
     runtime: Runtime
     target: Target
     notes: tuple[str, ...]
@@ -78,7 +78,7 @@ class Prepared:
         self.later_notes.clear()
         return found
 
-    def inspect(self, graph: Path) -> Inspection:
+    def inspect(self, graph: Path) -> ModelInfo:
         """What is known of an exported model from its file, in the form that the runtime loads.
 
         Raises:
@@ -159,7 +159,7 @@ def prepare(request: PrepareRequest, report: Report) -> Prepared:
         notes.append("the data have no test split: the front is judged by the validation split that chose it")
     elif metric.needs_labels and task.splits["test"].labels is None:
         notes.append(f"the test split has no labels, which '{metric.name}' needs: the front is judged by validation alone")
-    ladder = Ladder(Judge(task, metric), metric.direction)
+    ladder = RungSchedule(Judge(task, metric), metric.direction)
     return Prepared(
         task=task,
         metric=metric,

@@ -48,7 +48,7 @@ def seed_everything(seed: int) -> None:
     stdlib_random.seed(seed)
 
 
-class Batches:
+class TrainingBatches:
     """The train split in a seeded random order, epoch after epoch; where it stands can be kept."""
 
     def __init__(self, split: Split, size: int, seed: int) -> None:
@@ -80,7 +80,9 @@ class Checkpoint:
 
     path: Path
 
-    def save(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, schedule: Any, batches: Batches) -> None:
+    def save(
+        self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, schedule: Any, batches: TrainingBatches
+    ) -> None:
         """Write the state; a kill in the middle leaves the one before."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         state = {
@@ -97,7 +99,7 @@ class Checkpoint:
         torch.save(state, partial)
         partial.replace(self.path)
 
-    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer, schedule: Any, batches: Batches) -> int:
+    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer, schedule: Any, batches: TrainingBatches) -> int:
         """The step to go on with; 0 where there is no state, or none that fits."""
         if not self.path.exists():
             return 0
@@ -175,7 +177,7 @@ def train(
     updates = _optimizer(optimizer, parameters, learning_rate, decay)
     rates = _schedule(schedule, updates, learning_rate, steps, warm_up)
     seed_everything(seed)
-    batches = Batches(split, size, seed)
+    batches = TrainingBatches(split, size, seed)
     first = _taken_up(checkpoint, model, updates, rates, batches)
     rungs = {round(share * steps): share for share in RUNGS} if watch is not None else {}
     if watch is not None and first == 0:
@@ -213,7 +215,7 @@ def train(
 
 
 def _taken_up(
-    checkpoint: Checkpoint | None, model: nn.Module, updates: torch.optim.Optimizer, rates: Any, batches: Batches
+    checkpoint: Checkpoint | None, model: nn.Module, updates: torch.optim.Optimizer, rates: Any, batches: TrainingBatches
 ) -> int:
     if checkpoint is None:
         return 0
@@ -266,7 +268,7 @@ def reestimate_batch_norms(model: nn.Module, batches: Iterator[Inputs], count: i
     Args:
         model: Its other state stays as it is.
         batches: Inputs on the model's device; only as many are drawn as are used, none where there is no batch norm.
-        count: Batches that are averaged.
+        count: TrainingBatches that are averaged.
     """
     norms = [m for m in model.modules() if isinstance(m, BATCH_NORMS) and m.track_running_stats]
     if not norms or not any(m.training for m in norms):

@@ -12,7 +12,7 @@ from orchestrator.errors import InputError
 
 if TYPE_CHECKING:
     from orchestrator.api.check.settings import CheckOptions
-    from orchestrator.values.check import Checked
+    from orchestrator.values.check import CheckResult
 
 
 @click.command(name="check")
@@ -101,7 +101,7 @@ def _writable(option: str, path: Path | None) -> None:
         raise InputError(f"{option} '{path}' cannot be written: it is a folder, or not yours to write")
 
 
-def _show(found: "Checked", as_json: bool) -> None:
+def _show(found: "CheckResult", as_json: bool) -> None:
     from orchestrator.report.annotations import annotations
     from orchestrator.report.check_text import LEAST_CONSOLE, print_checked
     from orchestrator.report.measure_text import print_json
@@ -120,7 +120,7 @@ def _show(found: "Checked", as_json: bool) -> None:
             click.echo(line, err=as_json)
 
 
-def _write(found: "Checked", junit: Path | None, markdown: Path | None) -> None:
+def _write(found: "CheckResult", junit: Path | None, markdown: Path | None) -> None:
     from orchestrator.report.check_text import render_checked_markdown
     from orchestrator.report.junit import render_junit
     from orchestrator.values.files import write_atomic

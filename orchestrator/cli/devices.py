@@ -111,7 +111,7 @@ def setup(reference: str, runtime: str, wanted: str | None, offline: bool) -> No
     """Prepare the board REFERENCE (ssh://[user@]host[:port]): a folder with Python packages and one small file of ours.
 
     Or, with qemu-aarch64, simulated Arm CPUs on this machine: a folder in your cache, made of your distribution's packages and
-    of wheels; no root is needed. Done again it is quick, and mends what is broken.
+    of wheels; no root is needed. Done again it is quick, and fixes what is broken.
     """
     from orchestrator_devices.board_setup import set_up
 

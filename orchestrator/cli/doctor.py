@@ -47,12 +47,12 @@ def _show(found: "Diagnosis") -> None:
         for finding in findings:
             state = click.style(f"{finding.state:<7}", fg=COLOURS[finding.state])
             click.echo(f"  {state}  {line(finding.name):<{width}}  {line(finding.text)}")
-            if finding.mend:
-                click.echo(f"  {'':<7}  {'':<{width}}  -> {line(finding.mend)}")
+            if finding.fix:
+                click.echo(f"  {'':<7}  {'':<{width}}  -> {line(finding.fix)}")
     click.echo()
     if found.works:
         click.echo(f"A search for {found.target} would run.")
         return
     click.echo(f"A search for {found.target} would not run:")
     for finding in found.obstacles:
-        click.echo("  " + line(f"{finding.name}: {finding.text}" + (f" -> {finding.mend}" if finding.mend else "")))
+        click.echo("  " + line(f"{finding.name}: {finding.text}" + (f" -> {finding.fix}" if finding.fix else "")))

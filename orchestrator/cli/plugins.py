@@ -69,8 +69,8 @@ def check_plugin(package: str, device: str | None, as_json: bool) -> None:
     else:
         for check in failed:
             click.echo(f"FAILED  {check.of}, {check.check}: {check.problem}")
-            if check.mend:
-                click.echo(f"        mend: {check.mend}")
+            if check.fix:
+                click.echo(f"        fix: {check.fix}")
         for check in skipped:
             click.echo(f"skipped {check.of}, {check.check}: {check.problem.removeprefix('Skipped: ')}")
         click.echo(f"{found.package} {found.version}: {len(passed)} passed, {len(failed)} failed, {len(skipped)} skipped")

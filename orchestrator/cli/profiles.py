@@ -99,7 +99,7 @@ def check(file: Path) -> None:
     click.echo(f"{file}: the profile is valid")
 
 
-@command.command(name="calibrate")
+@command.command(name="characterize")
 @click.option("--device", default="host", show_default=True, metavar="host|ssh://...", help="The machine to measure.")
 @click.option("--runtime", default="onnxruntime", show_default=True, metavar="NAME", help="What runs the networks.")
 @click.option("--threads", metavar="N,...", help="Numbers of threads to measure [default: 1, and one a fast core].")
@@ -111,31 +111,31 @@ def check(file: Path) -> None:
 @click.option("--force", is_flag=True, help="Replace a file that is there already.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Everything random starts from it.")
 @as_json
-def calibrate(threads: str | None, output: Path, force: bool, as_json: bool, **said: Any) -> None:
+def characterize(threads: str | None, output: Path, force: bool, as_json: bool, **said: Any) -> None:
     """Measure a machine by micro-benchmarks and write its profile.
 
     Tiny networks are timed in the runtime that will run yours, a latency model is fitted to them, and small real networks
     that were not in the fit tell its error:
 
-        orchestrate profiles calibrate --device ssh://pi@raspberrypi
+        orchestrate profiles characterize --device ssh://pi@raspberrypi
 
     Leave the machine alone meanwhile. The file is a target at once: orchestrate search --target FILE.toml
     """
-    from orchestrator.api.characterize import CalibrateOptions
-    from orchestrator.api.characterize import calibrate as measured
-    from orchestrator.report.characterize_text import calibrated_lines, calibrated_tables
+    from orchestrator.api.characterize import CharacterizeOptions
+    from orchestrator.api.characterize import characterize as measured
+    from orchestrator.report.characterize_text import characterization_lines, characterization_tables
 
     def progress(line: str) -> None:
         click.echo(line, err=True)
 
-    options = CalibrateOptions(threads=_counts(threads), **said)
+    options = CharacterizeOptions(threads=_counts(threads), **said)
     found = measured(options, output=output, overwrite=force, progress=progress)
     if as_json:
         import json
 
-        document(json.dumps(calibrated_tables(found), indent=1))
+        document(json.dumps(characterization_tables(found), indent=1))
     else:
-        click.echo("\n".join(calibrated_lines(found)))
+        click.echo("\n".join(characterization_lines(found)))
 
 
 def _counts(text: str | None) -> tuple[int, ...]:

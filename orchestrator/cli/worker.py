@@ -34,13 +34,13 @@ def command(wait: str, as_json: bool, **said: str | Path | None) -> None:
     import json
     from dataclasses import asdict
 
-    from orchestrator.api.worker import WorkOptions, work
+    from orchestrator.api.worker import WorkerOptions, work
     from orchestrator.cli.progress import progress
     from orchestrator.values.units import parse_seconds
 
     wait_s = 0.0 if wait.strip() in ("0", "0s") else parse_seconds(wait, "--wait")
     with progress(quiet_stdout=as_json) as (console, observer):
-        done = work(WorkOptions(**said, wait_s=wait_s), observer=observer)  # type: ignore[arg-type]  # click checks the types
+        done = work(WorkerOptions(**said, wait_s=wait_s), observer=observer)  # type: ignore[arg-type]  # click checks the types
     if as_json:
         document(json.dumps(asdict(done), indent=1))
     else:

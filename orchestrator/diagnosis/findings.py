@@ -1,4 +1,4 @@
-"""What was found: one line each, with how to mend it."""
+"""What was found: one line each, with how to fix it."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -14,7 +14,7 @@ class Finding:
         section: What it belongs to: libraries, extras, plugins, runtimes, devices, machine, targets.
         state: "missing": it is not there; "broken": it is there and does not work; "warning": it works, and could be better.
         text: What was found.
-        mend: How to mend it, where something is to be mended.
+        fix: How to fix it, where something is to be fixed.
         needed: Whether the search that was asked about does not run without it.
     """
 
@@ -22,7 +22,7 @@ class Finding:
     name: str
     state: State
     text: str
-    mend: str = ""
+    fix: str = ""
     needed: bool = False
 
     @property

@@ -68,8 +68,8 @@ def extras() -> Iterator[Finding]:
         members = [r for r in _requirements() if not _applies(r, "") and _applies(r, extra)]
         absent = [r.name for r in members if _version(r.name) is None]
         if absent:
-            text, mend = f"{', '.join(absent)} not installed", install_command(extra)
-            yield Finding(section="extras", name=extra, state="missing", text=text, mend=mend)
+            text, fix = f"{', '.join(absent)} not installed", install_command(extra)
+            yield Finding(section="extras", name=extra, state="missing", text=text, fix=fix)
         else:
             text = ", ".join(f"{r.name} {_version(r.name)}" for r in members)
             yield Finding(section="extras", name=extra, state="ok", text=text)
@@ -110,8 +110,8 @@ def _applies(requirement: Requirement, extra: str) -> bool:
     return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
 
 
-def _library(requirement: Requirement, state: State, text: str, mend: str) -> Finding:
-    return Finding(section="libraries", name=requirement.name, state=state, text=text, mend=mend, needed=True)
+def _library(requirement: Requirement, state: State, text: str, fix: str) -> Finding:
+    return Finding(section="libraries", name=requirement.name, state=state, text=text, fix=fix, needed=True)
 
 
 def _module(name: str) -> str:

@@ -43,8 +43,8 @@ def _limits(cores: int) -> Iterator[Finding]:
     limit = memory_limit()
     free = min(memory.available, limit or memory.available)
     text = f"{_gb(memory.total)}, {_gb(memory.available)} free"
-    mend = "close other programs, or give the machine more" if free < LEAST_MEMORY else ""
-    yield _found("memory", "warning" if mend else "ok", text, mend)
+    fix = "close other programs, or give the machine more" if free < LEAST_MEMORY else ""
+    yield _found("memory", "warning" if fix else "ok", text, fix)
     if limit is not None and limit < memory.total:
         low = limit < LEAST_MEMORY
         text = f"the control group (a container, a batch system) allows {_gb(limit)}"
@@ -62,8 +62,8 @@ def _steadiness(facts: dict[str, object], cores: int) -> Iterator[Finding]:
         yield _found("governor", "ok", "not readable, as on most virtual machines")
     else:
         steady = governor in ("performance", "schedutil")
-        mend = "" if steady else "for steadier times: sudo cpupower frequency-set -g performance"
-        yield _found("governor", "ok" if steady else "warning", str(governor), mend)
+        fix = "" if steady else "for steadier times: sudo cpupower frequency-set -g performance"
+        yield _found("governor", "ok" if steady else "warning", str(governor), fix)
     for path, on in TURBO:
         said = agent.read_text(path)
         if said is not None:
@@ -85,12 +85,12 @@ def _disks() -> Iterator[Finding]:
     for name, (folder, needed) in places.items():
         there = next(path for path in (folder, *folder.parents) if path.exists())
         if not os.access(there, os.W_OK):
-            mend = "go to another folder, or name one with --output" if name == "runs" else f"make {there} writable"
-            yield _found(name, "broken", f"{folder} cannot be written", mend, needed=needed)
+            fix = "go to another folder, or name one with --output" if name == "runs" else f"make {there} writable"
+            yield _found(name, "broken", f"{folder} cannot be written", fix, needed=needed)
             continue
         free = shutil.disk_usage(there).free
-        mend = "make room: a run needs some hundred megabytes" if free < LEAST_DISK else ""
-        yield _found(name, "warning" if mend else "ok", f"{folder}: {_gb(free)} free", mend)
+        fix = "make room: a run needs some hundred megabytes" if free < LEAST_DISK else ""
+        yield _found(name, "warning" if fix else "ok", f"{folder}: {_gb(free)} free", fix)
 
 
 def _store() -> Iterator[Finding]:
@@ -129,8 +129,8 @@ def _sizes(folder: Path) -> Iterator[int]:
                 continue
 
 
-def _found(name: str, state: State, text: str, mend: str = "", *, needed: bool = False) -> Finding:
-    return Finding(section="machine", name=name, state=state, text=text, mend=mend, needed=needed)
+def _found(name: str, state: State, text: str, fix: str = "", *, needed: bool = False) -> Finding:
+    return Finding(section="machine", name=name, state=state, text=text, fix=fix, needed=needed)
 
 
 def _gb(size: int) -> str:

@@ -19,9 +19,9 @@ def plugins() -> Iterator[Finding]:
             yield Finding(section="plugins", name=plugin.name, state="ok", text=text)
             continue
         ours = plugin.package == DISTRIBUTION
-        mend = f"pip install --force-reinstall --no-deps {plugin.package}" if ours else _third_party(plugin.package, plugin.name)
+        fix = f"pip install --force-reinstall --no-deps {plugin.package}" if ours else _third_party(plugin.package, plugin.name)
         text = f"{who} cannot be used: {plugin.error}"
-        yield Finding(section="plugins", name=plugin.name, state="broken", text=text, mend=mend, needed=ours)
+        yield Finding(section="plugins", name=plugin.name, state="broken", text=text, fix=fix, needed=ours)
     kinds = (registry.methods, registry.runtimes, registry.devices, registry.metrics, registry.tasks, registry.samplers)
     for kind in (*kinds, registry.search_files, registry.profile_files, registry.reports):
         try:

@@ -43,17 +43,17 @@ def _of_target(target: str, registry: Registry) -> str | None:
 def _tried(runtime: Runtime, folder: Path, *, needed: bool) -> Finding:
     """Whether the runtime computes what the model says."""
 
-    def found(state: State, text: str, mend: str = "") -> Finding:
-        return Finding(section="runtimes", name=runtime.name, state=state, text=text, mend=mend, needed=needed)
+    def found(state: State, text: str, fix: str = "") -> Finding:
+        return Finding(section="runtimes", name=runtime.name, state=state, text=text, fix=fix, needed=needed)
 
     try:
         version = runtime.version()
     except Refused as reason:
-        why, _, mend = str(reason).partition(": ")
-        return found("missing", why, mend)
+        why, _, fix = str(reason).partition(": ")
+        return found("missing", why, fix)
     except Exception as error:  # a third party's code
         return found("broken", f"{type(error).__name__}: {error}".splitlines()[0])
-    mend = f"reinstall it, the version of constraints.txt if you can: pip install --force-reinstall {_distribution(runtime)}"
+    fix = f"reinstall it, the version of constraints.txt if you can: pip install --force-reinstall {_distribution(runtime)}"
     model, inputs = folder / "model.onnx", folder / "x.npy"
     onnx.save(_relu(), model)
     np.save(inputs, np.array(VALUES, np.float32))
@@ -71,9 +71,9 @@ def _tried(runtime: Runtime, folder: Path, *, needed: bool) -> Finding:
             (answer,) = session.predict(folder, batch=1)
             outputs = np.load(answer, allow_pickle=False)
     except Exception as error:  # a third party's code, and processes that crash
-        return found("broken", f"{version} cannot run a model: {' '.join(str(error).split())[:300]}", mend)
+        return found("broken", f"{version} cannot run a model: {' '.join(str(error).split())[:300]}", fix)
     if not np.allclose(outputs, np.maximum(VALUES, 0), atol=1e-2):
-        return found("broken", f"{version} computes {outputs.tolist()} where {np.maximum(VALUES, 0).tolist()} is right", mend)
+        return found("broken", f"{version} computes {outputs.tolist()} where {np.maximum(VALUES, 0).tolist()} is right", fix)
     return found("ok", f"{version}, ran a model in a process of its own")
 
 

@@ -52,8 +52,8 @@ def _ssh() -> Finding:
     words = shlex.split(os.environ.get(openssh.VARIABLE) or "ssh")
     program = shutil.which(words[0]) if words else None
     if program is None:
-        text, mend = "no ssh client: boards cannot be reached", "apt-get install openssh-client"
-        return Finding(section="devices", name="ssh", state="missing", text=text, mend=mend)
+        text, fix = "no ssh client: boards cannot be reached", "apt-get install openssh-client"
+        return Finding(section="devices", name="ssh", state="missing", text=text, fix=fix)
     return Finding(section="devices", name="ssh", state="ok", text=f"{program}; boards: orchestrate devices setup {openssh.FORM}")
 
 
@@ -62,7 +62,7 @@ def _simulated() -> Finding:
     try:
         toolchain = Toolchain.find()
     except OrchestratorError as error:
-        return Finding(section="devices", name=name, state="broken", text=str(error).removesuffix(f": {SETUP}"), mend=SETUP)
+        return Finding(section="devices", name=name, state="broken", text=str(error).removesuffix(f": {SETUP}"), fix=SETUP)
     if toolchain is not None:
         versions = ", ".join(f"{package} {number}" for package, number in sorted(toolchain.packages.items()))
         text = f"simulates {', '.join(CPUS)} with qemu {toolchain.qemu_version}: {versions}"
@@ -74,14 +74,14 @@ def _simulated() -> Finding:
     text = "no simulated CPUs: boards that are not here are only estimated"
     if shutil.which("gcc") is None:
         return Finding(
-            section="devices", name=name, state="missing", text=text, mend=f"apt-get install gcc libc6-dev, then: {SETUP}"
+            section="devices", name=name, state="missing", text=text, fix=f"apt-get install gcc libc6-dev, then: {SETUP}"
         )
-    return Finding(section="devices", name=name, state="missing", text=text, mend=SETUP)
+    return Finding(section="devices", name=name, state="missing", text=text, fix=SETUP)
 
 
 def _target(name: str, registry: Registry, *, named: bool) -> Finding:
-    def found(state: State, text: str, mend: str = "") -> Finding:
-        return Finding(section="targets", name=name, state=state, text=text, mend=mend, needed=named)
+    def found(state: State, text: str, fix: str = "") -> Finding:
+        return Finding(section="targets", name=name, state=state, text=text, fix=fix, needed=named)
 
     try:
         profile = profile_named(name, registry)

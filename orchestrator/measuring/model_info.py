@@ -20,7 +20,7 @@ SCORING_BATCH = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Inspection:
+class ModelInfo:
     """What is counted and computed from the file.
 
     Attributes:
@@ -45,12 +45,12 @@ class Inspection:
     runtime: str | None = None
 
 
-def for_runtime(model: Inspection, runtime: str | None) -> Inspection:
+def for_runtime(model: ModelInfo, runtime: str | None) -> ModelInfo:
     """The same model, run by another runtime than the target's first: the estimate is that one's, and says nothing of this."""
     return model if runtime is None else replace(model, runtime=runtime, estimate=None)
 
 
-def inspect(graph: Path, file: Path, target: Target, shapes: dict[str, tuple[int, ...]]) -> Inspection:
+def inspect(graph: Path, file: Path, target: Target, shapes: dict[str, tuple[int, ...]]) -> ModelInfo:
     """Look at a model.
 
     Args:
@@ -63,7 +63,7 @@ def inspect(graph: Path, file: Path, target: Target, shapes: dict[str, tuple[int
     """
     counted = count(graph, shapes)
     content = file.read_bytes()
-    return Inspection(
+    return ModelInfo(
         path=str(file),
         digest=hashlib.sha256(content).hexdigest(),
         size_bytes=len(content),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import Refused
-from orchestrator.measuring.model_info import Inspection
+from orchestrator.measuring.model_info import ModelInfo
 from orchestrator.measuring.timing import Plan, Timing, time_models
 from orchestrator.plugin.device import Device, Job, JobFailed, Session
 from orchestrator.plugin.runtime import Runtime
@@ -30,7 +30,7 @@ LOADED_SHARE = 3  # a loaded model takes a few times its file
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RunFigures:
+class RunValues:
     """What was observed by running the model, and what was computed for a target that is not here.
 
     Attributes:
@@ -96,7 +96,7 @@ class Evaluator:
         theirs = self.device.environment().get("memory_bytes") if self.device.remote else None
         return int(MEMORY_SHARE * theirs) if theirs else self._given_memory
 
-    def run(self, model: Inspection, baseline: Path | None) -> RunFigures:
+    def run(self, model: ModelInfo, baseline: Path | None) -> RunValues:
         """Times and memory, each model in a fresh process; beside the baseline where one is given.
 
         Raises:
@@ -108,7 +108,7 @@ class Evaluator:
         latency = [self.latency(timing, model.runtime)]
         if model.estimate is not None:
             latency.insert(1 if self.target.is_device else 0, estimated(model.estimate, self.target))
-        return RunFigures(
+        return RunValues(
             latency=latency,
             peak_memory_bytes=timing.peak_memory_bytes,
             energy_mj=timing.energy_mj,
@@ -146,7 +146,7 @@ class Evaluator:
     def _runtime_of(self, name: str | None) -> Runtime:
         return self._runtime if name is None or name == self._runtime.name else self._others[name]
 
-    def briefly(self, model: Inspection, baseline: Path) -> LatencyResult:
+    def briefly(self, model: ModelInfo, baseline: Path) -> LatencyResult:
         """A short measurement beside the baseline, of a model that is not trained yet. Raises as `run` does."""
         return self.latency(self.time([Path(model.path), baseline], BESIDE, [model.runtime])[0], model.runtime)
 

@@ -87,7 +87,7 @@ class Simulation:
 
         Raises:
             JobFailed: it cannot be run within the limits.
-            SurroundingsError: the emulator itself fails.
+            EnvironmentFailure: the emulator itself fails.
         """
         found = self.device.simulate(self._job(path, self._inputs), self._runtime)
         number_format = self.number_format(graph or path)

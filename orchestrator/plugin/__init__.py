@@ -12,12 +12,12 @@ A plugin is one file with an entry point in the group `orchestrator`:
 """
 
 from orchestrator.errors import (
+    EnvironmentFailure,
     InputError,
     MethodError,
     OrchestratorError,
     ParameterError,
     Refused,
-    SurroundingsError,
 )
 from orchestrator.plugin.device import (
     Device,
@@ -50,6 +50,7 @@ __all__ = [
     "Device",
     "DeviceState",
     "DeviceUnavailable",
+    "EnvironmentFailure",
     "FailureKind",
     "HardwareProfile",
     "InputError",
@@ -75,7 +76,6 @@ __all__ = [
     "Simulated",
     "SimulatedDevice",
     "Step",
-    "SurroundingsError",
     "Target",
     "TaskDescription",
     "TaskSource",

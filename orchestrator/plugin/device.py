@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from orchestrator.errors import InputError, OrchestratorError, SurroundingsError
+from orchestrator.errors import EnvironmentFailure, InputError, OrchestratorError
 from orchestrator.plugin.runtime import Runtime
 from orchestrator.values.evidence import Estimate
 from orchestrator.values.profile import HardwareProfile, NumberFormat, SimulationModel
@@ -27,7 +27,7 @@ class JobFailed(OrchestratorError):
         self.step = step
 
 
-class DeviceUnavailable(SurroundingsError):
+class DeviceUnavailable(EnvironmentFailure):
     """The device cannot be reached, or another search holds it. Trying again later may help, and nothing else is wrong."""
 
 
@@ -157,7 +157,7 @@ class Device(ABC):
         """Find out at the start whatever would stop a search later, so that nothing asks or surprises in the middle.
 
         Raises:
-            InputError: the device cannot do this as it is; one line says how to mend it.
+            InputError: the device cannot do this as it is; one line says how to fix it.
             DeviceUnavailable: it is out of reach, or in use.
         """
 
@@ -217,7 +217,7 @@ class SimulatedDevice(Device):
 
         Raises:
             JobFailed: the model cannot be run within the limits.
-            SurroundingsError: the emulator itself fails.
+            EnvironmentFailure: the emulator itself fails.
         """
 
     @abstractmethod

@@ -24,7 +24,7 @@ class PluginInfo:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Found:
+class InstalledPlugin:
     """An installed entry point.
 
     Attributes:
@@ -35,7 +35,7 @@ class Found:
     entry: importlib.metadata.EntryPoint | None
 
 
-def installed(*, without: Iterable[str] = (), strict: bool = True) -> list[Found]:
+def installed(*, without: Iterable[str] = (), strict: bool = True) -> list[InstalledPlugin]:
     """Every entry point of the group but those named, by plugin or by package; the orchestrator's own come first.
 
     Raises:
@@ -47,18 +47,18 @@ def installed(*, without: Iterable[str] = (), strict: bool = True) -> list[Found
     for name in off:
         if strict and name not in known:
             raise PluginError(unknown("plugin", name, known))
-    found: list[Found] = []
+    found: list[InstalledPlugin] = []
     for entry in entries:
         package, version = _package(entry), entry.dist.version if entry.dist else "?"
         if entry.name in off or (package in off and not _own(entry)):
             continue
         taken = next((f.info for f in found if f.info.name == entry.name), None)
         if taken is None:
-            found.append(Found(info=PluginInfo(name=entry.name, package=package, version=version), entry=entry))
+            found.append(InstalledPlugin(info=PluginInfo(name=entry.name, package=package, version=version), entry=entry))
         elif (taken.package, taken.version) != (package, version):  # an editable install beside a wheel is listed twice
             reason = f"its entry point's name '{entry.name}' is taken by {taken.package} {taken.version}"
             info = PluginInfo(name=f"{entry.name} ({package})", package=package, version=version, error=reason)
-            found.append(Found(info=info, entry=None))
+            found.append(InstalledPlugin(info=info, entry=None))
     return found
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from packaging.utils import canonicalize_name
 
-from orchestrator.errors import InputError, SurroundingsError, unknown
+from orchestrator.errors import EnvironmentFailure, InputError, unknown
 from orchestrator.plugin.discovery import GROUP
 
 LISTING = """
@@ -27,38 +27,38 @@ json.dump([[p.name, p.package, p.version, p.error] for p in registry.plugins], o
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Check:
+class ConformanceCheck:
     """One check of one contribution.
 
     Attributes:
         of: "method shrink".
         check: What is checked, in words; the network in brackets.
         problem: What is wrong, or why it was skipped.
-        mend: How to mend it, where the kit knows.
+        fix: How to fix it, where the kit knows.
     """
 
     of: str
     check: str
     outcome: str
     problem: str = ""
-    mend: str | None = None
+    fix: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Checked:
+class PackageCheck:
     """A package with its checks."""
 
     package: str
     version: str
     plugins: tuple[str, ...]
-    checks: tuple[Check, ...]
+    checks: tuple[ConformanceCheck, ...]
 
-    def of(self, outcome: str) -> list[Check]:
+    def of(self, outcome: str) -> list[ConformanceCheck]:
         """The checks that came out so: "passed", "failed" or "skipped"."""
         return [check for check in self.checks if check.outcome == outcome]
 
 
-def check_package(reference: str, *, device: str | None = None, tell: Callable[[str], None] = lambda _: None) -> Checked:
+def check_package(reference: str, *, device: str | None = None, tell: Callable[[str], None] = lambda _: None) -> PackageCheck:
     """Run the kit.
 
     Args:
@@ -68,7 +68,7 @@ def check_package(reference: str, *, device: str | None = None, tell: Callable[[
 
     Raises:
         InputError: there is no such package, it brings no plugin, or pytest is not installed.
-        SurroundingsError: it cannot be installed.
+        EnvironmentFailure: it cannot be installed.
     """
     if importlib.util.find_spec("pytest") is None:
         raise InputError("the conformance kit needs pytest: pip install pytest")
@@ -88,27 +88,31 @@ def check_package(reference: str, *, device: str | None = None, tell: Callable[[
         environment = {**own, "PYTHONPATH": os.pathsep.join([str(place / "packages"), os.environ.get("PYTHONPATH", "")])}
         listed = _run([sys.executable, "-c", LISTING, str(place / "listed.json")], environment, place / "listed.json", place)
         rows = [row for row in listed if canonicalize_name(row[1]) == canonicalize_name(name)]
-        broken = [Check(of=f"plugin {row[0]}", check="can be used", outcome="failed", problem=row[3]) for row in rows if row[3]]
+        broken = [
+            ConformanceCheck(of=f"plugin {row[0]}", check="can be used", outcome="failed", problem=row[3])
+            for row in rows
+            if row[3]
+        ]
         usable = [row[0] for row in rows if not row[3]]
-        checks: list[Check] = []
+        checks: list[ConformanceCheck] = []
         if usable:
             tell(f"checking {', '.join(usable)}; this takes a minute or two")
             command = [sys.executable, "-m", "orchestrator.plugin.testing.runner", str(place / "found.json"), device or ""]
             found = _run([*command, *usable, "--", *map(str, tests)], environment, place / "found.json", place)
-            checks = [Check(**entry) for entry in found["found"]]
+            checks = [ConformanceCheck(**entry) for entry in found["found"]]
             checks += _incomplete(found["code"], checks, found["said"])
-    return Checked(package=name, version=version, plugins=tuple(row[0] for row in rows), checks=(*broken, *checks))
+    return PackageCheck(package=name, version=version, plugins=tuple(row[0] for row in rows), checks=(*broken, *checks))
 
 
-def _incomplete(code: int, checks: list[Check], said: str) -> list[Check]:
+def _incomplete(code: int, checks: list[ConformanceCheck], said: str) -> list[ConformanceCheck]:
     """A failure where the checks were not run to their end, or none of them came to look at anything: silence is no praise."""
     if code not in (0, 1):
         problem = f"pytest ended with {code}: {said or 'it said nothing'}"
-        return [Check(of="the checks", check="are run to their end", outcome="failed", problem=problem)]
+        return [ConformanceCheck(of="the checks", check="are run to their end", outcome="failed", problem=problem)]
     if not any(check.outcome in ("passed", "failed") for check in checks):
         reasons = "; ".join(dict.fromkeys(check.problem for check in checks)) or "there was none"
         problem = f"every check was skipped: {reasons}"
-        return [Check(of="the checks", check="look at something", outcome="failed", problem=problem)]
+        return [ConformanceCheck(of="the checks", check="look at something", outcome="failed", problem=problem)]
     return []
 
 
@@ -116,7 +120,7 @@ def install(folder: Path, target: Path) -> None:
     """Install a package from its folder into another, alone; nothing is fetched where the build backend is here.
 
     Raises:
-        SurroundingsError: pip cannot; its last line.
+        EnvironmentFailure: pip cannot; its last line.
     """
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--target", str(target)]
     with _copied(folder) as source:  # building writes beside the sources
@@ -126,7 +130,7 @@ def install(folder: Path, target: Path) -> None:
                 return
     lines = [line for line in done.stderr.splitlines() if line.strip()] or ["pip said nothing"]
     said = next((line for line in reversed(lines) if "rror" in line), lines[-1])
-    raise SurroundingsError(f"'{folder}' cannot be installed: {said.strip()}")
+    raise EnvironmentFailure(f"'{folder}' cannot be installed: {said.strip()}")
 
 
 @contextmanager
@@ -172,5 +176,5 @@ def _run(command: list[str], environment: dict[str, str], output: Path, folder: 
     done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
     if not output.is_file():
         lines = (done.stderr or done.stdout).strip().splitlines() or [f"it ended with {done.returncode}"]
-        raise SurroundingsError(f"the checks did not come to their end: {lines[-1]}")
+        raise EnvironmentFailure(f"the checks did not come to their end: {lines[-1]}")
     return json.loads(output.read_text("utf-8"))

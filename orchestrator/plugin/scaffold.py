@@ -6,7 +6,7 @@ import re
 import sys
 from pathlib import Path
 
-from orchestrator.errors import InputError, SurroundingsError
+from orchestrator.errors import EnvironmentFailure, InputError
 from orchestrator.plugin.discovery import installed
 from orchestrator.plugin.registry import Registry
 from orchestrator.plugin.runtime_step import PREFIX
@@ -160,7 +160,7 @@ def write_package(name: str, output: Path | None, version: str) -> list[Path]:
 
     Raises:
         InputError: the name cannot be used, or the folder holds something.
-        SurroundingsError: the folder cannot be written.
+        EnvironmentFailure: the folder cannot be written.
     """
     module = name.replace("-", "_")
     if not NAME.fullmatch(name) or keyword.iskeyword(module):
@@ -187,5 +187,5 @@ def write_package(name: str, output: Path | None, version: str) -> list[Path]:
         for file, text in texts.items():
             (folder / file).write_text(text.format(**words), "utf-8")
     except OSError as error:
-        raise SurroundingsError(f"'{folder}' cannot be written: {error.strerror}") from None
+        raise EnvironmentFailure(f"'{folder}' cannot be written: {error.strerror}") from None
     return [folder / file for file in texts]

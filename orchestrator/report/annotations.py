@@ -1,10 +1,10 @@
 """A check as annotations of a GitHub job (workflow commands: https://docs.github.com/actions, "Workflow commands")."""
 
 from orchestrator.report import formatting
-from orchestrator.values.check import Checked
+from orchestrator.values.check import CheckResult
 
 
-def annotations(found: Checked) -> list[str]:
+def annotations(found: CheckResult) -> list[str]:
     """An error for each regression, a warning for what is undecided, not judged or only half known."""
     lines = []
     for criterion in found.criteria:

@@ -13,7 +13,7 @@ FORMATS = {"int8": "INT8", "float16": "float16", "bfloat16": "bfloat16", "float3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
+class LayerRow:
     """One layer; a pair is before and after, and after is "" where nothing changed.
 
     Attributes:
@@ -41,7 +41,7 @@ class Changes:
     """
 
     summary: str
-    rows: list[Row]
+    rows: list[LayerRow]
     folded: str
     others: tuple[str, str] | None
     timed: bool
@@ -76,7 +76,7 @@ def _weight(change: LayerChange) -> float:
     return max((side.ms if side.ms is not None else side.macs / 1e12 for side in sides), default=0.0)
 
 
-def _row(change: LayerChange, longest: float) -> Row:
+def _row(change: LayerChange, longest: float) -> LayerRow:
     before, after = change.before, change.after
     either = before or after
     if either is None:
@@ -88,7 +88,7 @@ def _row(change: LayerChange, longest: float) -> Row:
     bars = None
     if longest > 0 and either.ms is not None:
         bars = tuple(100 * ((side.ms or 0.0) if side else 0.0) / longest for side in (before, after))
-    return Row(
+    return LayerRow(
         name=formatting.line(change.name),
         state=state,
         operator=_operator(either),

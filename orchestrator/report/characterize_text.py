@@ -4,10 +4,10 @@ from typing import Any
 
 from orchestrator.report.formatting import milliseconds, number, span
 from orchestrator.report.profile_text import machine_lines
-from orchestrator.values.characterization import CalibratedMachine, Check
+from orchestrator.values.characterization import CharacterizedMachine, FitCheck
 
 
-def calibrated_lines(found: CalibratedMachine) -> list[str]:
+def characterization_lines(found: CharacterizedMachine) -> list[str]:
     """The machine, its estimates held against measurements, notes, and what to do with the file."""
     lines = [f"{found.profile.name}: {found.profile.title}", "", *machine_lines(found.profile)]
     if found.checks:
@@ -20,7 +20,7 @@ def calibrated_lines(found: CalibratedMachine) -> list[str]:
     return lines
 
 
-def calibrated_tables(found: CalibratedMachine) -> dict[str, Any]:
+def characterization_tables(found: CharacterizedMachine) -> dict[str, Any]:
     """The same for programs; milliseconds."""
     return {
         "profile": found.profile.name,
@@ -48,7 +48,7 @@ def calibrated_tables(found: CalibratedMachine) -> dict[str, Any]:
     }
 
 
-def _table(checks: tuple[Check, ...]) -> list[str]:
+def _table(checks: tuple[FitCheck, ...]) -> list[str]:
     rows = [("network", "arithmetic", "threads", "measured", "estimated", "90 % band", "error")]
     rows += [
         (

@@ -78,7 +78,7 @@ def _steps(points: list[tuple[float, float]], unit: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Agreement:
+class EstimateAgreement:
     """Estimates of the target's latency beside the same candidates' stronger evidence.
 
     Attributes:
@@ -99,7 +99,7 @@ class Agreement:
     drawing: str
 
 
-def agreement_of(run: RunResult) -> Agreement | None:
+def agreement_of(run: RunResult) -> EstimateAgreement | None:
     """The better of what there is to hold estimates against: the target's own figures, else this host's; else None."""
     for same_target in (True, False):
         pairs = [
@@ -125,14 +125,14 @@ def _other(run: RunResult, candidate: CandidateResult, *, same_target: bool) -> 
 
 def _agreement(
     run: RunResult, pairs: list[tuple[CandidateResult, LatencyResult, LatencyResult]], *, same_target: bool
-) -> Agreement:
+) -> EstimateAgreement:
     ratios = [other.median_ms / own.median_ms for _, own, other in pairs]
     middle = statistics.median(ratios)
     off = sorted(max(r / middle, middle / r) for r in ratios)
     spread = off[min(len(off) - 1, int(0.9 * len(off)))]
     kind = formatting.EVIDENCE[pairs[0][2].evidence]
     against = f"{kind} on {'the target' if same_target else 'this host'}"
-    return Agreement(
+    return EstimateAgreement(
         against=against,
         number=len(pairs),
         ratio=middle,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from orchestrator.report import formatting
 from orchestrator.report.markdown import safe, table
 from orchestrator.report.terminal import ASCII
-from orchestrator.values.check import Checked, Criterion
+from orchestrator.values.check import CheckResult, Criterion
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,7 +19,7 @@ LEAST_CONSOLE = 110  # a job's log is no terminal, and rich takes it for a narro
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
+class CriterionRow:
     """One criterion in formatting."""
 
     name: str
@@ -30,10 +30,10 @@ class Row:
     verdict: str
 
 
-def rows(found: Checked) -> list[Row]:
+def rows(found: CheckResult) -> list[CriterionRow]:
     """A row for each criterion."""
     return [
-        Row(
+        CriterionRow(
             name=_name(criterion),
             baseline=_value(criterion, criterion.baseline),
             candidate=_value(criterion, criterion.candidate),
@@ -45,7 +45,7 @@ def rows(found: Checked) -> list[Row]:
     ]
 
 
-def verdict_line(found: Checked) -> str:
+def verdict_line(found: CheckResult) -> str:
     """All of it in a line."""
     worse = [criterion.name for criterion in found.criteria if criterion.verdict == "regressed"]
     unsure = [criterion.name for criterion in found.criteria if criterion.verdict == "undecided"]
@@ -59,14 +59,14 @@ def verdict_line(found: Checked) -> str:
     return "no regression" + (f" ({', '.join(left_out)}: not judged)" if left_out else "")
 
 
-def notes(found: Checked) -> list[tuple[str, str]]:
+def notes(found: CheckResult) -> list[tuple[str, str]]:
     """(criterion, sentence): the reasons, and what the verdicts must not hide."""
     said = [(criterion.name, criterion.reason) for criterion in found.criteria]
     warned = [(c.name, f"mind: {c.warning}") for c in found.criteria if c.warning and c.warning not in c.reason]
     return [*said, *warned]
 
 
-def print_checked(found: Checked, console: "Console") -> None:
+def print_checked(found: CheckResult, console: "Console") -> None:
     """Print the table, the reasons and the verdict, which comes last."""
     from rich import box
     from rich.table import Table
@@ -91,7 +91,7 @@ def print_checked(found: Checked, console: "Console") -> None:
     console.print(text(verdict_line(found), STYLES[found.verdict]), soft_wrap=True)
 
 
-def render_checked_markdown(found: Checked) -> str:
+def render_checked_markdown(found: CheckResult) -> str:
     """A section for a job summary or a pull request's comment."""
     grid = table(
         HEADS,
@@ -111,7 +111,7 @@ def render_checked_markdown(found: Checked) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _place(found: Checked) -> str:
+def _place(found: CheckResult) -> str:
     threads = "1 thread" if found.threads == 1 else f"{found.threads} threads"
     processor = found.environment.get("cpu")
     return f"{found.device}, {found.runtime}, {threads}" + (f", {formatting.line(processor)}" if processor else "")

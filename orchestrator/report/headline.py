@@ -18,7 +18,7 @@ from orchestrator.values.results import CandidateResult, LatencyResult, QualityR
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class KeyFigure:
+class KeyValue:
     """One figure of the baseline and of the recommended candidate ("" where there is none), and what changed."""
 
     title: str
@@ -59,7 +59,7 @@ def _no_gain(run: RunResult, best: CandidateResult) -> str:
     return "no smaller than the original, and no faster beyond the uncertainty"
 
 
-def key_figures(run: RunResult) -> list[KeyFigure]:
+def key_figures(run: RunResult) -> list[KeyValue]:
     """The few figures that matter: the baseline's, and the recommended candidate's beside them."""
     best = recommended(run)
     best = None if best is None or best.id == run.baseline.id else best
@@ -85,7 +85,7 @@ def _smaller(run: RunResult, best: CandidateResult) -> str:
     return f"{said} {'smaller' if share < 0 else 'larger'}" if said else ""
 
 
-def _quality_figure(run: RunResult, best: CandidateResult | None) -> KeyFigure | None:
+def _quality_figure(run: RunResult, best: CandidateResult | None) -> KeyValue | None:
     metric = formatting.line(run.task.metric)
     base, shown = run.baseline.quality, shown_quality(best or run.baseline)
     if base is None or shown is None:
@@ -97,7 +97,7 @@ def _quality_figure(run: RunResult, best: CandidateResult | None) -> KeyFigure |
     if best and figure.difference:
         change = formatting.difference(metric, figure.difference, figure.examples)
         change += f" {formatting.difference_span(metric, figure.difference, figure.examples)}"
-    return KeyFigure(
+    return KeyValue(
         title=metric,
         detail=f"{split} split, {figure.examples:,} examples",
         before=formatting.quality(metric, before.value, before.examples) if before else formatting.NONE,
@@ -109,11 +109,11 @@ def _quality_figure(run: RunResult, best: CandidateResult | None) -> KeyFigure |
 
 def _times(
     title: str, before: LatencyResult | None, after: LatencyResult | None, change: str, detail: str = ""
-) -> KeyFigure | None:
+) -> KeyValue | None:
     known = after or before
     if known is None:
         return None
-    return KeyFigure(
+    return KeyValue(
         title=title,
         detail=detail,
         evidence=formatting.EVIDENCE[known.evidence],
@@ -131,7 +131,7 @@ def _paired(latency: LatencyResult | None) -> str:
     return f"{sign}{latency.ratio.value:.2f} of the original's time {formatting.ratio_span(latency.ratio)}"
 
 
-def _latency_figure(run: RunResult, best: CandidateResult | None) -> KeyFigure | None:
+def _latency_figure(run: RunResult, best: CandidateResult | None) -> KeyValue | None:
     after = objective(run, best) if best else None
     ratio = relative_time(run, best) if best else None
     change = _paired(after) or (speed(ratio) or "not told apart from the original's" if ratio else "")
@@ -139,19 +139,19 @@ def _latency_figure(run: RunResult, best: CandidateResult | None) -> KeyFigure |
     return _times(f"latency on {where}", objective(run, run.baseline), after, change)
 
 
-def _host_figure(run: RunResult, best: CandidateResult | None) -> KeyFigure | None:
+def _host_figure(run: RunResult, best: CandidateResult | None) -> KeyValue | None:
     if objective_evidence(run) == "measured-on-host":
         return None
     after = on_host(best) if best else None
     return _times("latency on this host", on_host(run.baseline), after, _paired(after), "for comparison")
 
 
-def _size_figure(run: RunResult, best: CandidateResult | None) -> KeyFigure | None:
+def _size_figure(run: RunResult, best: CandidateResult | None) -> KeyValue | None:
     if run.baseline.artifact is None:
         return None
     new = best.artifact if best else None
     packed = best.compressed_bytes if best else run.baseline.compressed_bytes
-    return KeyFigure(
+    return KeyValue(
         title="file",
         before=formatting.size(run.baseline.artifact.size_bytes),
         after=formatting.size(new.size_bytes) if new else "",

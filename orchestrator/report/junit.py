@@ -10,13 +10,13 @@ from xml.etree import ElementTree as ET
 
 from orchestrator.report import formatting
 from orchestrator.report.check_text import rows, verdict_line
-from orchestrator.values.check import Checked, Criterion
+from orchestrator.values.check import CheckResult, Criterion
 
 SUITE, CLASS = "orchestrate check", "orchestrate.check"
 CHOSEN = {None: "error", "pass": "skipped", "fail": "failure"}
 
 
-def render_junit(found: Checked) -> str:
+def render_junit(found: CheckResult) -> str:
     """The text of the file.
 
     A regression is a failure, what was not judged is skipped. What noise left undecided is an error; where --noisy chose, it is
@@ -59,13 +59,13 @@ def render_junit(found: Checked) -> str:
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
 
 
-def _mark(found: Checked, criterion: Criterion) -> str | None:
+def _mark(found: CheckResult, criterion: Criterion) -> str | None:
     if criterion.verdict == "undecided":
         return CHOSEN[found.noisy]
     return {"ok": None, "regressed": "failure", "not judged": "skipped"}[criterion.verdict]
 
 
-def _message(found: Checked, criterion: Criterion) -> str:
+def _message(found: CheckResult, criterion: Criterion) -> str:
     chosen = f"too noisy to say, and --noisy {found.noisy} was chosen: " if found.noisy else "too noisy to say: "
     return (chosen if criterion.verdict == "undecided" else "") + criterion.reason
 

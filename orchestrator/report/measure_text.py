@@ -5,7 +5,7 @@ from typing import Any
 
 from orchestrator.report import formatting
 from orchestrator.report.results import plain
-from orchestrator.values.measure import Comparison, ModelFigures
+from orchestrator.values.measure import Comparison, ModelMeasurement
 
 
 def print_json(found: dict[str, Any]) -> str:
@@ -13,7 +13,7 @@ def print_json(found: dict[str, Any]) -> str:
     return json.dumps(plain(found), indent=2, allow_nan=False)
 
 
-def measured_lines(found: ModelFigures) -> list[str]:
+def measured_lines(found: ModelMeasurement) -> list[str]:
     """One model's figures for a terminal."""
     latency = found.latency
     conditions = latency.conditions or {}
@@ -48,7 +48,7 @@ def compared_lines(found: Comparison) -> list[str]:
     return [*lines, f"{found.verdict}: {found.reason}"]
 
 
-def _simulated_lines(found: ModelFigures) -> list[str]:
+def _simulated_lines(found: ModelMeasurement) -> list[str]:
     latency, conditions = found.latency, found.latency.conditions or {}
     versions = ", ".join(f"{name} {version}" for name, version in sorted(conditions.get("versions", {}).items()))
     counts = conditions.get("counts", {})
@@ -63,13 +63,13 @@ def _simulated_lines(found: ModelFigures) -> list[str]:
     ]
 
 
-def _graph(found: ModelFigures) -> list[str]:
+def _graph(found: ModelMeasurement) -> list[str]:
     if found.macs is None or found.parameters is None:
         return []
     return [f"graph     {found.macs / 1e6:.4g} M multiply-accumulates, {found.parameters:,} parameters"]
 
 
-def _figure(found: ModelFigures) -> str:
+def _figure(found: ModelMeasurement) -> str:
     latency = found.latency
     cpu = "" if latency.cpu_median_ms is None else f", CPU time {latency.cpu_median_ms:.4g} ms"
     return f"{latency.median_ms:.4g} ms ({latency.low_ms:.4g} to {latency.high_ms:.4g}){cpu}"
@@ -91,7 +91,7 @@ def _machine(conditions: dict[str, Any], environment: dict[str, Any]) -> str:
     return "; ".join([*formatting.condition_words(conditions), *governor]) or "tells nothing of itself"
 
 
-def _warnings(found: ModelFigures) -> list[str]:
+def _warnings(found: ModelMeasurement) -> list[str]:
     lines = []
     if found.latency.disturbed:
         lines.append(f"disturbed {found.latency.disturbed}: read the figures with care")

@@ -12,7 +12,7 @@ from orchestrator.values.results import CandidateResult, RunResult
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Changed:
+class ChangedValue:
     """One setting or figure that is not the same in both runs; None: it is not there."""
 
     what: str
@@ -21,7 +21,7 @@ class Changed:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FrontFigures:
+class FrontSummary:
     """What one run knows of a recipe; None: not that.
 
     Attributes:
@@ -48,8 +48,8 @@ class FrontMember:
     identifier: str
     recipe: str
     on: Literal["a", "b", "both"]
-    a: FrontFigures | None
-    b: FrontFigures | None
+    a: FrontSummary | None
+    b: FrontSummary | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,15 +87,15 @@ class RunComparison:
     same: list[str]
     silent: list[str]
     best: tuple[str | None, str | None]
-    task: list[Changed]
-    target: list[Changed]
-    options: list[Changed]
-    versions: list[Changed]
-    plugins: list[Changed]
-    host: list[Changed]
-    baseline: list[Changed]
-    recommended: list[Changed]
-    budget: list[Changed]
+    task: list[ChangedValue]
+    target: list[ChangedValue]
+    options: list[ChangedValue]
+    versions: list[ChangedValue]
+    plugins: list[ChangedValue]
+    host: list[ChangedValue]
+    baseline: list[ChangedValue]
+    recommended: list[ChangedValue]
+    budget: list[ChangedValue]
     front: list[FrontMember]
     hypervolume: Hypervolumes
     notes: list[str]
@@ -164,9 +164,9 @@ def _unknown(silent: list[str], told: list[str], parts: Mapping[str, tuple[Any, 
     return notes
 
 
-def _differences(a: Mapping[str, Any], b: Mapping[str, Any], *, everything: bool = False) -> list[Changed]:
+def _differences(a: Mapping[str, Any], b: Mapping[str, Any], *, everything: bool = False) -> list[ChangedValue]:
     names = [*a, *(name for name in b if name not in a)]
-    return [Changed(what=n, a=a.get(n), b=b.get(n)) for n in names if everything or a.get(n) != b.get(n)]
+    return [ChangedValue(what=n, a=a.get(n), b=b.get(n)) for n in names if everything or a.get(n) != b.get(n)]
 
 
 def _task(run: RunResult) -> dict[str, Any]:
@@ -233,11 +233,11 @@ def _member(name: str, a: RunResult, b: RunResult, fronts: tuple[set[str], set[s
     )
 
 
-def _front_figures(run: RunResult, candidate: CandidateResult | None) -> FrontFigures | None:
+def _front_figures(run: RunResult, candidate: CandidateResult | None) -> FrontSummary | None:
     if candidate is None or candidate.state != "complete":
         return None
     latency = objective(run, candidate)
-    return FrontFigures(
+    return FrontSummary(
         metric=run.task.metric,
         quality=None if candidate.quality is None else candidate.quality.validation.value,
         evidence=None if latency is None else latency.evidence,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.report import formatting
 from orchestrator.report.html import page
-from orchestrator.report.run_diff import Changed, FrontMember, RunComparison
+from orchestrator.report.run_diff import ChangedValue, FrontMember, RunComparison
 from orchestrator.report.terminal import ASCII
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def _sign(evidence: str) -> str:
     return "" if evidence.startswith("measured") else "~ "
 
 
-def _shown(row: Changed, found: RunComparison) -> dict[str, str]:
+def _shown(row: ChangedValue, found: RunComparison) -> dict[str, str]:
     sides = []
     for value, metric, evidence in zip((row.a, row.b), found.metrics, found.evidence, strict=True):
         text = _figure(row.what, value, metric)

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from orchestrator.study.budget import Tally
-from orchestrator.study.early_stopping import Stopping
-from orchestrator.study.pareto.front import Standing
+from orchestrator.study.early_stopping import EarlyStopping
+from orchestrator.study.pareto.front import ParetoFront
 from orchestrator.study.remeasurement import MOST_MODELS
 from orchestrator.study.request import SearchRequest
 from orchestrator.study.run.directory import RunDirectory
@@ -32,8 +32,8 @@ class Archive:
     def __init__(self, run: RunDirectory, request: SearchRequest, task: TaskDescription) -> None:
         self._run, self._request, self._task = run, request, task
         self.known: dict[str, CandidateResult] = run.read_candidates()
-        self._ranking = Standing(self.known, request, task).ranking
-        self._stopping: Stopping | None = None
+        self._ranking = ParetoFront(self.known, request, task).ranking
+        self._stopping: EarlyStopping | None = None
         self.tally = Tally(self.known.values())
 
     @property
@@ -47,23 +47,23 @@ class Archive:
         return [c for c in self.known.values() if c.id != BASELINE]
 
     @property
-    def standing(self) -> Standing:
+    def standing(self) -> ParetoFront:
         """How they stand to one another now."""
-        return Standing(self.known, self._request, self._task, self._ranking)
+        return ParetoFront(self.known, self._request, self._task, self._ranking)
 
     @property
-    def stopping(self) -> Stopping:
+    def stopping(self) -> EarlyStopping:
         """Which candidates are worth going on with, by what is known now.
 
         One and the same until a candidate is kept or forgotten: what it derives from all candidates it derives once.
         """
         if self._stopping is None:
-            self._stopping = Stopping(self.known, self._request, self._task)
+            self._stopping = EarlyStopping(self.known, self._request, self._task)
         return self._stopping
 
-    def standing_of(self, known: Mapping[str, CandidateResult]) -> Standing:
+    def standing_of(self, known: Mapping[str, CandidateResult]) -> ParetoFront:
         """How other candidates, or these with other figures, stand to one another under this run's limits."""
-        return Standing(known, self._request, self._task)
+        return ParetoFront(known, self._request, self._task)
 
     def keep(self, candidate: CandidateResult) -> CandidateResult:
         """Write a candidate down, with whether it keeps the limits; from now on it is never lost.
@@ -85,7 +85,7 @@ class Archive:
                 del self.known[candidate.id]
             else:
                 self.known[candidate.id] = before
-            self._ranking, self._stopping = Standing(self.known, self._request, self._task).ranking, None
+            self._ranking, self._stopping = ParetoFront(self.known, self._request, self._task).ranking, None
             raise
         if before is not None:
             self.tally.add(before, -1)

@@ -17,7 +17,7 @@ import numpy as np
 
 from orchestrator.study.pareto.constraints import excesses, quality_excesses, quality_floor, useless
 from orchestrator.study.pareto.dominance import comparable, dominates, quality_of, relative_latency, size_of
-from orchestrator.study.pareto.front import Standing
+from orchestrator.study.pareto.front import ParetoFront
 from orchestrator.study.request import SearchRequest
 from orchestrator.values.evidence import MEASURED, Evidence
 from orchestrator.values.recipe import BASELINE
@@ -43,7 +43,7 @@ class _Gains(NamedTuple):
     lowest: float
 
 
-class Stopping:
+class EarlyStopping:
     """A set of candidates under the limits of a request.
 
     Args:
@@ -260,7 +260,7 @@ class Stopping:
         return math.exp(max((LEAST_SIZE_DOUBT, *(abs(math.log(own / final)) for own, final in pairs))))
 
     def _judged(self, candidate: CandidateResult) -> CandidateResult:
-        return Standing(self._known, self._request, self._task).judged(candidate, self._baseline)
+        return ParetoFront(self._known, self._request, self._task).judged(candidate, self._baseline)
 
     # -- what the sampler learns ----------------------------------------------------------------------------------------
 

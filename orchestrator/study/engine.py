@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.building.builder_client import Workshop
+from orchestrator.building.builder_client import BuilderClient
 from orchestrator.building.paths import laid_out
 from orchestrator.building.store import Store
 from orchestrator.errors import InputError
@@ -22,19 +22,19 @@ from orchestrator.study import finalize
 from orchestrator.study.archive import Archive
 from orchestrator.study.budget import Budget
 from orchestrator.study.candidates.build_request import workshop_of
-from orchestrator.study.candidates.device_pool import Board, Fleet
-from orchestrator.study.candidates.evaluator import Built, Laboratory
-from orchestrator.study.candidates.measurement_cache import Figures
-from orchestrator.study.candidates.simulated_latency import Simulator
-from orchestrator.study.candidates.untrained_proxy import Sketcher
+from orchestrator.study.candidates.device_pool import DevicePool, PooledDevice
+from orchestrator.study.candidates.evaluator import Built, CandidateEvaluator
+from orchestrator.study.candidates.measurement_cache import MeasurementCache
+from orchestrator.study.candidates.simulated_latency import SimulatedLatency
+from orchestrator.study.candidates.untrained_proxy import UntrainedProxy
 from orchestrator.study.distributed.device_class import timed_here
 from orchestrator.study.distributed.join import leader, taking_part
-from orchestrator.study.distributed.participant import Sharing
+from orchestrator.study.distributed.participant import Participant
 from orchestrator.study.loop import Loop, open_study
 from orchestrator.study.pareto.recommendation import Recommendation
 from orchestrator.study.request import RunState, SearchRequest
 from orchestrator.study.run.directory import RunDirectory
-from orchestrator.study.search_space import Space
+from orchestrator.study.search_space import SearchSpace
 from orchestrator.study.warm_start import first_recipes
 from orchestrator.values.recipe import BASELINE, Recipe
 from orchestrator.values.results import CandidateResult
@@ -47,7 +47,7 @@ Observer = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Found:
+class StudyResult:
     """What a search has so far.
 
     Attributes:
@@ -89,7 +89,7 @@ class Engine:
         self._run, self._request, self._registry = run, request, registry
         self._runtime, self._simulated, self._observer = runtime, simulated, observer
         self._budget = Budget(trials=request.trials, timeout_s=request.timeout_s, started=started, spent_before=run.elapsed())
-        self._fleet = Fleet(
+        self._fleet = DevicePool(
             devices,
             [name.strip() for name in request.target.device.split(",")],
             runtime,
@@ -97,11 +97,11 @@ class Engine:
             left_s=self._budget.whole_left,
             tell=self._tell,
         )
-        self._shared: Sharing | None = None
+        self._shared: Participant | None = None
         self._archive: Archive | None = None
-        self._laboratory_made: Laboratory | None = None
-        self._simulator = Simulator(None)
-        self._figures = Figures(None, None)
+        self._laboratory_made: CandidateEvaluator | None = None
+        self._simulator = SimulatedLatency(None)
+        self._figures = MeasurementCache(None, None)
 
     # -- the phases -------------------------------------------------------------------------------------------------
 
@@ -122,7 +122,7 @@ class Engine:
         if self._simulated is not None:
             self._simulated.release()
 
-    def prepare(self, state: RunState | None, workshop: Workshop, *, changed: str = CHANGED) -> RunState:
+    def prepare(self, state: RunState | None, workshop: BuilderClient, *, changed: str = CHANGED) -> RunState:
         """Load and check the task; on the first time ask the methods what they offer.
 
         Args:
@@ -148,7 +148,7 @@ class Engine:
         if not any(offer.refused is None for offer in reply.offers):
             reasons = "; ".join(f"{offer.method}: {offer.refused}" for offer in reply.offers)
             raise InputError(f"no method can be used on this model, these data and this target ({reasons or 'none installed'})")
-        if Space(state.offers, self._registry.methods()).size() == 0:
+        if SearchSpace(state.offers, self._registry.methods()).size() == 0:
             names = ", ".join(offer.method for offer in reply.offers if offer.refused is None)
             raise InputError(f"no recipe can be made of {names} alone: they need another method before them")
         state = self._with_earlier(state)
@@ -158,7 +158,7 @@ class Engine:
     def _with_earlier(self, state: RunState) -> RunState:
         """With the recipes of earlier runs that this search begins with."""
         request = self._request
-        space = Space(state.offers, self._registry.methods())
+        space = SearchSpace(state.offers, self._registry.methods())
         recipes, notes = first_recipes(request.warm_start, state.task, space, trials=request.trials, share=request.warm_share)
         return replace(state, first=[recipe.as_json() for recipe in recipes], notes=(*state.notes, *notes))
 
@@ -172,7 +172,7 @@ class Engine:
             f"(once, a few minutes) the target's own runtime runs every model on a simulated {cpu}, which is more exact"
         ]
 
-    def baseline(self, state: RunState, workshop: Workshop, *, begins: bool = False) -> CandidateResult:
+    def baseline(self, state: RunState, workshop: BuilderClient, *, begins: bool = False) -> CandidateResult:
         """The original, exported and measured like every candidate.
 
         Args:
@@ -198,14 +198,14 @@ class Engine:
         self._tell(event="baseline", candidate=found)
         return found
 
-    def make(self, recipe: Recipe, state: RunState, workshop: Workshop) -> CandidateResult:
+    def make(self, recipe: Recipe, state: RunState, workshop: BuilderClient) -> CandidateResult:
         """One recipe that nobody searched for; `baseline` came before."""
         self._tell(event="phase", what=str(recipe))
         laboratory = self._laboratory(state, workshop)
         made = laboratory.begin(recipe, trial=None, timeout_s=self._request.candidate_timeout_s)
         return laboratory.finish(made, baseline=self._known().baseline) if isinstance(made, Built) else made
 
-    def search(self, state: RunState, workshop: Workshop, sharing: Sharing | None = None) -> Found:
+    def search(self, state: RunState, workshop: BuilderClient, sharing: Participant | None = None) -> StudyResult:
         """All trials that the budget pays for; `baseline` came before.
 
         Args:
@@ -213,7 +213,7 @@ class Engine:
 
         Raises:
             DeviceUnavailable: no device is there, after waiting; what was complete by then is kept.
-            SurroundingsError: the storage or the exchange of a shared search is lost.
+            EnvironmentFailure: the storage or the exchange of a shared search is lost.
         """
         storage = self._request.storage
         if storage is not None and sharing is None:
@@ -234,7 +234,7 @@ class Engine:
             )
             return self.found(state, loop.run())
 
-    def finish(self, found: Found, workshop: Workshop) -> Found:
+    def finish(self, found: StudyResult, workshop: BuilderClient) -> StudyResult:
         """The front measured again, and the test split, once.
 
         Raises:
@@ -257,17 +257,17 @@ class Engine:
             )
         return self._found(found.state, found.ended, outcome)
 
-    def so_far(self, state: RunState, ended: str) -> Found | None:
+    def so_far(self, state: RunState, ended: str) -> StudyResult | None:
         """What a search has that was broken off; None before the baseline is measured."""
         known = self._archive is not None and BASELINE in self._archive.known
         return self.found(state, ended) if known else None
 
-    def found(self, state: RunState, ended: str) -> Found:
+    def found(self, state: RunState, ended: str) -> StudyResult:
         """What was found, by the figures of the search alone."""
         return self._found(state, ended, finalize.as_searched(self._known()))
 
-    def _found(self, state: RunState, ended: str, outcome: finalize.Outcome) -> Found:
-        return Found(
+    def _found(self, state: RunState, ended: str, outcome: finalize.Outcome) -> StudyResult:
+        return StudyResult(
             state=state,
             baseline=self._named(outcome.known[BASELINE]),
             candidates=[self._named(c) for c in outcome.known.values() if c.id != BASELINE],
@@ -289,7 +289,7 @@ class Engine:
             found[self._request.target.simulator] = self._simulated.environment()
         return found
 
-    def workshop(self, state: RunState | None) -> Workshop:
+    def workshop(self, state: RunState | None) -> BuilderClient:
         """The build worker of this run."""
         return workshop_of(
             self._request,
@@ -302,7 +302,7 @@ class Engine:
 
     # -- their parts ------------------------------------------------------------------------------------------------
 
-    def _laboratory(self, state: RunState, workshop: Workshop) -> Laboratory:
+    def _laboratory(self, state: RunState, workshop: BuilderClient) -> CandidateEvaluator:
         if self._laboratory_made is not None:
             return self._laboratory_made
         names = [spec.name for spec in state.task.inputs]
@@ -312,7 +312,7 @@ class Engine:
             if split in state.task.examples
         }
 
-        def evaluator(board: Board) -> Evaluator:
+        def evaluator(board: PooledDevice) -> Evaluator:
             return Evaluator(
                 replace(self._request.target, device=board.reference),
                 self._runtime,
@@ -327,11 +327,11 @@ class Engine:
 
         self._fleet.equip(evaluator)
         shapes = {spec.name: (1, *spec.shape) for spec in state.task.inputs}
-        self._simulator = Simulator(self._simulation(inputs["validation"], shapes))
+        self._simulator = SimulatedLatency(self._simulation(inputs["validation"], shapes))
         folder = self._request.store
         store = Store(Path(folder), bound=self._request.store_bytes, note=self._figures.notes.append) if folder else None
         self._figures.use(store, state.task.data_digest)
-        self._laboratory_made = laboratory = Laboratory(
+        self._laboratory_made = laboratory = CandidateEvaluator(
             workshop,
             self._fleet,
             self._run,
@@ -339,7 +339,7 @@ class Engine:
             inputs=inputs,
             progress=lambda what, done: self._tell(event="progress", what=what, done=done),
             simulator=self._simulator,
-            sketcher=Sketcher(workshop, self._fleet, self._request.target, self._trains, self._figures),
+            sketcher=UntrainedProxy(workshop, self._fleet, self._request.target, self._trains, self._figures),
             figures=self._figures,
         )
         if (known := self._known().known.get(BASELINE)) and known.artifact and known.artifact.path:

@@ -9,10 +9,10 @@ from orchestrator.errors import InputError
 from orchestrator.measuring.scoring import Evaluator, Together
 from orchestrator.plugin.device import JobFailed
 from orchestrator.study.archive import Archive
-from orchestrator.study.candidates.device_pool import Fleet
-from orchestrator.study.candidates.evaluator import Laboratory, kind_of
+from orchestrator.study.candidates.device_pool import DevicePool
+from orchestrator.study.candidates.evaluator import CandidateEvaluator, kind_of
 from orchestrator.study.pareto.recommendation import Recommendation
-from orchestrator.study.remeasurement import Again, allowance_s, chosen, read_again, write_again
+from orchestrator.study.remeasurement import Remeasurement, allowance_s, chosen, read_again, write_again
 from orchestrator.study.run.directory import RunDirectory
 from orchestrator.values.recipe import BASELINE
 from orchestrator.values.results import CandidateResult
@@ -40,7 +40,7 @@ def as_searched(archive: Archive) -> Outcome:
 
 
 def measured_again(
-    archive: Archive, run: RunDirectory, fleet: Fleet, *, timeout_s: float | None, tell: Callable[[str], None]
+    archive: Archive, run: RunDirectory, fleet: DevicePool, *, timeout_s: float | None, tell: Callable[[str], None]
 ) -> Outcome:
     """By figures that were taken side by side, where the objective latency is measured on the target.
 
@@ -50,7 +50,7 @@ def measured_again(
     Raises:
         Interrupted: the user asked to stop.
         DeviceUnavailable: no device is there, after waiting.
-        SurroundingsError: this machine failed: its disk is full, ...
+        EnvironmentFailure: this machine failed: its disk is full, ...
     """
     before = as_searched(archive)
     standing = archive.standing
@@ -71,7 +71,9 @@ def measured_again(
     return _judged(before, again, archive)
 
 
-def _measure(timed: dict[str, str], archive: Archive, run: RunDirectory, fleet: Fleet, timeout_s: float | None) -> Again:
+def _measure(
+    timed: dict[str, str], archive: Archive, run: RunDirectory, fleet: DevicePool, timeout_s: float | None
+) -> Remeasurement:
     paths = {}
     for name in (*timed, BASELINE):
         artifact = archive.known[name].artifact
@@ -97,7 +99,7 @@ def _measure(timed: dict[str, str], archive: Archive, run: RunDirectory, fleet: 
             kind_of(figure)  # where it was not the model that failed, nothing is written down
     if isinstance(failure := found.get(BASELINE, JobFailed("error", "the original was not timed")), JobFailed):
         raise failure
-    return Again(
+    return Remeasurement(
         timed=timed,
         figures={name: figure for name, figure in found.items() if not isinstance(figure, JobFailed)},
         failed={name: str(figure) for name, figure in found.items() if isinstance(figure, JobFailed)},
@@ -105,7 +107,7 @@ def _measure(timed: dict[str, str], archive: Archive, run: RunDirectory, fleet: 
     )
 
 
-def _judged(before: Outcome, again: Again, archive: Archive) -> Outcome:
+def _judged(before: Outcome, again: Remeasurement, archive: Archive) -> Outcome:
     """The front and the recommendation anew."""
     baseline = again.applied(archive.baseline, archive.baseline)
     known = {BASELINE: baseline}
@@ -150,7 +152,7 @@ def _times(candidate: CandidateResult) -> str:
 def scored_on_simulated(
     outcome: Outcome,
     archive: Archive,
-    laboratory: Laboratory,
+    laboratory: CandidateEvaluator,
     *,
     seconds: float,
     timeout_s: float,
@@ -164,7 +166,7 @@ def scored_on_simulated(
     Raises:
         Interrupted: the user asked to stop.
         DeviceUnavailable: no device is there, after waiting.
-        SurroundingsError: this machine failed: its disk is full, ...
+        EnvironmentFailure: this machine failed: its disk is full, ...
     """
     if not laboratory.simulates:
         return outcome
@@ -200,7 +202,7 @@ def scored_on_simulated(
 def scored_on_test(
     outcome: Outcome,
     archive: Archive,
-    laboratory: Laboratory,
+    laboratory: CandidateEvaluator,
     *,
     timeout_s: float,
     tell: Callable[[str], None],
@@ -214,7 +216,7 @@ def scored_on_test(
     Raises:
         Interrupted: the user asked to stop.
         DeviceUnavailable: no device is there, after waiting.
-        SurroundingsError: this machine failed: its disk is full, ...
+        EnvironmentFailure: this machine failed: its disk is full, ...
     """
     known, notes = dict(outcome.known), list(outcome.notes)
     names = [BASELINE, *(c.id for c in outcome.front if c.id != BASELINE)]

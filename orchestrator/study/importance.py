@@ -10,7 +10,7 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from orchestrator.study.pareto.dominance import relative_latency
-from orchestrator.study.search_space import Space
+from orchestrator.study.search_space import SearchSpace
 from orchestrator.values.recipe import Recipe
 from orchestrator.values.results import CandidateResult, Importance, ParameterImportance
 
@@ -23,7 +23,7 @@ SHUFFLES = 19
 cases. Each takes some 30 ms with 30 trials of 20 parameters."""
 
 
-def importance(candidates: Sequence[CandidateResult], space: Space, direction: str) -> Importance:
+def importance(candidates: Sequence[CandidateResult], space: SearchSpace, direction: str) -> Importance:
     """Importance of each parameter for being among the best in quality, and in latency (Watanabe et al. 2023).
 
     It rests on the trials as they were asked for, so a parameter that the sampler soon fixed looks unimportant. What chance alone
@@ -50,7 +50,7 @@ def importance(candidates: Sequence[CandidateResult], space: Space, direction: s
     )
 
 
-def _trials(candidates: Sequence[CandidateResult], space: Space) -> list[FrozenTrial]:
+def _trials(candidates: Sequence[CandidateResult], space: SearchSpace) -> list[FrozenTrial]:
     """The complete candidates as Optuna's trials, with the distributions of the space."""
     found = []
     for candidate in candidates:

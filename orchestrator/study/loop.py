@@ -15,15 +15,15 @@ from orchestrator.plugin.device import DeviceUnavailable
 from orchestrator.plugin.registry import Registry
 from orchestrator.study.archive import PHASES, Archive
 from orchestrator.study.budget import LEAST_FOR_A_TRIAL_S, Budget
-from orchestrator.study.candidates.device_pool import Fleet
-from orchestrator.study.candidates.evaluator import DEVICE, Built, Laboratory
-from orchestrator.study.distributed.participant import Sharing
-from orchestrator.study.proposer import Beyond, Questions, UnderWay
+from orchestrator.study.candidates.device_pool import DevicePool
+from orchestrator.study.candidates.evaluator import DEVICE, Built, CandidateEvaluator
+from orchestrator.study.distributed.participant import Participant
+from orchestrator.study.proposer import Beyond, PendingCandidates, Proposer
 from orchestrator.study.request import RunState
 from orchestrator.study.run import optuna_study as studies
 from orchestrator.study.run.directory import RunDirectory
 from orchestrator.study.run.optuna_restore import restore
-from orchestrator.study.search_space import Space
+from orchestrator.study.search_space import SearchSpace
 from orchestrator.values.recipe import Recipe
 from orchestrator.values.results import CandidateResult, Failure, StepResult
 
@@ -45,23 +45,23 @@ class Loop:
         state: RunState,
         registry: Registry,
         archive: Archive,
-        laboratory: Laboratory,
-        fleet: Fleet,
+        laboratory: CandidateEvaluator,
+        fleet: DevicePool,
         budget: Budget,
         *,
         tell: Callable[..., None],
-        sharing: Sharing | None = None,
+        sharing: Participant | None = None,
     ) -> None:
         self._sharing = sharing
         self._run, self._state, self._request, self._registry = run, state, state.request, registry
         self._archive, self._laboratory, self._fleet, self._budget = archive, laboratory, fleet, budget
         self._tell = tell
-        space = Space(state.offers, registry.methods())
+        space = SearchSpace(state.offers, registry.methods())
         self._salt = [] if sharing is None else sharing.salt
         generator = np.random.default_rng([self._request.seed, len(archive.known), *self._salt])
         study = self._study(space)
-        self._questions = Questions(study, space, archive, generator, sharing.claims if sharing else None)
-        self._under_way: deque[UnderWay] = deque()
+        self._questions = Proposer(study, space, archive, generator, sharing.claims if sharing else None)
+        self._under_way: deque[PendingCandidates] = deque()
         self._taken_up: set[str] = set()  # once each: what is stopped a second time stays so
 
     def run(self) -> str:
@@ -93,7 +93,7 @@ class Loop:
             self._sharing.over(ended)
         return ended
 
-    def _shared_turn(self, sharing: Sharing, ended: str | None) -> str | None:
+    def _shared_turn(self, sharing: Participant, ended: str | None) -> str | None:
         """One turn beside other processes; why the search ends, where it does."""
         interrupt.check()
         left = self._budget.left(self._archive.tally, len(self._under_way))
@@ -102,7 +102,7 @@ class Loop:
             handed, timeout = turn.handed, self._request.candidate_timeout_s
             if left is not None:
                 timeout = max(LEAST_FOR_A_TRIAL_S, min(timeout, left))
-            item = UnderWay(recipe=_recipe(handed.record), trial=handed.trial, timeout_s=timeout)
+            item = PendingCandidates(recipe=_recipe(handed.record), trial=handed.trial, timeout_s=timeout)
             item.made = self._laboratory.take_up(handed.record, handed.model, timeout_s=timeout)
             self._under_way.append(item)
         elif turn.wait:
@@ -131,7 +131,7 @@ class Loop:
         timeout = self._request.candidate_timeout_s
         if (left := self._budget.left(self._archive.tally, len(self._under_way))) is not None:
             timeout = max(LEAST_FOR_A_TRIAL_S, min(timeout, left))
-        item = UnderWay(recipe=recipe, trial=trial, timeout_s=timeout, revived=revived)
+        item = PendingCandidates(recipe=recipe, trial=trial, timeout_s=timeout, revived=revived)
         reasons = self._registry.recipe_objections(recipe, self._request.target)
         if reasons:
             item.made = _rejected(recipe, number, "; ".join(reasons))
@@ -173,7 +173,7 @@ class Loop:
             return None
         return self._archive.stopping.revived(but=self._taken_up | {item.recipe.identifier for item in self._under_way})
 
-    def _complete(self, item: UnderWay) -> str | None:
+    def _complete(self, item: PendingCandidates) -> str | None:
         """Wait for one candidate, keep it and tell the study; why the search ends, where it does."""
         archive, begin = self._archive, time.monotonic()
         made = item.made
@@ -216,7 +216,7 @@ class Loop:
         while self._under_way:
             self._complete(self._under_way.popleft())
 
-    def _study(self, space: Space) -> optuna.Study:
+    def _study(self, space: SearchSpace) -> optuna.Study:
         archive = self._archive
         study = open_study(self._run, self._state, self._registry, archive, self._salt)
         stopping = archive.stopping

@@ -13,7 +13,7 @@ from orchestrator.values.units import parse_bytes, parse_seconds, parse_share
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SearchSettings:
+class SearchPreset:
     """One search.
 
     Attributes:
@@ -66,10 +66,10 @@ class SearchSettings:
         return None if self.memory is None else parse_bytes(self.memory, f"search '{self.name}': memory")
 
 
-_ADAPTER = TypeAdapter(SearchSettings)
+_ADAPTER = TypeAdapter(SearchPreset)
 
 
-def load_settings(reference: str, files: Mapping[str, Path]) -> SearchSettings:
+def load_settings(reference: str, files: Mapping[str, Path]) -> SearchPreset:
     """A search by name or by file.
 
     Raises:
@@ -79,7 +79,7 @@ def load_settings(reference: str, files: Mapping[str, Path]) -> SearchSettings:
         raise InputError(unknown("search", reference, files) + "; or give a FILE.toml")
     path = files.get(reference, Path(reference))
     try:
-        settings: SearchSettings = _ADAPTER.validate_python(tomllib.loads(path.read_text("utf-8")))
+        settings: SearchPreset = _ADAPTER.validate_python(tomllib.loads(path.read_text("utf-8")))
     except OSError as error:
         raise InputError(f"search file '{path}' cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -88,7 +88,7 @@ def load_settings(reference: str, files: Mapping[str, Path]) -> SearchSettings:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-            raise ProfileError(f"search file '{path}': {unknown('key', key, SearchSettings.__dataclass_fields__)}") from None
+            raise ProfileError(f"search file '{path}': {unknown('key', key, SearchPreset.__dataclass_fields__)}") from None
         raise ProfileError(f"search file '{path}', key '{key}': {first['msg']}, but got {first.get('input')!r:.60}") from None
     if settings.trials is not None and settings.trials < 1:
         raise ProfileError(f"search file '{path}': trials >= 1 must hold, but got {settings.trials}")

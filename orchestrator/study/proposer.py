@@ -11,7 +11,7 @@ from orchestrator.study.archive import Archive
 from orchestrator.study.candidates.evaluator import Built
 from orchestrator.study.distributed.claims import CANDIDATE, SAME_AS, Claims, fail
 from orchestrator.study.run import optuna_study as studies
-from orchestrator.study.search_space import Space
+from orchestrator.study.search_space import SearchSpace
 from orchestrator.values.recipe import Recipe
 from orchestrator.values.results import CandidateResult
 
@@ -24,7 +24,7 @@ class Beyond(Exception):
 
 
 @dataclass(kw_only=True, slots=True)
-class UnderWay:
+class PendingCandidates:
     """A candidate between ask and tell.
 
     Attributes:
@@ -44,7 +44,7 @@ class UnderWay:
     revived: CandidateResult | None = None
 
 
-class Questions:
+class Proposer:
     """Asks the study.
 
     Args:
@@ -53,12 +53,17 @@ class Questions:
     """
 
     def __init__(
-        self, study: optuna.Study, space: Space, archive: Archive, generator: np.random.Generator, claims: Claims | None = None
+        self,
+        study: optuna.Study,
+        space: SearchSpace,
+        archive: Archive,
+        generator: np.random.Generator,
+        claims: Claims | None = None,
     ) -> None:
         self._study, self._space, self._archive, self._generator = study, space, archive, generator
         self._claims, self._taken = claims, set[str]()
 
-    def ask(self, under_way: Mapping[str, UnderWay]) -> tuple[optuna.Trial, Recipe] | None:
+    def ask(self, under_way: Mapping[str, PendingCandidates]) -> tuple[optuna.Trial, Recipe] | None:
         """A trial whose recipe is new; None where every recipe was tried.
 
         What is known is told again as it was, so that the sampler learns from it; what is under way will be.
@@ -81,7 +86,7 @@ class Questions:
             if duplicates >= DUPLICATES_BEFORE_RANDOM and not self._enqueue_fresh(under_way):
                 return None
 
-    def _ask_once(self, under_way: Mapping[str, UnderWay]) -> tuple[optuna.Trial, Recipe] | None:
+    def _ask_once(self, under_way: Mapping[str, PendingCandidates]) -> tuple[optuna.Trial, Recipe] | None:
         """A trial whose recipe is new; None where it is not."""
         trial = self._study.ask()
         if self._claims is not None:
@@ -117,7 +122,7 @@ class Questions:
             raise Beyond
         return False
 
-    def tell(self, item: UnderWay, candidate: CandidateResult) -> None:
+    def tell(self, item: PendingCandidates, candidate: CandidateResult) -> None:
         """What came of a candidate."""
         for trial in (item.trial, *item.same):
             if trial is not None:
@@ -130,7 +135,7 @@ class Questions:
         with suppress(*ended):
             studies.tell(self._study, trial, stopping.told(candidate), stopping.constraints(candidate))
 
-    def _enqueue_fresh(self, under_way: Mapping[str, UnderWay]) -> bool:
+    def _enqueue_fresh(self, under_way: Mapping[str, PendingCandidates]) -> bool:
         for _ in range(RANDOM_TRIES):
             recipe = self._space.random(self._generator)
             identifier = recipe.identifier

@@ -19,7 +19,7 @@ from orchestrator.report.html import render_html
 from orchestrator.report.results import LAYERS, plain, write_results
 from orchestrator.study.candidates.measurement_cache import counted, in_words
 from orchestrator.study.distributed.device_class import shares
-from orchestrator.study.engine import Found, refusals
+from orchestrator.study.engine import StudyResult, refusals
 from orchestrator.study.importance import importance
 from orchestrator.study.layers import Layers, layer_table
 from orchestrator.study.pareto.dominance import faster, relative_latency
@@ -27,7 +27,7 @@ from orchestrator.study.request import RunState
 from orchestrator.study.run.directory import RunDirectory
 from orchestrator.study.run.event_log import finished_s
 from orchestrator.study.run.recipe_file import recipe_text
-from orchestrator.study.search_space import Space
+from orchestrator.study.search_space import SearchSpace
 from orchestrator.values.distribution import DISTRIBUTION
 from orchestrator.values.files import write_atomic
 from orchestrator.values.layers import LayerTable
@@ -37,7 +37,7 @@ from orchestrator_devices.host import HostDevice
 PACKAGES = (DISTRIBUTION, "torch", "onnx", "onnxruntime", "onnxscript", "optuna", "torch-pruning", "numpy", "pluggy")
 
 
-def compose(found: Found, registry: Registry, run: RunDirectory) -> RunResult:
+def compose(found: StudyResult, registry: Registry, run: RunDirectory) -> RunResult:
     """Everything that was found, as results.json has it."""
     state = found.state
     request, task = state.request, state.task
@@ -100,7 +100,7 @@ def compose(found: Found, registry: Registry, run: RunDirectory) -> RunResult:
             *in_words(reused, len(found.candidates)),
             *shares(found.candidates),
         ],
-        importance=importance(found.candidates, Space(state.offers, methods), task.direction),
+        importance=importance(found.candidates, SearchSpace(state.offers, methods), task.direction),
         layers=_layers(found, run),
     )
 
@@ -128,7 +128,7 @@ def _options(state: RunState) -> dict[str, Any]:
     }
 
 
-def _runtimes(found: Found) -> list[str]:
+def _runtimes(found: StudyResult) -> list[str]:
     """Which runtime won, where the search tried several: the best of each on the front, by what their uncertainty leaves."""
     target = found.state.request.target
     timed = [c for c in found.front if c.artifact is not None and c.latency]
@@ -148,7 +148,7 @@ def _runtimes(found: Found) -> list[str]:
     return [f"{said}; of the front run {', '.join(counts)}"]
 
 
-def _same_recipes(found: Found) -> list[str]:
+def _same_recipes(found: StudyResult) -> list[str]:
     """What the runtimes make of one model: recipes that were timed in several, the original among them."""
     target = found.state.request.target
     names = (target.runtime, *target.alternatives)
@@ -175,7 +175,7 @@ def _without_runtime(candidate: CandidateResult) -> str:
     return json.dumps([[step.method, step.version, step.parameters] for step in steps], sort_keys=True)
 
 
-def publish(result: RunResult, found: Found, registry: Registry, run: RunDirectory) -> None:
+def publish(result: RunResult, found: StudyResult, registry: Registry, run: RunDirectory) -> None:
     """Write everything. A folder is made under another name and put in place whole.
 
     Raises:
@@ -216,7 +216,7 @@ def _plain_words(step: StepResult, method: Method) -> str:
     return formatting.step_words(replace(step, parameters=other))
 
 
-def _layers(found: Found, run: RunDirectory) -> dict[str, LayerTable]:
+def _layers(found: StudyResult, run: RunDirectory) -> dict[str, LayerTable]:
     """What became of each layer in the candidates of the front, where their files are ONNX and can be counted.
 
     Times are those of the target's first runtime; a candidate in another one has none.
@@ -250,7 +250,7 @@ def _published(candidate: CandidateResult, front: set[str]) -> CandidateResult:
 
 
 def _folder(
-    folder: Path, result: RunResult, candidate: CandidateResult, found: Found, registry: Registry, run: RunDirectory
+    folder: Path, result: RunResult, candidate: CandidateResult, found: StudyResult, registry: Registry, run: RunDirectory
 ) -> None:
     folder.mkdir(parents=True)
     original = found.baseline if candidate.id == found.baseline.id else next(c for c in found.front if c.id == candidate.id)

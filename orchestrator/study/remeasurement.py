@@ -21,7 +21,7 @@ ALONE = "timed during the search, alone"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Again:
+class Remeasurement:
     """One measurement of the front and its near misses.
 
     Attributes:
@@ -52,7 +52,7 @@ class Again:
         return replace(candidate, latency=latency, gains=gains(candidate.artifact.size_bytes, latency, baseline))
 
 
-AGAIN: TypeAdapter[Any] = TypeAdapter(Again)
+AGAIN: TypeAdapter[Any] = TypeAdapter(Remeasurement)
 
 
 def chosen(front: Sequence[CandidateResult], near: Sequence[CandidateResult], recommended: str | None) -> dict[str, str]:
@@ -71,16 +71,16 @@ def allowance_s(models: int, timeout_s: float | None) -> float:
     return min(SECONDS_A_MODEL * (models + 1), most)
 
 
-def read_again(path: Path, timed: Mapping[str, str]) -> Again | None:
+def read_again(path: Path, timed: Mapping[str, str]) -> Remeasurement | None:
     """What an earlier process of the run measured of just these candidates, or None."""
     try:
-        kept: Again = AGAIN.validate_json(path.read_bytes())
+        kept: Remeasurement = AGAIN.validate_json(path.read_bytes())
     except (OSError, ValidationError):  # it was not measured yet, or by another version
         return None
     return kept if kept.timed == dict(timed) else None
 
 
-def write_again(path: Path, again: Again) -> None:
+def write_again(path: Path, again: Remeasurement) -> None:
     """Keep a measurement, all of it at once.
 
     Raises:

@@ -34,7 +34,7 @@ class Slot:
     methods: tuple[str, ...]
 
 
-class Space:
+class SearchSpace:
     """All legal recipes.
 
     The choice of a slot is an Optuna parameter named after the family; a method's parameters are `method.parameter`, asked only

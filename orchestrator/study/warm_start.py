@@ -8,7 +8,7 @@ from pathlib import Path
 
 from orchestrator.errors import InputError
 from orchestrator.report.results import read_results
-from orchestrator.study.search_space import Space
+from orchestrator.study.search_space import SearchSpace
 from orchestrator.values.recipe import Recipe
 from orchestrator.values.results import RunResult
 from orchestrator.values.task import TaskDescription
@@ -27,7 +27,7 @@ def read_earlier(path: str) -> RunResult:
 
 
 def first_recipes(
-    paths: Sequence[str], task: TaskDescription, space: Space, *, trials: int | None, share: float
+    paths: Sequence[str], task: TaskDescription, space: SearchSpace, *, trials: int | None, share: float
 ) -> tuple[list[Recipe], list[str]]:
     """The recipes of earlier runs that fit this search, those of their fronts first; and what the user should know.
 

@@ -1,4 +1,4 @@
-"""CalibratedMachine: what measuring a machine gave. Check: a network that its model was held against."""
+"""CharacterizedMachine: what measuring a machine gave. FitCheck: a network that its model was held against."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ from orchestrator.values.results import Difference
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Check:
+class FitCheck:
     """A network that was not in the fit: measured, and estimated from the profile that came of it.
 
     Attributes:
@@ -29,7 +29,7 @@ class Check:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CalibratedMachine:
+class CharacterizedMachine:
     """A machine's profile as measured.
 
     Attributes:
@@ -39,7 +39,7 @@ class CalibratedMachine:
     """
 
     profile: HardwareProfile
-    checks: tuple[Check, ...]
+    checks: tuple[FitCheck, ...]
     notes: tuple[str, ...]
     seconds: float
     path: Path | None = None

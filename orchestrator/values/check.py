@@ -43,7 +43,7 @@ class Criterion:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Checked:
+class CheckResult:
     """A candidate beside its baseline: has it regressed?
 
     Attributes:

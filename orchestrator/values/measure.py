@@ -7,7 +7,7 @@ from orchestrator.values.results import Difference, LatencyResult
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ModelFigures:
+class ModelMeasurement:
     """One exported model on one device.
 
     Attributes:
@@ -58,8 +58,8 @@ class Comparison:
     margin: float
     basis: Literal["wall", "cpu", "simulated"]
     reason: str
-    a: ModelFigures
-    b: ModelFigures
+    a: ModelMeasurement
+    b: ModelMeasurement
 
     def plain(self) -> dict[str, Any]:
         """One object: `ratio, low, high, verdict`, and both measurements under `a` and `b`."""

@@ -23,7 +23,7 @@ from orchestrator.devices import interrupt
 from orchestrator.devices.agent import IMPORT_S, MARKER, pack
 from orchestrator.devices.process import POLL_S, GuardedProcess
 from orchestrator.devices.session import AGENT
-from orchestrator.errors import InputError, OrchestratorError, SurroundingsError
+from orchestrator.errors import EnvironmentFailure, InputError, OrchestratorError
 from orchestrator.plugin.device import DeviceUnavailable, JobFailed
 from orchestrator_devices import openssh
 from orchestrator_devices.openssh import Address
@@ -41,7 +41,7 @@ DIGEST = hashlib.sha256(AGENT.read_bytes()).hexdigest()
 BROKEN = ("closed by remote host", "Broken pipe", "not responding", "Connection reset", "Connection to")
 
 
-class DiskFull(SurroundingsError):
+class DiskFull(EnvironmentFailure):
     """The board's disk has no room for what must be there."""
 
 
@@ -63,7 +63,7 @@ def _launch(mode: str, settings: dict[str, Any], *, system: bool) -> str:
     return f'{FOLDER}; {tests}; {agent}; exec {python} -I -u "$f/agent.py" {mode} {pack(settings)}'
 
 
-class Board:
+class BoardConnection:
     """A board that is connected when it is first needed. One thread uses it at a time.
 
     Args:
@@ -93,7 +93,7 @@ class Board:
         """Log in, unless that has been done; bring the agent up to date.
 
         Raises:
-            InputError: what the user must mend: host key, login, name, set-up.
+            InputError: what the user must fix: host key, login, name, set-up.
             DeviceUnavailable: out of reach.
         """
         if self._keeper is not None and self._keeper.alive:
@@ -200,7 +200,7 @@ class Board:
             return DeviceUnavailable(str(found)) if self._was_connected else found
         if self._was_connected:
             return DeviceUnavailable(f"board {self.name} cannot start the agent: {last}")
-        how = f"run `orchestrate devices setup {self.name}` to mend it"
+        how = f"run `orchestrate devices setup {self.name}` to fix it"
         return InputError(f"board {self.name} cannot start the agent (exit code {code}: {last}); {how}")
 
     def _missing(self, what: str) -> OrchestratorError:
@@ -217,7 +217,7 @@ class Board:
 
         Raises:
             DeviceUnavailable: it says nothing any more; nothing is connected then.
-            SurroundingsError: the board cannot do it.
+            EnvironmentFailure: the board cannot do it.
         """
         self.connect()
         keeper = self._keeper
@@ -229,7 +229,7 @@ class Board:
             if keeper.alive:
                 if failure.kind == "surroundings":
                     raise self.full(str(failure)) from None
-                raise SurroundingsError(f"board {self.name}: {failure}") from None
+                raise EnvironmentFailure(f"board {self.name}: {failure}") from None
             said = keeper.last_words
             self.disconnect(lost=True)
             raise self._lost(failure, said) from None

@@ -17,7 +17,7 @@ from orchestrator.devices.agent import PIP_S
 from orchestrator.errors import InputError
 from orchestrator.plugin.runtime import Runtime
 from orchestrator_devices import known_boards
-from orchestrator_devices.board import Board
+from orchestrator_devices.board import BoardConnection
 from orchestrator_devices.openssh import Address
 from orchestrator_devices.ssh import distribution_of
 
@@ -39,7 +39,7 @@ class SetUp:
 
 
 def set_up(reference: str, runtime: Runtime, *, wanted: str | None, offline: bool, progress: Progress) -> SetUp:
-    """Make the folder, the virtual environment and the packages, or mend what is broken of them.
+    """Make the folder, the virtual environment and the packages, or fix what is broken of them.
 
     Args:
         wanted: Version of the runtime; None: the one that is installed here, else the newest that fits the board.
@@ -49,7 +49,7 @@ def set_up(reference: str, runtime: Runtime, *, wanted: str | None, offline: boo
     Raises:
         InputError: something is missing that cannot be set up, or no wheel fits the board.
         DeviceUnavailable: it is out of reach or in use.
-        SurroundingsError: its disk is full.
+        EnvironmentFailure: its disk is full.
     """
     progress(f"{reference}: logging in")
     with _held(reference) as board:
@@ -87,7 +87,7 @@ def remove(reference: str) -> str | None:
         DeviceUnavailable: it is out of reach or in use.
     """
     address = Address.parse(reference)
-    there = Board(address, system=True).exists()
+    there = BoardConnection(address, system=True).exists()
     folder = None
     if there:
         with _held(reference) as board:
@@ -97,9 +97,9 @@ def remove(reference: str) -> str | None:
 
 
 @contextmanager
-def _held(reference: str) -> Iterator[Board]:
+def _held(reference: str) -> Iterator[BoardConnection]:
     """The board, for this process alone: nobody times there meanwhile."""
-    board = Board(Address.parse(reference), system=True)
+    board = BoardConnection(Address.parse(reference), system=True)
     try:
         board.lock()
         yield board
@@ -139,7 +139,13 @@ def _done(reference: str, survey: dict[str, Any], found: dict[str, Any], *, chan
 
 
 def _install(
-    board: Board, survey: dict[str, Any], asked: dict[str, str | None], *, exact: bool, offline: bool, progress: Progress
+    board: BoardConnection,
+    survey: dict[str, Any],
+    asked: dict[str, str | None],
+    *,
+    exact: bool,
+    offline: bool,
+    progress: Progress,
 ) -> None:
     board.ask("clear_wheels")
     for package, number in asked.items():
@@ -151,7 +157,7 @@ def _install(
     progress(f"{board.name}: installed {', '.join('-'.join(wheel.split('-')[:2]) for wheel in wheels)}")
 
 
-def _get(board: Board, survey: dict[str, Any], choices: list[str], *, offline: bool, progress: Progress) -> None:
+def _get(board: BoardConnection, survey: dict[str, Any], choices: list[str], *, offline: bool, progress: Progress) -> None:
     """The first of these requirements for which there is a wheel, by the board's own pip or else from here."""
     problem = ""
     for choice in choices:

@@ -14,7 +14,7 @@ from orchestrator.devices.session import AgentSession
 from orchestrator.errors import InputError
 from orchestrator.plugin.device import Device, DeviceUnavailable, Job, JobFailed
 from orchestrator.plugin.runtime import Runtime
-from orchestrator_devices.board import Board, DiskFull
+from orchestrator_devices.board import BoardConnection, DiskFull
 from orchestrator_devices.openssh import FORM, Address
 
 BACK_OFF_S = (1.0, 2.0, 4.0, 8.0)
@@ -74,14 +74,14 @@ class SshDevice(Device):
     remote = True
 
     def __init__(self, address: Address | None = None) -> None:
-        self._board = None if address is None else Board(address)
+        self._board = None if address is None else BoardConnection(address)
         self._sessions: set[BoardSession] = set()
         self._digests: dict[tuple[str, int, int], str] = {}
         self._imports: tuple[str, ...] = ("onnxruntime",)
         self._versions: dict[str, str] = {}
 
     @property
-    def board(self) -> Board:
+    def board(self) -> BoardConnection:
         """The board that this device is.
 
         Raises:

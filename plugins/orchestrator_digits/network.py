@@ -21,7 +21,7 @@ SHIFT = 2
 SEED = 0
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """Two 3x3 convolutions with a residual connection; a 1x1 convolution carries it where the shape changes."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
@@ -48,7 +48,7 @@ class DigitsNet(nn.Module):
         blocks, inputs = [], WIDTHS[0]
         for stage, width in enumerate(WIDTHS):
             for k in range(BLOCKS):
-                blocks.append(Block(inputs, width, 2 if stage and k == 0 else 1))
+                blocks.append(ResidualBlock(inputs, width, 2 if stage and k == 0 else 1))
                 inputs = width
         self.blocks = nn.Sequential(*blocks)
         self.head = nn.Linear(inputs, 10)

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from orchestrator.plugin import CandidateResult, RunResult, SearchStarted, SurroundingsError
+from orchestrator.plugin import CandidateResult, EnvironmentFailure, RunResult, SearchStarted
 from orchestrator_events.follower import Follower, figures, recipe
 
 MOST = 500
@@ -22,7 +22,7 @@ class Mlflow(Follower):
         uri: None: what MLFLOW_TRACKING_URI says.
 
     Raises:
-        SurroundingsError: MLflow is not installed.
+        EnvironmentFailure: MLflow is not installed.
     """
 
     def __init__(self, uri: str | None, search: SearchStarted) -> None:
@@ -31,7 +31,7 @@ class Mlflow(Follower):
         try:
             from mlflow.tracking import MlflowClient
         except ImportError:
-            raise SurroundingsError("mlflow is not installed: pip install mlflow-skinny (or mlflow, for sqlite)") from None
+            raise EnvironmentFailure("mlflow is not installed: pip install mlflow-skinny (or mlflow, for sqlite)") from None
         self._client: Any = MlflowClient(tracking_uri=uri)
         found = self._client.get_experiment_by_name("orchestrator")
         self._experiment = found.experiment_id if found else self._client.create_experiment("orchestrator")

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from orchestrator.plugin import CandidateResult, RunResult, SearchStarted, SurroundingsError
+from orchestrator.plugin import CandidateResult, EnvironmentFailure, RunResult, SearchStarted
 from orchestrator_events.follower import Follower, figures, recipe
 
 
@@ -14,7 +14,7 @@ class TensorBoard(Follower):
         folder: What `tensorboard --logdir` is pointed at.
 
     Raises:
-        SurroundingsError: TensorBoard is not installed.
+        EnvironmentFailure: TensorBoard is not installed.
     """
 
     def __init__(self, folder: str, search: SearchStarted) -> None:
@@ -74,7 +74,7 @@ def _writer(folder: Path) -> _Writer:
     try:
         return _Writer(folder)
     except ImportError:
-        raise SurroundingsError("tensorboard is not installed: pip install tensorboard") from None
+        raise EnvironmentFailure("tensorboard is not installed: pip install tensorboard") from None
 
 
 def _text(tag: str, text: str) -> Any:

@@ -19,7 +19,7 @@ def rewrite(model: ModelProto) -> int:
         model: With inferred shapes.
     """
     applied = 0
-    while any(rule(Graph(model)) for rule in RULES):
+    while any(rule(RewriteGraph(model)) for rule in RULES):
         applied += 1
         # Those of intermediate values that are gone must go; those that are new are needed by the next rule.
         del model.graph.value_info[:]
@@ -28,7 +28,7 @@ def rewrite(model: ModelProto) -> int:
 
 
 @dataclass
-class Graph:
+class RewriteGraph:
     """A model with what is looked up again and again."""
 
     model: ModelProto
@@ -85,7 +85,7 @@ class Graph:
         self.model.graph.node.extend(kept)
 
 
-def strided_copy(graph: Graph) -> bool:
+def strided_copy(graph: RewriteGraph) -> bool:
     """Slices of every n-th row and column, and zero channels padded around them, as one 1x1 convolution (or max pooling)."""
     for node in graph.model.graph.node:
         padding = _channel_padding(graph, node)
@@ -115,13 +115,13 @@ def strided_copy(graph: Graph) -> bool:
     return False
 
 
-def _goes_on(graph: Graph, node: NodeProto) -> bool:
+def _goes_on(graph: RewriteGraph, node: NodeProto) -> bool:
     """Whether the chain of copies does not end with this one."""
     following = graph.consumers.get(node.output[0], [])
     return any(_channel_padding(graph, n) is not None or _strides(graph, n) is not None for n in following)
 
 
-def _strides(graph: Graph, node: NodeProto | None) -> list[int] | None:
+def _strides(graph: RewriteGraph, node: NodeProto | None) -> list[int] | None:
     """The steps over rows and columns of a slice that takes every n-th from the first to the last; None of anything else."""
     if node is None or node.op_type != "Slice" or not graph.image(node.input[0]):
         return None
@@ -143,7 +143,7 @@ def _strides(graph: Graph, node: NodeProto | None) -> list[int] | None:
     return strides
 
 
-def _channel_padding(graph: Graph, node: NodeProto) -> tuple[int, int] | None:
+def _channel_padding(graph: RewriteGraph, node: NodeProto) -> tuple[int, int] | None:
     """Zero channels before and after, of a padding that pads nothing else; None of anything else."""
     if node.op_type != "Pad" or not graph.image(node.input[0]):
         return None
@@ -158,7 +158,7 @@ def _channel_padding(graph: Graph, node: NodeProto) -> tuple[int, int] | None:
     return before, after
 
 
-def global_average(graph: Graph) -> bool:
+def global_average(graph: RewriteGraph) -> bool:
     """A mean over rows and columns as a global average pooling, which runtimes know in their own layouts and in INT8."""
     for node in graph.model.graph.node:
         if node.op_type != "ReduceMean" or not graph.image(node.input[0]):
@@ -181,4 +181,4 @@ def global_average(graph: Graph) -> bool:
     return False
 
 
-RULES: tuple[Callable[[Graph], bool], ...] = (strided_copy, global_average)
+RULES: tuple[Callable[[RewriteGraph], bool], ...] = (strided_copy, global_average)

@@ -25,7 +25,7 @@ _Norm = nn.modules.batchnorm._BatchNorm
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Chain:
+class InnerChain:
     """A layer that makes channels, the layers that take them one by one, and the only layer that reads them at the end.
 
     Attributes:
@@ -45,7 +45,7 @@ class Chain:
     gates: tuple[Gate, ...] = ()
 
 
-def find(model: nn.Module, context: "BuildContext") -> list[Chain]:
+def find(model: nn.Module, context: "BuildContext") -> list[InnerChain]:
     """The inner chains of a network in its order; each was tried: narrowing it equals silencing the channels that go.
 
     Raises:
@@ -59,7 +59,7 @@ def find(model: nn.Module, context: "BuildContext") -> list[Chain]:
     return [chain for chain in chains if _sound(model, [chain], context)]
 
 
-def select(model: nn.Module, chain: Chain, channels: Sequence[int], shares: Sequence[float] | None = None) -> None:
+def select(model: nn.Module, chain: InnerChain, channels: Sequence[int], shares: Sequence[float] | None = None) -> None:
     """Give a chain the inner channels that these ones are copies of, in place.
 
     Args:
@@ -93,7 +93,7 @@ def select(model: nn.Module, chain: Chain, channels: Sequence[int], shares: Sequ
         setattr(reader, "in_features" if isinstance(reader, nn.Linear) else "in_channels", len(channels) * spread)
 
 
-def importance(model: nn.Module, chain: Chain) -> Tensor:
+def importance(model: nn.Module, chain: InnerChain) -> Tensor:
     """The magnitude of each inner channel (float64, shape (channels,)): the norms of all weights on its way, multiplied.
 
     A batch norm counts with what it multiplies by. Magnitude is as in Li et al. 2017, "Pruning Filters for Efficient ConvNets".
@@ -114,7 +114,7 @@ def importance(model: nn.Module, chain: Chain) -> Tensor:
     return score * norms
 
 
-def strongest(model: nn.Module, chain: Chain, count: int) -> list[int]:
+def strongest(model: nn.Module, chain: InnerChain, count: int) -> list[int]:
     """The `count` inner channels of greatest magnitude, in their order."""
     order = torch.argsort(importance(model, chain), descending=True, stable=True)
     return sorted(order[:count].tolist())
@@ -130,7 +130,7 @@ def _like(old: Tensor, new: Tensor) -> Tensor:
     return nn.Parameter(new.contiguous(), requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else new
 
 
-def _from(model: nn.Module, name: str, flow: Dataflow, private: dict[str, Call]) -> Chain | None:
+def _from(model: nn.Module, name: str, flow: Dataflow, private: dict[str, Call]) -> InnerChain | None:
     """The chain that begins at a layer, if one does."""
     producer: Any = model.get_submodule(name)
     if not is_product(producer) or (isinstance(producer, _Conv) and producer.groups > 1):
@@ -157,7 +157,7 @@ def _from(model: nn.Module, name: str, flow: Dataflow, private: dict[str, Call])
         layer: Any = model.get_submodule(call.layer) if call.layer is not None else None
         if layer is not None and is_product(layer):
             if _reads(layer, call, channels * spread, axis) and call.layer in private:
-                return Chain(
+                return InnerChain(
                     producer=name,
                     followers=tuple(followers),
                     consumer=str(call.layer),
@@ -201,7 +201,7 @@ def _is_channelwise(layer: Any, call: Call, channels: int, axis: int) -> bool:
     return axis == 1 or (call.given is not None and call.given.ndim == 2)
 
 
-def _sound(model: nn.Module, chains: Sequence[Chain], context: "BuildContext") -> bool:
+def _sound(model: nn.Module, chains: Sequence[InnerChain], context: "BuildContext") -> bool:
     """Whether keeping every second channel of these chains equals silencing the others where they are read."""
     stay = {chain: list(range(0, chain.channels, 2)) for chain in chains}
     handles = []

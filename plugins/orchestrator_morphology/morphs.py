@@ -72,7 +72,7 @@ def _shorter(block: blocks.Block) -> Morph:
     return Morph(title=f"without {block.name}", apply=apply)
 
 
-def _narrower(chain: chains.Chain, width: int) -> Morph:
+def _narrower(chain: chains.InnerChain, width: int) -> Morph:
     def apply(model: nn.Module) -> None:
         chains.select(model, chain, chains.strongest(model, chain, width))
 

@@ -9,7 +9,7 @@ from orchestrator_morphology.widths import wider
 if TYPE_CHECKING:
     from torch import nn
 
-    from orchestrator_morphology.chains import Chain
+    from orchestrator_morphology.chains import InnerChain
 
 LEAST_PART = 0.3
 """A copied channel and its copies share the outgoing weights; none gets less than about this part of an even share."""
@@ -71,7 +71,7 @@ class Net2Wider(TorchMethod):
         return model
 
 
-def _widen(model: "nn.Module", chain: "Chain", width: int, seed: int) -> None:
+def _widen(model: "nn.Module", chain: "InnerChain", width: int, seed: int) -> None:
     """Give a chain that many channels, in place: its own, then copies of some that are drawn."""
     import numpy as np
 

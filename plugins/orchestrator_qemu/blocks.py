@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from orchestrator_qemu.instructions import Kind, decode
-from orchestrator_qemu.trace import Block
+from orchestrator_qemu.trace import TranslatedBlock
 
 _WORD_BYTES = 4
 # Longer pieces are cut: the pipeline's fill at the cut is negligible against so many instructions.
@@ -24,7 +24,7 @@ class Piece:
     loop: bool
 
 
-def pieces(blocks: Sequence[Block]) -> Iterator[Piece]:
+def pieces(blocks: Sequence[TranslatedBlock]) -> Iterator[Piece]:
     """Join the blocks of a trace; every execution of every block is in exactly one piece."""
     following = _followers(blocks)
     joined = set(following.values())
@@ -33,7 +33,7 @@ def pieces(blocks: Sequence[Block]) -> Iterator[Piece]:
             yield from _chain(blocks, following, index, block)
 
 
-def _followers(blocks: Sequence[Block]) -> dict[int, int]:
+def _followers(blocks: Sequence[TranslatedBlock]) -> dict[int, int]:
     """For each block the one that follows on from it, by their places in the sequence."""
     at: dict[int, list[int]] = {}
     for index, block in enumerate(blocks):
@@ -52,7 +52,7 @@ def _followers(blocks: Sequence[Block]) -> dict[int, int]:
     return found
 
 
-def _chain(blocks: Sequence[Block], following: dict[int, int], index: int, block: Block) -> Iterator[Piece]:
+def _chain(blocks: Sequence[TranslatedBlock], following: dict[int, int], index: int, block: TranslatedBlock) -> Iterator[Piece]:
     """The pieces from one block on."""
     start, words = block.address, list(block.words)
     while True:

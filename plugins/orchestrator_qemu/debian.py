@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from orchestrator.errors import SurroundingsError
+from orchestrator.errors import EnvironmentFailure
 
 TOOLS = ("apt-get", "apt-cache", "dpkg-deb", "dpkg")
 APT_S = 1800.0
@@ -23,7 +23,7 @@ def release() -> tuple[str, str]:
     """This machine's distribution and its release ("debian", "12").
 
     Raises:
-        SurroundingsError: it is neither Debian nor Ubuntu (nor a child of theirs), or apt is missing.
+        EnvironmentFailure: it is neither Debian nor Ubuntu (nor a child of theirs), or apt is missing.
     """
     try:
         lines = OS_RELEASE.read_text().splitlines()
@@ -34,10 +34,10 @@ def release() -> tuple[str, str]:
     family = next((name for name in names if name in ("debian", "ubuntu")), None)
     if family is None:
         system = said.get("PRETTY_NAME") or os.uname().sysname
-        raise SurroundingsError(f"simulated execution is set up from the packages of Debian or Ubuntu, but this is {system}")
+        raise EnvironmentFailure(f"simulated execution is set up from the packages of Debian or Ubuntu, but this is {system}")
     missing = [tool for tool in TOOLS if shutil.which(tool) is None]
     if missing:
-        raise SurroundingsError(f"simulated execution is set up with apt and dpkg, but {', '.join(missing)} is not installed")
+        raise EnvironmentFailure(f"simulated execution is set up with apt and dpkg, but {', '.join(missing)} is not installed")
     return said["ID"], said.get("VERSION_ID", said.get("VERSION_CODENAME", "unstable"))
 
 
@@ -74,14 +74,14 @@ class Apt:
         """Fetch the lists of packages.
 
         Raises:
-            SurroundingsError: the network is not there, or no source has this architecture.
+            EnvironmentFailure: the network is not there, or no source has this architecture.
         """
         sources = self._ports_of_ubuntu()
         if sources is not None:
             self._options += [f"-oDir::Etc::SourceList={sources}", "-oDir::Etc::SourceParts=/dev/null"]
         _run(["apt-get", *self._options, "--quiet", "update"])
         if not self.versions(["libc6"]):
-            raise SurroundingsError(
+            raise EnvironmentFailure(
                 f"this machine's package sources cannot be reached, or have no packages for {self._architecture}: "
                 "see to the network and to /etc/apt"
             )
@@ -105,7 +105,7 @@ class Apt:
         """Download packages and unpack them. Returns their versions.
 
         Raises:
-            SurroundingsError: one cannot be downloaded, or the disk is full.
+            EnvironmentFailure: one cannot be downloaded, or the disk is full.
         """
         folder = self._folder / "packages"
         _run(["apt-get", *self._options, "--quiet", "download", *names], cwd=folder)
@@ -161,7 +161,7 @@ def _run(command: Sequence[str], *, cwd: Path | None = None, fails: bool = False
     """What a command writes.
 
     Raises:
-        SurroundingsError: it fails (unless that is fine); its own first complaint.
+        EnvironmentFailure: it fails (unless that is fine); its own first complaint.
     """
     try:
         done = subprocess.run(
@@ -176,9 +176,9 @@ def _run(command: Sequence[str], *, cwd: Path | None = None, fails: bool = False
             env={**os.environ, "LC_ALL": "C"},
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise SurroundingsError(f"{command[0]} does not work: {error}") from None
+        raise EnvironmentFailure(f"{command[0]} does not work: {error}") from None
     if done.returncode != 0 and not fails:
         lines = [line.strip() for line in done.stderr.splitlines() if line.startswith(("E:", "Err", "dpkg"))]
         told = (lines or done.stderr.splitlines() or ["no message"])[0]
-        raise SurroundingsError(f"{command[0]} failed: {told.removeprefix('E: ')[:300]}")
+        raise EnvironmentFailure(f"{command[0]} failed: {told.removeprefix('E: ')[:300]}")
     return done.stdout

@@ -2,7 +2,7 @@
 
 The runtime is imported once, which takes ten seconds. For each model the guest forks a child (see `serving.py`), so that models
 share the start, and the counts of one do not depend on those before it. They depend on the model, its input, the options, the
-runtime, the guest's libraries and the CPU, and on nothing else; `tests/simulating/test_emulator.py` holds that.
+runtime, the guest's libraries and the CPU, and on nothing else; `tests/qemu/test_emulator.py` holds that.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from typing import Any, Self
 import numpy as np
 import psutil
 
-from orchestrator.errors import SurroundingsError
+from orchestrator.errors import EnvironmentFailure
 from orchestrator.plugin.device import JobFailed
 from orchestrator_qemu import trace
 from orchestrator_qemu.cpus import Cpu
@@ -95,7 +95,7 @@ class Emulator:
 
         Raises:
             JobFailed: the model could not be loaded or run, or crashed, hung or outgrew its memory. The emulator goes on.
-            SurroundingsError: the guest does not start, or the disk is full.
+            EnvironmentFailure: the guest does not start, or the disk is full.
         """
         count = functools.partial(
             self._counted, model, inputs, options, timeout_s=timeout_s, memory_bytes=memory_bytes, beside=beside
@@ -132,7 +132,7 @@ class Emulator:
             self.close()
             raise
         if len(phases) <= STEADY:
-            raise SurroundingsError(f"the counting plugin wrote {len(phases)} phases instead of {STEADY + 1}: is the disk full?")
+            raise EnvironmentFailure(f"the counting plugin wrote {len(phases)} phases instead of {STEADY + 1}: is the disk full?")
         return phases[STEADY]
 
     def _warm(self) -> "_Guest":
@@ -209,14 +209,14 @@ class _Guest:
         """Wait until the runtime is imported.
 
         Raises:
-            SurroundingsError: it cannot be, or takes too long.
+            EnvironmentFailure: it cannot be, or takes too long.
         """
         deadline = time.monotonic() + START_S
         while (line := self._line(waiting)) is None:
             if time.monotonic() > deadline:
-                raise SurroundingsError(f"the guest has not started within {START_S:.0f} s")
+                raise EnvironmentFailure(f"the guest has not started within {START_S:.0f} s")
         if not line:
-            raise SurroundingsError(f"the guest does not start: {self._last_error() or 'it said nothing'}")
+            raise EnvironmentFailure(f"the guest does not start: {self._last_error() or 'it said nothing'}")
 
     @contextlib.contextmanager
     def given(self, model: Path, inputs: Mapping[str, Path], options: Mapping[str, Any], beside: Sequence[Path]) -> Any:
@@ -239,7 +239,7 @@ class _Guest:
         except FileNotFoundError as error:
             raise JobFailed("input", f"{error.filename} is not there") from None
         except OSError as error:
-            raise SurroundingsError(f"cannot hand the model to the guest: {error}") from None
+            raise EnvironmentFailure(f"cannot hand the model to the guest: {error}") from None
         finally:
             for name in (*files, *examples, "request.json"):
                 (self._work / name).unlink(missing_ok=True)

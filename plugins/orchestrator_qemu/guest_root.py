@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from orchestrator.errors import SurroundingsError
+from orchestrator.errors import EnvironmentFailure
 from orchestrator_qemu.cpus import Cpu
 
 CORES = 4
@@ -140,7 +140,7 @@ def temporary(source: Path, packages: Mapping[str, Path], folder: Path) -> Itera
     would put all that is allocated after it elsewhere, and the caches would see that.
 
     Raises:
-        SurroundingsError: the disk is full, or may not be written to.
+        EnvironmentFailure: the disk is full, or may not be written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -150,14 +150,14 @@ def temporary(source: Path, packages: Mapping[str, Path], folder: Path) -> Itera
             held = os.open(mine, os.O_RDONLY)
             fcntl.flock(held, fcntl.LOCK_EX)
     except OSError as error:
-        raise SurroundingsError(f"cannot write to {folder}: {error.strerror}") from None
+        raise EnvironmentFailure(f"cannot write to {folder}: {error.strerror}") from None
     try:
         try:
             link_tree(source, mine / "root", without=PATHS)
             for path, package in packages.items():
                 link_tree(package, mine / "root" / path.lstrip("/"))
         except (OSError, shutil.Error) as error:
-            raise SurroundingsError(f"cannot make the guest's folder {mine}: {error}") from None
+            raise EnvironmentFailure(f"cannot make the guest's folder {mine}: {error}") from None
         yield mine
     finally:
         shutil.rmtree(mine, ignore_errors=True)

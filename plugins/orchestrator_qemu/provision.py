@@ -20,7 +20,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from orchestrator.errors import FULL, InputError, SurroundingsError
+from orchestrator.errors import FULL, EnvironmentFailure, InputError
 from orchestrator_qemu import wheels
 from orchestrator_qemu.cpus import CPUS, Cpu
 from orchestrator_qemu.debian import Apt, architecture, release
@@ -45,7 +45,7 @@ RUNTIMES = ("onnxruntime",)
 
 
 def set_up(*, runtime_wheels: Mapping[str, str | None] | None = None, at: Path | None = None, progress: Progress) -> Toolchain:
-    """Prepare simulated execution, or mend it; quick when all is there.
+    """Prepare simulated execution, or fix it; quick when all is there.
 
     Args:
         runtime_wheels: {package: version} that models run with unless others are asked for, None: the newest; without it
@@ -55,7 +55,7 @@ def set_up(*, runtime_wheels: Mapping[str, str | None] | None = None, at: Path |
 
     Raises:
         InputError: there is no such wheel for the guest.
-        SurroundingsError: it cannot be done on this machine; one line says why.
+        EnvironmentFailure: it cannot be done on this machine; one line says why.
     """
     at = at or folder()
     asked = dict(runtime_wheels) if runtime_wheels is not None else {name: metadata.version(name) for name in RUNTIMES}
@@ -125,7 +125,7 @@ def _usable(at: Path) -> Toolchain | None:
             compile_counter(Qemu.of(there.qemu), there.counter)
             there = replace(there, plugin_version=source_version(*PLUGIN))
         there.verify()
-    except SurroundingsError:
+    except EnvironmentFailure:
         return None
     return there
 
@@ -134,7 +134,7 @@ def _runs(there: Toolchain) -> bool:
     """Whether its packages can be imported: files may be damaged that are there."""
     try:
         _check(there, next(iter(CPUS.values())))
-    except SurroundingsError:
+    except EnvironmentFailure:
         return False
     return True
 
@@ -197,7 +197,7 @@ def _qemu(part: Path, progress: Progress) -> Qemu:
     """The system's, or else one that is put into the folder."""
     try:
         return Qemu.on_path()
-    except SurroundingsError as error:
+    except EnvironmentFailure as error:
         progress(f"{error}; fetching one")
     apt = Apt(part / "apt-host", architecture())
     apt.update()
@@ -206,7 +206,7 @@ def _qemu(part: Path, progress: Progress) -> Qemu:
     shutil.rmtree(part / "apt-host")
     program = part / "qemu" / "usr" / "bin" / PROGRAM
     if not program.exists():
-        raise SurroundingsError(f"the package qemu-user of this release holds no {PROGRAM}")
+        raise EnvironmentFailure(f"the package qemu-user of this release holds no {PROGRAM}")
     loaders = sorted((part / "qemu").glob("**/ld-linux*.so.*"))
     libraries = sorted({str(path.parent) for path in (part / "qemu").rglob("*.so.*") if path.is_file()})
     if not loaders:
@@ -220,7 +220,7 @@ def _guest_packages(apt: Apt) -> tuple[str, list[str]]:
     python = re.match(r"\d+\.\d+", found.get("python3", ""))
     missing = [name for name in NEEDED if name not in found]
     if python is None or missing:
-        raise SurroundingsError(f"this release has no package {', '.join(missing or ['python3'])} for {GUEST}")
+        raise EnvironmentFailure(f"this release has no package {', '.join(missing or ['python3'])} for {GUEST}")
     minor = python[0]
     pythons = [f"python{minor}-minimal", f"libpython{minor}-minimal", f"libpython{minor}-stdlib"]
     return minor, [*pythons, *NEEDED, *(name for name in WANTED if name in found)]
@@ -281,7 +281,7 @@ def _compile(there: Toolchain, root: Path, files: Path, *, under: Path, seen_as:
     try:
         subprocess.run(command, env=there.environment(), timeout=CHECK_S, check=False, **quiet)
     except subprocess.TimeoutExpired:
-        raise SurroundingsError(f"compiling {files.name} in the guest took more than {CHECK_S:g} s") from None
+        raise EnvironmentFailure(f"compiling {files.name} in the guest took more than {CHECK_S:g} s") from None
 
 
 def _archive_startup(library: Path) -> None:
@@ -314,10 +314,10 @@ def _check(toolchain: Toolchain, cpu: Cpu) -> None:
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            raise SurroundingsError(f"importing {imports} on {cpu.name} took longer than {CHECK_S:.0f} s") from None
+            raise EnvironmentFailure(f"importing {imports} on {cpu.name} took longer than {CHECK_S:.0f} s") from None
     if "imported" not in done.stdout:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise SurroundingsError(f"{imports} cannot be imported on {cpu.name}: {lines[-1][:300]}")
+        raise EnvironmentFailure(f"{imports} cannot be imported on {cpu.name}: {lines[-1][:300]}")
 
 
 def _lock_of(at: Path) -> Path:
@@ -334,7 +334,7 @@ def _alone(at: Path) -> Iterator[None]:
                 shutil.rmtree(left, ignore_errors=True)
             yield
     except Timeout:
-        raise SurroundingsError(f"another process is setting up simulated execution in {at}; wait for it") from None
+        raise EnvironmentFailure(f"another process is setting up simulated execution in {at}; wait for it") from None
     except OSError as error:
         why = "the disk is full or cannot be written" if error.errno in FULL else (error.strerror or str(error))
-        raise SurroundingsError(f"cannot set up simulated execution in {at}: {why}") from None
+        raise EnvironmentFailure(f"cannot set up simulated execution in {at}: {why}") from None

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.errors import SurroundingsError
+from orchestrator.errors import EnvironmentFailure
 
 PROGRAM = "qemu-aarch64"
 SOURCES = Path(__file__).parent / "plugin"
@@ -35,17 +35,17 @@ class Qemu:
         """Ask a qemu for its version and whether it takes plugins.
 
         Raises:
-            SurroundingsError: it does not start, is too old, or was built without plugins, as statically linked ones are.
+            EnvironmentFailure: it does not start, is too old, or was built without plugins, as statically linked ones are.
         """
         said = _say([*command, "--version"])
         found = re.search(r"version (\d+)\.(\d+)(\.\d+)?", said)
         if found is None:
-            raise SurroundingsError(f"{command[-1]} does not tell its version: {said[:200]}")
+            raise EnvironmentFailure(f"{command[-1]} does not tell its version: {said[:200]}")
         qemu = cls(command=tuple(command), version=found[0].removeprefix("version "))
         if qemu.api == 0:
-            raise SurroundingsError(f"{command[-1]} is version {qemu.version}; simulated execution needs 6.0 or later")
+            raise EnvironmentFailure(f"{command[-1]} is version {qemu.version}; simulated execution needs 6.0 or later")
         if "-plugin" not in _say([*command, "--help"]):
-            raise SurroundingsError(f"{command[-1]} {qemu.version} takes no plugins, as all that are statically linked")
+            raise EnvironmentFailure(f"{command[-1]} {qemu.version} takes no plugins, as all that are statically linked")
         return qemu
 
     @classmethod
@@ -53,11 +53,11 @@ class Qemu:
         """The one that the system has.
 
         Raises:
-            SurroundingsError: there is none, or it will not do.
+            EnvironmentFailure: there is none, or it will not do.
         """
         path = shutil.which(PROGRAM)
         if path is None:
-            raise SurroundingsError(f"{PROGRAM} is not installed (Debian, Ubuntu: the package qemu-user)")
+            raise EnvironmentFailure(f"{PROGRAM} is not installed (Debian, Ubuntu: the package qemu-user)")
         return cls.of([path])
 
     @property
@@ -73,7 +73,7 @@ def _say(command: Sequence[str]) -> str:
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=ASK_S, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise SurroundingsError(f"{command[0]} does not start: {error}") from None
+        raise EnvironmentFailure(f"{command[0]} does not start: {error}") from None
     return done.stdout + done.stderr
 
 
@@ -81,11 +81,11 @@ def compile_counter(qemu: Qemu, path: Path) -> None:
     """Compile the counting plugin for that qemu.
 
     Raises:
-        SurroundingsError: there is no C compiler, or it fails.
+        EnvironmentFailure: there is no C compiler, or it fails.
     """
     compiler = shutil.which("gcc") or shutil.which("cc") or shutil.which("clang")
     if compiler is None:
-        raise SurroundingsError(
+        raise EnvironmentFailure(
             "the counting plugin is compiled here, but there is no C compiler (Debian, Ubuntu: the package gcc)"
         )
     part = path.with_suffix(".part")
@@ -93,7 +93,7 @@ def compile_counter(qemu: Qemu, path: Path) -> None:
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode != 0:
         lines = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines() or ["no message"]
-        raise SurroundingsError(f"{compiler} cannot compile the counting plugin: {lines[0].strip()[:300]}")
+        raise EnvironmentFailure(f"{compiler} cannot compile the counting plugin: {lines[0].strip()[:300]}")
     part.replace(path)  # an emulator may have the one before it in use
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import platformdirs
 
-from orchestrator.errors import SurroundingsError
+from orchestrator.errors import EnvironmentFailure
 from orchestrator_qemu.cpus import Cpu
 from orchestrator_qemu.guest_root import PATHS
 from orchestrator_qemu.qemu import GUEST, PLUGIN, Qemu, source_version
@@ -83,7 +83,7 @@ class Toolchain:
         """The set-up in this folder (None: the user's); None where there is none.
 
         Raises:
-            SurroundingsError: there is one that another version of the orchestrator made, or whose parts are gone.
+            EnvironmentFailure: there is one that another version of the orchestrator made, or whose parts are gone.
         """
         toolchain = cls.read(at or folder())
         if toolchain is not None:
@@ -112,17 +112,17 @@ class Toolchain:
         """Find out what is missing, quickly: nothing is started but qemu, to ask for its version.
 
         Raises:
-            SurroundingsError: something is; one line says what, and what to do.
+            EnvironmentFailure: something is; one line says what, and what to do.
         """
         if self.plugin_version != source_version(*PLUGIN):
-            raise SurroundingsError(f"simulated execution was set up by another version of the orchestrator: {SETUP}")
+            raise EnvironmentFailure(f"simulated execution was set up by another version of the orchestrator: {SETUP}")
         parts = [self.counter, *(self.package(name, version) for name, version in self.packages.items())]
         missing = [path for path in (*parts, self.folder / "roots") if not path.exists()]
         if missing:
-            raise SurroundingsError(f"{missing[0]}, a part of simulated execution, is gone: {SETUP}")
+            raise EnvironmentFailure(f"{missing[0]}, a part of simulated execution, is gone: {SETUP}")
         there = Qemu.of(self.qemu).version
         if there != self.qemu_version:
-            raise SurroundingsError(f"qemu is {there} now, but simulated execution was set up for {self.qemu_version}: {SETUP}")
+            raise EnvironmentFailure(f"qemu is {there} now, but simulated execution was set up for {self.qemu_version}: {SETUP}")
 
     @property
     def counter(self) -> Path:

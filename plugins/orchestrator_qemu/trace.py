@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.errors import SurroundingsError
+from orchestrator.errors import EnvironmentFailure
 
 PHASE = 0x3145_5341_4850  # "PHASE1"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Block:
+class TranslatedBlock:
     """One translated block.
 
     Attributes:
@@ -49,7 +49,7 @@ class Trace:
             the one before it missed.
     """
 
-    blocks: tuple[Block, ...]
+    blocks: tuple[TranslatedBlock, ...]
     accesses: int
     misses: tuple[int, ...]
 
@@ -63,16 +63,16 @@ def read(path: Path) -> list[Trace]:
     """The phases of a plugin's file, in the order in which they ended.
 
     Raises:
-        SurroundingsError: the file is cut short or is no trace.
+        EnvironmentFailure: the file is cut short or is no trace.
     """
     data = path.read_bytes()
     numbers = np.frombuffer(data[: len(data) // 8 * 8], dtype="<u8")
     try:
         return list(_phases(numbers))
     except IndexError:
-        raise SurroundingsError(f"{path} is cut short: is the disk full?") from None
+        raise EnvironmentFailure(f"{path} is cut short: is the disk full?") from None
     except ValueError as error:
-        raise SurroundingsError(f"{path} is no trace of the counting plugin: {error}") from None
+        raise EnvironmentFailure(f"{path} is no trace of the counting plugin: {error}") from None
 
 
 def _phases(numbers: NDArray[np.uint64]) -> Iterator[Trace]:
@@ -89,7 +89,9 @@ def _phases(numbers: NDArray[np.uint64]) -> Iterator[Trace]:
             end = k + (length + 1) // 2
             if end > len(numbers):
                 raise IndexError
-            blocks.append(Block(address=address, executions=executions, words=tuple(words[2 * k : 2 * k + length].tolist())))
+            blocks.append(
+                TranslatedBlock(address=address, executions=executions, words=tuple(words[2 * k : 2 * k + length].tolist()))
+            )
             k = end
         accesses, misses = int(numbers[k]), tuple(numbers[k + 1 : k + 1 + levels].tolist())
         if len(misses) != levels:

@@ -8,7 +8,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from orchestrator.errors import InputError, SurroundingsError
+from orchestrator.errors import EnvironmentFailure, InputError
 
 PIP_S = 1800.0
 OLDEST_GLIBC = 17  # of manylinux2014
@@ -35,7 +35,7 @@ def fetch(name: str, version: str | None, *, python: str, glibc: str, into: Path
 
     Raises:
         InputError: there is no such wheel for the guest.
-        SurroundingsError: pip is missing, the network is not there, or the disk is full.
+        EnvironmentFailure: pip is missing, the network is not there, or the disk is full.
     """
     requirement = f"{name}=={version}" if version else name
     into.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ def fetch(name: str, version: str | None, *, python: str, glibc: str, into: Path
             shutil.rmtree(target, ignore_errors=True)
             (Path(part) / "content").rename(target)
         except (OSError, zipfile.BadZipFile) as error:
-            raise SurroundingsError(f"cannot unpack {wheel.name}: {error}") from None
+            raise EnvironmentFailure(f"cannot unpack {wheel.name}: {error}") from None
     return found
 
 
@@ -63,12 +63,12 @@ def _download(requirement: str, folder: Path, *, python: str, glibc: str) -> Non
             [*command, requirement], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PIP_S, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise SurroundingsError(f"pip does not work: {error}") from None
+        raise EnvironmentFailure(f"pip does not work: {error}") from None
     if done.returncode == 0:
         return
     lines = [re.sub(r"^ERROR: ", "", line.strip()) for line in done.stderr.splitlines() if line.strip()] or ["no message"]
     if any("No module named pip" in line for line in lines):
-        raise SurroundingsError("wheels are downloaded with pip, which is not in this environment: python -m ensurepip")
+        raise EnvironmentFailure("wheels are downloaded with pip, which is not in this environment: python -m ensurepip")
     if any("No matching distribution" in line for line in lines) and not any("connection" in line.lower() for line in lines):
         raise InputError(f"there is no wheel of {requirement} for Python {python} on aarch64 (glibc {glibc})")
-    raise SurroundingsError(f"pip cannot download {requirement}: {lines[-1][:300]}")
+    raise EnvironmentFailure(f"pip cannot download {requirement}: {lines[-1][:300]}")

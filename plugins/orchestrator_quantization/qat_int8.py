@@ -21,7 +21,7 @@ from orchestrator.plugin import (
     plural,
 )
 from orchestrator_quantization.int8 import FORM, SCHEME, runnable
-from orchestrator_quantization.static import Settings, quantized
+from orchestrator_quantization.static import QuantizerSettings, quantized
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -92,7 +92,7 @@ class QatInt8(TorchToOnnxMethod):
         from orchestrator_quantization.batch_norm import fold, frozen
         from orchestrator_quantization.fake_quantization import fake_quantizers
 
-        settings = Settings.of(parameters, context.target)
+        settings = QuantizerSettings.of(parameters, context.target)
         fold(model.eval(), context.forward, context.example)
         # Unsigned weights have a zero point, which symmetric ones come close to: half a step in a range of 255.
         largest = 64 if settings.seven_bits else 127

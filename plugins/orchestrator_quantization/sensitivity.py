@@ -11,13 +11,13 @@ import numpy as np
 import onnxruntime
 
 from orchestrator_quantization.graph import Array
-from orchestrator_quantization.static import Batches, Quantizer
+from orchestrator_quantization.static import CalibrationBatches, Quantizer
 
 EXAMPLES = 64
 """Calibration examples that the outputs are compared on."""
 
 
-def sensitivities(quantizer: Quantizer, layers: Sequence[str], batches: Batches) -> dict[str, float]:
+def sensitivities(quantizer: Quantizer, layers: Sequence[str], batches: CalibrationBatches) -> dict[str, float]:
     """`{layer: distance}`: of the outputs with that layer alone in INT8 to the float outputs (0: not at all).
 
     The distance is the squared distance over the squared length, averaged over all floating outputs.

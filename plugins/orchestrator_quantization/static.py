@@ -34,7 +34,7 @@ BATCH = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
+class QuantizerSettings:
     """How the numbers of a network become integers.
 
     Attributes:
@@ -64,7 +64,7 @@ class Settings:
     bias_correction: bool = False
 
     @classmethod
-    def of(cls, parameters: Mapping[str, ParameterValue], target: Target) -> "Settings":
+    def of(cls, parameters: Mapping[str, ParameterValue], target: Target) -> "QuantizerSettings":
         """The settings that a step's parameters and its target ask for; what is not among them stays at its default."""
         scheme = str(parameters["scheme"])
         chosen: dict[str, Any] = {
@@ -93,7 +93,7 @@ class Settings:
         )
 
 
-def quantized(model: Path, settings: Settings, context: BuildContext, method: str) -> Path:
+def quantized(model: Path, settings: QuantizerSettings, context: BuildContext, method: str) -> Path:
     """The quantized file, `context.workspace / "METHOD.onnx"`; the file at `model` is left as it is.
 
     Raises:
@@ -103,7 +103,7 @@ def quantized(model: Path, settings: Settings, context: BuildContext, method: st
 
     ready = prepared(model, context, method)
     graph = Graph(read(ready, method))
-    batches = Batches(graph.model, settings.examples, context, method)
+    batches = CalibrationBatches(graph.model, settings.examples, context, method)
     output = context.workspace / f"{method}.onnx"
     with quantizing(method), tempfile.TemporaryDirectory(dir=context.workspace) as scratch:
         if settings.equalisation:
@@ -130,7 +130,7 @@ def _equalise(graph: "Graph", ready: Path) -> None:
 
 
 def _floating(
-    graph: "Graph", quantizer: "Quantizer", settings: Settings, context: BuildContext, method: str, digest: str
+    graph: "Graph", quantizer: "Quantizer", settings: QuantizerSettings, context: BuildContext, method: str, digest: str
 ) -> set[str]:
     """Names of the nodes that stay in float."""
     chosen = {node.name for node in graph.first_convolutions()} if settings.first_float else set()
@@ -163,7 +163,9 @@ class Quantizer:
         scratch: An existing folder.
     """
 
-    def __init__(self, ready: Path, graph: "Graph", settings: Settings, batches: "Batches", scratch: Path) -> None:
+    def __init__(
+        self, ready: Path, graph: "Graph", settings: QuantizerSettings, batches: "CalibrationBatches", scratch: Path
+    ) -> None:
         self.ready, self.graph, self.batches = ready, graph, batches
         self._settings, self._scratch = settings, scratch
         held = weights(graph.model)
@@ -224,7 +226,7 @@ class Quantizer:
         return self._ranges
 
 
-class Batches:
+class CalibrationBatches:
     """Calibration batches that a file takes, held for several passes.
 
     Raises:

@@ -22,7 +22,7 @@ from orchestrator.plugin import (
 )
 from orchestrator_quantization.files import opened, read, weights
 from orchestrator_quantization.int8 import FORM, SCHEME, runnable
-from orchestrator_quantization.static import PRODUCTS, Settings, quantized
+from orchestrator_quantization.static import PRODUCTS, QuantizerSettings, quantized
 
 MOST_FLOAT_LAYERS = 4
 """The search leaves at most so many layers in float, and never more than a half."""
@@ -134,4 +134,4 @@ class StaticInt8(OnnxMethod):
         return ", ".join(parts)
 
     def transform(self, model: Path, parameters: Mapping[str, ParameterValue], context: BuildContext) -> Path:
-        return quantized(model, Settings.of(parameters, context.target), context, self.name)
+        return quantized(model, QuantizerSettings.of(parameters, context.target), context, self.name)

@@ -18,7 +18,7 @@ from torch import nn
 from orchestrator.api.resolve import profile_named
 from orchestrator.building import cache_keys, step_cache
 from orchestrator.building.builder import Builder
-from orchestrator.building.rungs import Judge, Ladder, Stopped
+from orchestrator.building.rungs import Judge, RungSchedule, Stopped
 from orchestrator.building.step_cache import Identity
 from orchestrator.building.store import BYTES, Store, store_bytes, store_folder
 from orchestrator.building.task import load_task
@@ -341,7 +341,9 @@ def make(project: Project, tmp_path: Path) -> Callable[..., Builder]:
             weights_digest=loaded.weights_digest,
             data_digest=loaded.data_digest,
         )
-        looked = Ladder(Judge(loaded, Registry.discover().metrics()["accuracy"], examples=4), "maximize") if ladder else None
+        looked = (
+            RungSchedule(Judge(loaded, Registry.discover().metrics()["accuracy"], examples=4), "maximize") if ladder else None
+        )
         return Builder(
             loaded,
             description,

@@ -134,12 +134,12 @@ def test_training_that_was_stopped_goes_on_to_the_same_weights(optimizer: Any, t
 
 
 def test_damaged_checkpoint_is_begun_anew(tmp_path: Path) -> None:
-    plain, mended = network(), network()
+    plain, fixed = network(), network()
     train(plain, split(), epochs=2, loss=cross_entropy, learning_rate=0.02, seed=0)
     checkpoint = Checkpoint(path=tmp_path / "state.pt")
     checkpoint.path.write_bytes(b"half of a file")
-    train(mended, split(), epochs=2, loss=cross_entropy, learning_rate=0.02, seed=0, checkpoint=checkpoint)
-    assert torch.equal(next(plain.parameters()), next(mended.parameters()))
+    train(fixed, split(), epochs=2, loss=cross_entropy, learning_rate=0.02, seed=0, checkpoint=checkpoint)
+    assert torch.equal(next(plain.parameters()), next(fixed.parameters()))
 
 
 def test_batch_norms_are_left_with_the_plain_mean_of_the_data() -> None:

@@ -30,10 +30,10 @@ from orchestrator.report.annotations import annotations
 from orchestrator.report.check_text import render_checked_markdown, verdict_line
 from orchestrator.report.junit import render_junit
 from orchestrator.report.results import write_results
-from orchestrator.values.check import Checked, Criterion
+from orchestrator.values.check import CheckResult, Criterion
 from tests.conftest import Cli, Project, tiny_onnx
 from tests.report.conftest import make_digits_run, make_empty_run
-from tests.searching.test_robustness import wait_for_agent
+from tests.study.test_robustness import wait_for_agent
 
 ROOT = Path(__file__).parents[2]
 UNTIMED = {"max_slowdown": None}
@@ -60,11 +60,11 @@ def files(project: Project) -> Path:
     return project.folder
 
 
-def criterion(found: Checked, name: str) -> Criterion:
+def criterion(found: CheckResult, name: str) -> Criterion:
     return next(each for each in found.criteria if each.name == name)
 
 
-def made(**verdicts: str) -> Checked:
+def made(**verdicts: str) -> CheckResult:
     """A check as it may come out."""
     figures: dict[str, dict[str, Any]] = {
         "latency": {
@@ -91,7 +91,7 @@ def made(**verdicts: str) -> Checked:
         Criterion(name=name, verdict=verdict, reason=f"{name} of\x1b <it> is 100% {verdict}:\nso", limit=0.05, **figures[name])  # type: ignore[arg-type]
         for name, verdict in verdicts.items()
     )
-    return Checked(
+    return CheckResult(
         baseline="a&b.onnx", candidate="c|d.onnx", target="host", device="host", runtime="onnxruntime", threads=1,
         criteria=criteria, seconds=4.2,
     )  # fmt: skip
@@ -328,7 +328,7 @@ def test_thresholds_of_the_nearest_pyproject_are_used_and_options_win(
 ) -> None:
     seen: list[tuple[Path, Path, CheckOptions]] = []
 
-    def look(baseline: Path, candidate: Path, options: CheckOptions) -> Checked:
+    def look(baseline: Path, candidate: Path, options: CheckOptions) -> CheckResult:
         seen.append((baseline, candidate, options))
         return made(size="ok")
 
@@ -385,7 +385,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Resu
     for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"):
         monkeypatch.delenv(name, raising=False)
 
-    def run(found: Checked, *arguments: str, **environment: str) -> Result:
+    def run(found: CheckResult, *arguments: str, **environment: str) -> Result:
         monkeypatch.setattr("orchestrator.api.check.check", lambda *given: found)
         sides = ("--baseline", "a.onnx", "--candidate", "b.onnx")
         return CliRunner().invoke(program, ["check", *sides, *arguments], env=environment)
@@ -403,7 +403,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Resu
         (replace(made(latency="undecided"), noisy="fail"), 1),
     ],
 )
-def test_table_json_and_exit_code_tell_the_same(shown: Callable[..., Result], found: Checked, code: int) -> None:
+def test_table_json_and_exit_code_tell_the_same(shown: Callable[..., Result], found: CheckResult, code: int) -> None:
     table, as_json = shown(found), shown(found, "--json")
     assert table.exit_code == as_json.exit_code == code == found.exit_code
     told = json.loads(as_json.stdout)

@@ -17,7 +17,7 @@ from optuna.storages.journal import JournalFileBackend
 import orchestrator.api.dashboard
 from orchestrator.api.resolve import SearchOptions, plan
 from orchestrator.building.protocol import OfferReply
-from orchestrator.errors import InputError, SurroundingsError
+from orchestrator.errors import EnvironmentFailure, InputError
 from orchestrator.plugin.registry import Registry
 from orchestrator.study.request import RunState
 from orchestrator.study.run.directory import RunDirectory
@@ -83,7 +83,7 @@ def test_what_has_no_study_is_said(make: Make, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is no run directory"):
         orchestrator.api.dashboard.serve(tmp_path, host="127.0.0.1", port=0, ready=print)
     path = make(None)
-    with pytest.raises(SurroundingsError, match="give another port"):
+    with pytest.raises(EnvironmentFailure, match="give another port"):
         orchestrator.api.dashboard.serve(path, host="192.0.2.1", port=9, ready=print)
     (path / "study.journal").unlink()
     with pytest.raises(InputError, match=r"study\.journal is missing"):

@@ -102,7 +102,7 @@ def test_remove_deletes_the_folder_and_says_so(cli: Cli, bare: Board) -> None:
 
 @pytest.mark.slow
 def test_setup_copies_wheels_mends_what_is_broken_and_is_quick_again(cli: Cli, bare: Board) -> None:
-    for step in ("first", "mend"):
+    for step in ("first", "fix"):
         done = cli("devices", "setup", "--offline", bare.reference)
         assert done.returncode == 0, done.stderr
         assert "copying onnxruntime-" in done.stderr, step

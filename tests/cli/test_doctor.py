@@ -71,12 +71,12 @@ def test_broken_plugins_and_runtimes_are_named_and_a_search_would_run(cli: Cli, 
     plugin = by_name(said, "plugins")["cannot-import"]
     assert plugin["state"] == "broken"
     assert "cannot-import 1.0 cannot be used: ModuleNotFoundError" in plugin["text"]
-    assert "--without-plugin cannot-import" in plugin["mend"]
+    assert "--without-plugin cannot-import" in plugin["fix"]
     runtimes = by_name(said, "runtimes")
     assert runtimes["onnxruntime"]["state"] == "ok" and runtimes["onnxruntime"]["needed"]
-    assert (runtimes["absent"]["state"], runtimes["absent"]["mend"]) == ("missing", "pip install absent")
+    assert (runtimes["absent"]["state"], runtimes["absent"]["fix"]) == ("missing", "pip install absent")
     assert runtimes["wrong"]["state"] == "broken" and "computes [[-0.5, 1.0, 3.5]]" in runtimes["wrong"]["text"]
-    assert runtimes["wrong"]["mend"].endswith("--force-reinstall onnxruntime"), "what it imports, not what it is called"
+    assert runtimes["wrong"]["fix"].endswith("--force-reinstall onnxruntime"), "what it imports, not what it is called"
     assert runtimes["crashing"]["state"] == "broken" and "cannot run a model" in runtimes["crashing"]["text"]
     assert by_name(said, "devices")["qemu"]["state"] == "missing"  # the tests name an empty place for it
     target = by_name(said, "targets")["raspberry-pi"]
@@ -144,8 +144,8 @@ def test_limits_of_a_container_and_settings_of_threads_are_found(tmp_path: Path,
     found = {finding.name: finding for finding in machine.machine()}
     assert found["cpu limit"].state == "warning" and "0.25 of 4 cores" in found["cpu limit"].text
     assert found["memory limit"].state == "warning" and "1.1 GB" in found["memory limit"].text
-    assert found["governor"].mend.endswith("performance")
-    assert found["OMP_NUM_THREADS"].mend == "unset OMP_NUM_THREADS"
+    assert found["governor"].fix.endswith("performance")
+    assert found["OMP_NUM_THREADS"].fix == "unset OMP_NUM_THREADS"
     assert found["store"].text.startswith("off")
 
 

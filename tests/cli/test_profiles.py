@@ -113,12 +113,12 @@ def test_single_problem_is_the_only_line(run: Run, tmp_path: Path) -> None:
         (["check", "raspberry-pi"], "'raspberry-pi' is no .toml file"),
         (["check", "gone.toml"], "gone.toml: there is no such file"),
         (["show", "raspbery-pi"], "did you mean raspberry-pi"),
-        (["calibrate", "--threads", "two"], "--threads 'two' cannot be read; write it like 1,4"),
-        (["calibrate", "--seconds", "0"], "--seconds must be more than 0"),
-        (["calibrate", "--runtime", "onnxrt"], "unknown runtime 'onnxrt'"),
-        (["calibrate", "--device", "qemu:cortex-a72"], "is simulated and has no times to measure"),
-        (["calibrate", "--device", "toaster"], "unknown device 'toaster'"),
-        (["calibrate", "--output", "nowhere/x.toml", "--seconds", "1"], "there is no folder 'nowhere'"),
+        (["characterize", "--threads", "two"], "--threads 'two' cannot be read; write it like 1,4"),
+        (["characterize", "--seconds", "0"], "--seconds must be more than 0"),
+        (["characterize", "--runtime", "onnxrt"], "unknown runtime 'onnxrt'"),
+        (["characterize", "--device", "qemu:cortex-a72"], "is simulated and has no times to measure"),
+        (["characterize", "--device", "toaster"], "unknown device 'toaster'"),
+        (["characterize", "--output", "nowhere/x.toml", "--seconds", "1"], "there is no folder 'nowhere'"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(run: Run, tmp_path: Path, arguments: list[str], line: str) -> None:

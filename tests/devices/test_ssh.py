@@ -14,7 +14,7 @@ import onnx
 import psutil
 import pytest
 
-from orchestrator.errors import InputError, SurroundingsError
+from orchestrator.errors import EnvironmentFailure, InputError
 from orchestrator.plugin import Job, JobFailed
 from orchestrator.plugin.device import DeviceUnavailable
 from orchestrator.plugin.runtime import Runtime
@@ -200,7 +200,7 @@ def test_agent_of_another_version_is_replaced(board: Board, devices: Devices) ->
     assert (board.home / "agent.py").read_bytes() == ssh.Path(ssh.__file__).with_name("agent.py").read_bytes()
 
 
-# -- what the user must mend ------------------------------------------------------------------------------------------
+# -- what the user must fix ------------------------------------------------------------------------------------------
 
 
 def refusal(device: SshDevice, kind: type[Exception] = InputError) -> str:
@@ -429,7 +429,7 @@ def test_full_disk_is_told_with_the_board_and_its_free_space(disk: Path, bare: B
     device = devices(bare.reference)
     device.check(RUNTIME)
     fill(disk)
-    with pytest.raises(SurroundingsError, match=rf"disk of board ssh://.*:{bare.port} is full, 0\.0 MB free in /") as error:
+    with pytest.raises(EnvironmentFailure, match=rf"disk of board ssh://.*:{bare.port} is full, 0\.0 MB free in /") as error:
         device.open(job)
     assert not isinstance(error.value, DeviceUnavailable)
     device.release()
@@ -440,7 +440,7 @@ def test_full_disk_is_told_with_the_board_and_its_free_space(disk: Path, bare: B
 
 
 def refusal_full(device: SshDevice) -> str:
-    with pytest.raises(SurroundingsError) as error:
+    with pytest.raises(EnvironmentFailure) as error:
         device.check(RUNTIME)
     return str(error.value)
 
@@ -459,7 +459,7 @@ def test_stored_files_make_room_when_the_disk_is_full(disk: Path, bare: Board, d
 def test_outputs_that_do_not_fit_are_told_and_leave_nothing(disk: Path, bare: Board, devices: Devices, job: Job) -> None:
     device = devices(bare.reference)
     with device.open(stubborn(job, "large")) as session:
-        with pytest.raises(SurroundingsError, match=r"disk of board .* is full"):
+        with pytest.raises(EnvironmentFailure, match=r"disk of board .* is full"):
             session.predict(job.model.parent, batch=10)
         assert not list((bare.home / "work").iterdir())
         assert session.time(seconds=0, runs=1)

@@ -1,4 +1,4 @@
-"""The kit finds what it is there to find, and says how to mend it."""
+"""The kit finds what it is there to find, and says how to fix it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -150,8 +150,8 @@ class Ruins(Named):
 @pytest.mark.parametrize(
     ("method", "said"),
     [
-        (Chance(), "the same call made two different networks\n  mend: seed everything random from `context.seed`"),
-        (Idle(), "nothing changed\n  mend: where there is nothing to do, `offer` raises Refused"),
+        (Chance(), "the same call made two different networks\n  fix: seed everything random from `context.seed`"),
+        (Idle(), "nothing changed\n  fix: where there is nothing to do, `offer` raises Refused"),
         (Teacher(), "the original network was changed"),
         (Narrow(), "the output's shape changed from (5, 5) to (5, 3)"),
         (Dated(), "the same call made two different files"),

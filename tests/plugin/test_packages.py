@@ -86,14 +86,14 @@ def test_check_says_what_fails_and_how_to_mend_it(cli: Cli) -> None:
     assert (found["package"], found["version"], found["ok"]) == ("careless", "1.0", False)
     failed = {(check["of"], check["check"]): check for check in found["checks"] if check["outcome"] == "failed"}
     better = failed["metric errors", "better outputs score better"]
-    assert better["mend"] == "`direction` says maximize: is that so?"
+    assert better["fix"] == "`direction` says maximize: is that so?"
     assert ("metric errors", "missing labels or reference are one line") in failed
     told = failed["plugin careless", "events bear what a search tells"]
     assert "'NoneType' object has no attribute 'validation'" in told["problem"]
     plain = cli("plugins", "check", "careless")
     assert plain.returncode == 1
     assert "FAILED  metric errors, better outputs score better: good outputs score" in plain.stdout
-    assert "        mend: `direction` says maximize: is that so?" in plain.stdout
+    assert "        fix: `direction` says maximize: is that so?" in plain.stdout
 
 
 def test_check_reports_a_package_that_cannot_be_imported(cli: Cli) -> None:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from orchestrator.plugin import MethodError, Refused
 from orchestrator.plugin.networks import distance, macs
-from orchestrator_morphology.chains import Chain, find, importance, select, strongest
+from orchestrator_morphology.chains import InnerChain, find, importance, select, strongest
 from orchestrator_morphology.dataflow import private_layers, record
 from orchestrator_morphology.expansion_ratio import ExpansionRatio
 from orchestrator_morphology.gates import Gate
@@ -128,7 +128,7 @@ def feed_forward(make_case: Any) -> Any:
 def test_inverted_residual_is_one_chain_with_all_that_follows_its_channels(inverted: Any, tmp_path: Path) -> None:
     followers = ("norm", "depthwise", "prelu")
     assert find(inverted.model, inverted.context(tmp_path)) == [
-        Chain(producer="expand", followers=followers, consumer="project", channels=32)
+        InnerChain(producer="expand", followers=followers, consumer="project", channels=32)
     ]
 
 

@@ -15,7 +15,7 @@ from orchestrator.building.protocol import OfferReply
 from orchestrator.plugin import Choice, Method, Number, OnnxMethod, TorchMethod
 from orchestrator.plugin.registry import Registry
 from orchestrator.study.presets import load_settings
-from orchestrator.study.search_space import Space
+from orchestrator.study.search_space import SearchSpace
 from orchestrator.values.recipe import Recipe
 from orchestrator_samplers.ehvi import EhviSampler
 from orchestrator_samplers.gaussian import INACTIVE, GaussianProcess, Hyperparameters, distances, fitted
@@ -65,13 +65,13 @@ METHODS = {
 }
 
 
-def space(*without: str) -> Space:
+def space(*without: str) -> SearchSpace:
     offers = [
         OfferReply(method=m.name, version=1, family=m.family, parameters=m.parameters)
         for m in METHODS.values()
         if m.name not in without
     ]
-    return Space(offers, METHODS)
+    return SearchSpace(offers, METHODS)
 
 
 def figures(recipe: Recipe) -> tuple[float, float, float]:
@@ -99,7 +99,7 @@ def always_complete(recipe: Recipe) -> TrialState:
 
 def search(
     sampler: Any,
-    recipes: Space,
+    recipes: SearchSpace,
     trials: int,
     told: Callable[[Recipe], TrialState] = always_complete,
     least: float = 0.8,

@@ -7,20 +7,20 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.api.check.inputs import RECIPE, Side, agreed, read_side
+from orchestrator.api.check.inputs import RECIPE, ModelInput, agreed, read_side
 from orchestrator.api.check.quality import NO_DATA, judge_quality, judging_split, metric_of, splits_of
 from orchestrator.api.check.settings import CheckOptions
 from orchestrator.api.check.size import judge_size
 from orchestrator.api.check.timing import judge_time_and_memory
 from orchestrator.api.measure import MeasureOptions, open_bench
 from orchestrator.errors import InputError, unknown
-from orchestrator.values.check import Checked, Criterion
+from orchestrator.values.check import CheckResult, Criterion
 from orchestrator_devices.host import HostDevice
 
 ORDER = ("latency", "quality", "size", "peak-memory")
 
 
-def check(baseline: str | Path, candidate: str | Path, options: CheckOptions | None = None, **said: Any) -> Checked:
+def check(baseline: str | Path, candidate: str | Path, options: CheckOptions | None = None, **said: Any) -> CheckResult:
     """Whether a model has become slower, worse or larger than another one, beyond what is allowed and beyond chance.
 
     Both are timed here, side by side, in rounds of fresh processes; both are scored on the same examples. So a noisy machine, or
@@ -35,7 +35,7 @@ def check(baseline: str | Path, candidate: str | Path, options: CheckOptions | N
 
     Raises:
         InputError: something that was given cannot be used, the two sides contradict each other, or a model cannot be run.
-        SurroundingsError: the device is out of reach or in use.
+        EnvironmentFailure: the device is out of reach or in use.
     """
     begin = time.monotonic()
     options = _said(options, said)
@@ -71,7 +71,7 @@ def check(baseline: str | Path, candidate: str | Path, options: CheckOptions | N
         criteria += found
     if not any(criterion.verdict != "not judged" for criterion in criteria):
         raise InputError("nothing is left to judge: every criterion is off or lacks what it needs")
-    return Checked(
+    return CheckResult(
         baseline=str(theirs.model),
         candidate=str(ours.model),
         criteria=tuple(sorted(criteria, key=lambda criterion: ORDER.index(criterion.name))),
@@ -82,7 +82,14 @@ def check(baseline: str | Path, candidate: str | Path, options: CheckOptions | N
 
 
 def _run(
-    ours: Side, theirs: Side, options: CheckOptions, measure: MeasureOptions, metric: str | None, *, scored: bool, timed: bool
+    ours: ModelInput,
+    theirs: ModelInput,
+    options: CheckOptions,
+    measure: MeasureOptions,
+    metric: str | None,
+    *,
+    scored: bool,
+    timed: bool,
 ) -> tuple[list[Criterion], dict[str, Any]]:
     """The criteria that take running the models, and what they ran on."""
     criteria: Sequence[Criterion] = []

@@ -15,7 +15,7 @@ BESIDE_A_MODEL = (".md", ".toml", ".json", ".txt", ".html")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Side:
+class ModelInput:
     """One model.
 
     Attributes:
@@ -29,14 +29,14 @@ class Side:
     said: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read_side(path: Path, option: str) -> Side:
+def read_side(path: Path, option: str) -> ModelInput:
     """A side as the user named it: a model file, a candidate's folder, or a run directory (its recommended model).
 
     Raises:
         InputError: it is none of these, or a run that recommends nothing.
     """
     if path.is_file():
-        return Side(given=path, model=path)
+        return ModelInput(given=path, model=path)
     if not path.is_dir():
         raise InputError(f"{option}: there is no file or folder '{path}'")
     folder = path
@@ -50,7 +50,7 @@ def read_side(path: Path, option: str) -> Side:
     recipe = read_recipe(folder / RECIPE)
     said = {name: getattr(recipe, name) for name in ("data", "metric", "target", "threads")}
     said["runtime"] = runtime_of(recipe.recipe) or recipe.runtime
-    return Side(given=path, model=_model(folder, option), said=said)
+    return ModelInput(given=path, model=_model(folder, option), said=said)
 
 
 def _model(folder: Path, option: str) -> Path:
@@ -64,7 +64,7 @@ def _model(folder: Path, option: str) -> Path:
     return chosen[0]
 
 
-def agreed(name: str, baseline: Side, candidate: Side) -> Any:
+def agreed(name: str, baseline: ModelInput, candidate: ModelInput) -> Any:
     """What the sides' recipes say of `name`; None where neither says anything.
 
     Raises:

@@ -37,7 +37,7 @@ def judge_time_and_memory(bench: Bench, options: CheckOptions) -> list[Criterion
 
     Raises:
         InputError: a model cannot be loaded or run.
-        SurroundingsError: the device is out of reach.
+        EnvironmentFailure: the device is out of reach.
     """
     if bench.simulation is not None:
         return _simulated(bench, options)

@@ -10,7 +10,7 @@ from scipy.optimize import nnls
 from scipy.stats import t as student
 
 from orchestrator.hardware.latency_fit import Core, least_error
-from orchestrator.values.characterization import Check
+from orchestrator.values.characterization import FitCheck
 from orchestrator.values.profile import Cluster, HardwareProfile, Int8Scheme, LatencyModel, NumberFormat, RuntimeSupport
 from orchestrator.values.results import Difference
 
@@ -84,7 +84,7 @@ def best_threads(times: Mapping[int, Sequence[float]]) -> int:
     return best
 
 
-def checked(model: LatencyModel, checks: Sequence[Check], *, least: float = 1.0) -> LatencyModel:
+def checked(model: LatencyModel, checks: Sequence[FitCheck], *, least: float = 1.0) -> LatencyModel:
     """The model with the error that networks outside the fit show.
 
     Where there are a few of them, the band is theirs: of the logarithms of their errors, by Student's distribution with as many
@@ -187,7 +187,7 @@ def slug(title: str) -> str:
     return "-".join(words)[:60].strip("-") or "machine"
 
 
-def with_error(profile: HardwareProfile, checks: Sequence[Check]) -> HardwareProfile:
+def with_error(profile: HardwareProfile, checks: Sequence[FitCheck]) -> HardwareProfile:
     """The profile whose models carry the errors that the checks show."""
     models = tuple(
         checked(

@@ -13,7 +13,7 @@ from orchestrator.hardware.graph import count
 from orchestrator.measuring.characterization.graph import INPUT, Sample
 from orchestrator.measuring.characterization.int8 import quantize
 from orchestrator.measuring.characterization.machine_values import Formats, channel_multiple
-from orchestrator.measuring.characterization.network_timer import GROUP, Laid, Stopwatch
+from orchestrator.measuring.characterization.network_timer import GROUP, NetworkTimer, PlacedNetwork
 from orchestrator.measuring.characterization.networks import STAIRCASE, micro_networks, real_networks, staircase_networks
 from orchestrator.plugin.device import Device
 from orchestrator.plugin.runtime import Runtime
@@ -39,7 +39,7 @@ class Setting:
         return f"{self.number_format}, {self.threads} thread{'s' * (self.threads > 1)}"
 
 
-class Calibration:
+class MachineMeasurement:
     """The measurements of one machine, and the files of the networks.
 
     Args:
@@ -67,9 +67,9 @@ class Calibration:
         self._folder, self._progress = folder, progress
         self._end = time.monotonic() + seconds
         self._group_s = min(MOST_GROUP_S, max(LEAST_GROUP_S, seconds / GROUPS))
-        self._laid: dict[tuple[str, str], Laid] = {}
+        self._laid: dict[tuple[str, str], PlacedNetwork] = {}
         self._models: dict[tuple[str, str], Path] = {}
-        self.watches: dict[Setting, Stopwatch] = {}
+        self.watches: dict[Setting, NetworkTimer] = {}
         self.formats: Formats | None = None
         self.multiples: dict[NumberFormat, int] = {}
         self.tried_multiples: set[NumberFormat] = set()
@@ -180,7 +180,7 @@ class Calibration:
         left = (self._end - time.monotonic()) / (each * (1 + 1 / GROUP))  # the reference runs in every group
         return max(0, min(networks, int(left)))
 
-    def _watch(self, setting: Setting) -> Stopwatch:
+    def _watch(self, setting: Setting) -> NetworkTimer:
         if setting not in self.watches:
             reference = self._lay(micro_networks()[0], self._form(setting.number_format))
             watch = self._new_watch(setting.threads, reference)
@@ -189,8 +189,8 @@ class Calibration:
             self.watches[setting] = watch
         return self.watches[setting]
 
-    def _new_watch(self, threads: int, reference: Laid) -> Stopwatch:
-        return Stopwatch(
+    def _new_watch(self, threads: int, reference: PlacedNetwork) -> NetworkTimer:
+        return NetworkTimer(
             self._device,
             self._runtime,
             reference=reference,
@@ -208,7 +208,7 @@ class Calibration:
         operators = count(self._models[form, name]).operators
         return any(o.number_format == "int8" for o in operators if not o.free)
 
-    def _lay(self, sample: Sample, form: str, *, unique: bool = False) -> Laid:
+    def _lay(self, sample: Sample, form: str, *, unique: bool = False) -> PlacedNetwork:
         """The network's files in that form; `unique`: under a name that tells the form."""
         key = (form, sample.name)
         if key not in self._laid:
@@ -227,6 +227,6 @@ class Calibration:
             own.mkdir()
             file = self._runtime.convert(model, own)
             self._models[key] = model
-            self._laid[key] = Laid(name=sample.name, file=file, inputs={INPUT: folder / "input.npy"})
+            self._laid[key] = PlacedNetwork(name=sample.name, file=file, inputs={INPUT: folder / "input.npy"})
         laid = self._laid[key]
-        return Laid(name=f"{sample.name} {form}", file=laid.file, inputs=laid.inputs) if unique else laid
+        return PlacedNetwork(name=f"{sample.name} {form}", file=laid.file, inputs=laid.inputs) if unique else laid

@@ -26,7 +26,7 @@ TIMEOUT_S = 120.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Laid:
+class PlacedNetwork:
     """A network in files: what the runtime loads, and its inputs by name."""
 
     name: str
@@ -42,7 +42,7 @@ class Relative:
     ratio: Difference
 
 
-class Stopwatch:
+class NetworkTimer:
     """Times networks with one number of threads on one device.
 
     Args:
@@ -56,7 +56,7 @@ class Stopwatch:
         device: Device,
         runtime: Runtime,
         *,
-        reference: Laid,
+        reference: PlacedNetwork,
         threads: int,
         options: Mapping[str, Any],
         memory_bytes: int,
@@ -67,7 +67,7 @@ class Stopwatch:
         self._options, self._memory_bytes, self._seed = options, memory_bytes, seed
         self._plan = Plan(precision_goal=0.02, max_seconds=seconds)
         self._references: list[float] = []
-        self._tie: tuple[Stopwatch, Difference] | None = None
+        self._tie: tuple[NetworkTimer, Difference] | None = None
         self.relative: dict[str, Relative] = {}
         self.failed: dict[str, str] = {}
         self.sessions = 0
@@ -97,7 +97,7 @@ class Stopwatch:
         }
         return {self._reference.name: Difference(value=unit, low=low, high=high), **found}
 
-    def tie(self, other: "Stopwatch") -> None:
+    def tie(self, other: "NetworkTimer") -> None:
         """Time the two references beside each other, and let this one's milliseconds follow from the other's.
 
         Raises:
@@ -115,7 +115,7 @@ class Stopwatch:
         if ratio is not None:
             self._tie = other, ratio
 
-    def time(self, networks: Sequence[Laid]) -> None:
+    def time(self, networks: Sequence[PlacedNetwork]) -> None:
         """Time networks, as many side by side as make a group; those that cannot be run are kept in `failed` with the reason.
 
         Raises:
@@ -130,7 +130,7 @@ class Stopwatch:
             except JobFailed:
                 self._one_by_one(group)
 
-    def _one_by_one(self, group: Sequence[Laid]) -> None:
+    def _one_by_one(self, group: Sequence[PlacedNetwork]) -> None:
         for network in group:
             try:
                 self._group([network])
@@ -147,7 +147,7 @@ class Stopwatch:
                 f"{self._runtime.name} cannot run '{self._reference.name}' on this device, so nothing can be compared: {error}"
             ) from None
 
-    def _group(self, group: Sequence[Laid]) -> None:
+    def _group(self, group: Sequence[PlacedNetwork]) -> None:
         begin = time.monotonic()
         timings = time_models(
             [self._opener(network) for network in (*group, self._reference)],
@@ -164,7 +164,7 @@ class Stopwatch:
             if (ratio := _ratio(timing, by_cpu)) is not None:
                 self.relative[network.name] = Relative(name=network.name, ratio=ratio)
 
-    def _opener(self, network: Laid) -> Callable[[], Session]:
+    def _opener(self, network: PlacedNetwork) -> Callable[[], Session]:
         job = Job(
             model=network.file,
             load=self._runtime.source(),

@@ -16,9 +16,9 @@ from orchestrator.measuring.characterization.machine_values import (
     runtime_support,
     with_error,
 )
-from orchestrator.measuring.characterization.measure import TRIED, Calibration, Setting
+from orchestrator.measuring.characterization.measure import TRIED, MachineMeasurement, Setting
 from orchestrator.measuring.characterization.networks import micro_networks, real_networks
-from orchestrator.values.characterization import Check
+from orchestrator.values.characterization import FitCheck
 from orchestrator.values.profile import HardwareProfile, LatencyModel, Memory
 from orchestrator.values.results import Difference
 
@@ -26,7 +26,7 @@ STEADY = 1.15  # a reference that took so much longer at one time than at anothe
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Measured:
+class CharacterizationData:
     """A machine as it was measured.
 
     Attributes:
@@ -37,36 +37,36 @@ class Measured:
     """
 
     profile: HardwareProfile
-    calibration: Calibration
+    measurement: MachineMeasurement
     how: str
     when: date
     bandwidth: float | None
 
 
-def measured_profile(machine: Measured) -> tuple[HardwareProfile, tuple[Check, ...], tuple[str, ...]]:
+def measured_profile(machine: CharacterizationData) -> tuple[HardwareProfile, tuple[FitCheck, ...], tuple[str, ...]]:
     """The profile, the networks that it was held against, and what a reader must know of the measurement."""
     models, notes = _models(machine)
     profile = _with_runtime(replace(machine.profile, latency_models=tuple(models)), machine)
     profile = with_error(profile, _checks(profile, machine))
     checks = _checks(profile, machine)  # once more, with the bands that the first time gave
     profile = replace(profile, latency_models=tuple(_told(model, checks) for model in profile.latency_models))
-    for setting, watch in machine.calibration.watches.items():
+    for setting, watch in machine.measurement.watches.items():
         notes += [f"{name} ({setting}) could not be run and is left out: {why}" for name, why in watch.failed.items()]
         if watch.drift > STEADY:
             notes.append(
                 f"{setting}: the same network took up to {watch.drift:.2f} times as long at one time as at another; "
-                f"calibrate again when the machine is quiet"
+                f"characterize again when the machine is quiet"
             )
     return profile, tuple(checks), tuple(notes)
 
 
-def _models(machine: Measured) -> tuple[list[LatencyModel], list[str]]:
+def _models(machine: CharacterizationData) -> tuple[list[LatencyModel], list[str]]:
     """One latency model for each format and number of threads, and why some are missing."""
     models, notes = [], []
-    for setting in machine.calibration.watches:
+    for setting in machine.measurement.watches:
         observations = [
             Observation(name=name, graph=count(path), milliseconds=took.value)
-            for name, (path, took) in machine.calibration.times(setting, micro_networks()).items()
+            for name, (path, took) in machine.measurement.times(setting, micro_networks()).items()
         ]
         if len(observations) < LEAST_OBSERVATIONS:
             notes.append(f"{setting}: only {len(observations)} networks could be timed, too few to fit a model")
@@ -85,16 +85,16 @@ def _models(machine: Measured) -> tuple[list[LatencyModel], list[str]]:
     return models, notes
 
 
-def _with_runtime(profile: HardwareProfile, machine: Measured) -> HardwareProfile:
+def _with_runtime(profile: HardwareProfile, machine: CharacterizationData) -> HardwareProfile:
     """The profile with the runtime, the memory and the sources as measured."""
-    calibration, formats = machine.calibration, machine.calibration.formats
-    threads = _best_threads(calibration, profile.runtimes[0].threads)
+    measurement, formats = machine.measurement, machine.measurement.formats
+    threads = _best_threads(measurement, profile.runtimes[0].threads)
     support = runtime_support(
         profile.runtimes[0],
         name=profile.runtimes[0].name,
         threads=threads,
         formats=formats,
-        multiples=calibration.multiples,
+        multiples=measurement.multiples,
         source="runtime",
     )
     sources = {name: text for name, text in profile.sources.items() if name != "mlas"}
@@ -116,30 +116,30 @@ def _with_runtime(profile: HardwareProfile, machine: Measured) -> HardwareProfil
     return replace(profile, runtimes=(support,), sources=sources, memory=memory)
 
 
-def _runtime_words(machine: Measured) -> str:
-    calibration = machine.calibration
+def _runtime_words(machine: CharacterizationData) -> str:
+    measurement = machine.measurement
     parts = [machine.how]
-    if calibration.formats is not None:
+    if measurement.formats is not None:
         names = " and ".join(network.name for network in real_networks()[:TRIED])
-        ratios = calibration.formats.words() or "none of the others ran"
+        ratios = measurement.formats.words() or "none of the others ran"
         parts.append(f"formats and int8 schemes by their time against float32's on {names} ({ratios})")
     else:
         parts.append("formats and int8 schemes were not measured, but are those known of such machines")
-    flat = [number_format for number_format in calibration.tried_multiples if number_format not in calibration.multiples]
-    if calibration.multiples:
-        measured = ", ".join(f"{multiple} in {form}" for form, multiple in calibration.multiples.items())
+    flat = [number_format for number_format in measurement.tried_multiples if number_format not in measurement.multiples]
+    if measurement.multiples:
+        measured = ", ".join(f"{multiple} in {form}" for form, multiple in measurement.multiples.items())
         parts.append(f"channel multiples from 1x1 convolutions with 32 to 48 channels ({measured})")
-    if flat or not calibration.tried_multiples:
+    if flat or not measurement.tried_multiples:
         where = f"of {', '.join(flat)} show no stairs there and" if flat else "were not measured and"
         parts.append(f"channel multiples {where} are those of the vector's width: {SOURCES['mlas']}")
     return "; ".join(parts)
 
 
-def _best_threads(calibration: Calibration, known: int) -> int:
+def _best_threads(measurement: MachineMeasurement, known: int) -> int:
     """From the networks that were timed with every number of threads; what is known where the budget did not reach for all."""
     networks = (*real_networks(), *micro_networks())
-    by_threads = {s.threads: calibration.times(s, networks) for s in calibration.watches if s.number_format == "float32"}
-    if set(by_threads) != set(calibration.threads):
+    by_threads = {s.threads: measurement.times(s, networks) for s in measurement.watches if s.number_format == "float32"}
+    if set(by_threads) != set(measurement.threads):
         return known
     common = set.intersection(*(set(found) for found in by_threads.values()))
     real = [network.name for network in real_networks() if network.name in common]
@@ -147,14 +147,14 @@ def _best_threads(calibration: Calibration, known: int) -> int:
     return best_threads({n: [found[name][1].value for name in names] for n, found in by_threads.items()})
 
 
-def _checks(profile: HardwareProfile, machine: Measured) -> list[Check]:
+def _checks(profile: HardwareProfile, machine: CharacterizationData) -> list[FitCheck]:
     checks = []
     for model in profile.latency_models:
         setting = Setting(model.number_format, model.threads)
-        for name, (path, took) in machine.calibration.times(setting, real_networks()).items():
+        for name, (path, took) in machine.measurement.times(setting, real_networks()).items():
             estimate = estimate_latency(path, profile, model.runtime, model.threads)
             checks.append(
-                Check(
+                FitCheck(
                     network=name,
                     number_format=model.number_format,
                     threads=model.threads,
@@ -165,7 +165,7 @@ def _checks(profile: HardwareProfile, machine: Measured) -> list[Check]:
     return checks
 
 
-def _told(model: LatencyModel, checks: Sequence[Check]) -> LatencyModel:
+def _told(model: LatencyModel, checks: Sequence[FitCheck]) -> LatencyModel:
     """The model that says what it was held against."""
     own = [c for c in checks if (c.number_format, c.threads) == (model.number_format, model.threads)]
     if not own:

@@ -65,7 +65,7 @@ class TaskTests:
         try:
             first = load_task(self.task.model, self.task.data, registry)
         except OrchestratorError as error:
-            wrong(f"a search cannot use it: {error}", "mend the factory that the line names")
+            wrong(f"a search cannot use it: {error}", "fix the factory that the line names")
         again = load_task(self.task.model, self.task.data, registry)
         must(
             first.weights_digest == again.weights_digest,

@@ -1,4 +1,4 @@
-"""How the kit says what is wrong: one problem, and how to mend it, without a traceback of the kit's own."""
+"""How the kit says what is wrong: one problem, and how to fix it, without a traceback of the kit's own."""
 
 import subprocess
 import sys
@@ -8,15 +8,15 @@ from typing import NoReturn
 import pytest
 
 
-def must(holds: object, problem: str, mend: str) -> None:
+def must(holds: object, problem: str, fix: str) -> None:
     """Fail the test unless a condition holds."""
     if not holds:
-        wrong(problem, mend)
+        wrong(problem, fix)
 
 
-def wrong(problem: str, mend: str) -> NoReturn:
+def wrong(problem: str, fix: str) -> NoReturn:
     """Fail the test."""
-    pytest.fail(f"{problem}\n  mend: {mend}", pytrace=False)
+    pytest.fail(f"{problem}\n  fix: {fix}", pytrace=False)
 
 
 def python(code: str, *arguments: str, timeout_s: float = 120) -> "subprocess.CompletedProcess[str]":

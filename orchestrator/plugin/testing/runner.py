@@ -93,11 +93,11 @@ class Recorder:
 
     def _keep(self, outcome: str, node: str, title: str, text: str) -> None:
         check = node.rpartition("::")[2].removeprefix("test_").replace("_", " ")
-        problem, _, mend = text.partition("\n  mend: ")
-        if not mend and outcome == "failed":  # an error of the plugin, with a traceback
+        problem, _, fix = text.partition("\n  fix: ")
+        if not fix and outcome == "failed":  # an error of the plugin, with a traceback
             lines = [line[1:].strip() for line in problem.splitlines() if line.startswith("E ")]
             problem = " ".join(lines[:2]) or problem.strip().splitlines()[-1]
-        self.found.append({"of": title, "check": check, "outcome": outcome, "problem": problem, "mend": mend or None})
+        self.found.append({"of": title, "check": check, "outcome": outcome, "problem": problem, "fix": fix or None})
 
 
 def main(arguments: list[str]) -> int:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-from orchestrator.building.builder_client import Workshop
+from orchestrator.building.builder_client import BuilderClient
 from orchestrator.building.protocol import PrepareRequest
 from orchestrator.plugin.registry import Registry
 from orchestrator.study.request import RunState, SearchRequest
@@ -19,7 +19,7 @@ def workshop_of(
     *,
     progress: Callable[[str, float], None],
     left_s: Callable[[], float] = lambda: math.inf,
-) -> Workshop:
+) -> BuilderClient:
     """The build worker of this run."""
     prepare = PrepareRequest(
         name=request.task_name,
@@ -42,7 +42,7 @@ def workshop_of(
         offers=state is None,
         epochs=state.epochs if state else request.epochs,
     )
-    return Workshop(
+    return BuilderClient(
         prepare,
         memory_bytes=request.memory_bytes,
         folder=Path(request.folder) if Path(request.folder).is_dir() else run.work,

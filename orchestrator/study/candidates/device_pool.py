@@ -22,7 +22,7 @@ POLL_S = 0.05
 END_S = 10.0
 
 
-class Task(Generic[T]):
+class DeviceTask(Generic[T]):
     """A call that runs in a thread of its own, or at once where nothing else may happen meanwhile."""
 
     def __init__(self, call: Callable[[], T], *, beside: bool) -> None:
@@ -64,7 +64,7 @@ class Task(Generic[T]):
 
 
 @dataclass(kw_only=True, slots=True)
-class Board:
+class PooledDevice:
     """One device of a fleet, and what is known of it.
 
     Attributes:
@@ -83,10 +83,10 @@ class Board:
     proven: bool = False
     losses: int = 0
     looked: float = 0.0
-    task: Task[Any] | None = None
+    task: DeviceTask[Any] | None = None
 
 
-class Fleet:
+class DevicePool:
     """One device, or several of one kind that share the work.
 
     Args:
@@ -110,7 +110,7 @@ class Fleet:
         left_s: Callable[[], float],
         tell: Callable[..., None],
     ) -> None:
-        self.boards = [Board(device=d, reference=r) for d, r in zip(devices, references, strict=True)]
+        self.boards = [PooledDevice(device=d, reference=r) for d, r in zip(devices, references, strict=True)]
         self._runtime, self._wait_s, self._left_s, self._tell = runtime, wait_s, left_s, tell
         self._beside = all(board.device.remote for board in self.boards)
         self._turns = 0
@@ -124,7 +124,7 @@ class Fleet:
         return len(self.boards) if self._beside else 0
 
     @property
-    def present(self) -> list[Board]:
+    def present(self) -> list[PooledDevice]:
         """The boards that can be used, as far as anybody knows."""
         return [board for board in self.boards if board.lost is None and board.unfit is None]
 
@@ -145,7 +145,7 @@ class Fleet:
             if board.lost is not None:
                 self._note(f"{board.reference} was left out, for it was not there when the search began: {board.lost}")
 
-    def equip(self, make: Callable[[Board], Evaluator]) -> None:
+    def equip(self, make: Callable[[PooledDevice], Evaluator]) -> None:
         """Give every board what it measures with."""
         for board in self.boards:
             board.evaluator = make(board)
@@ -183,7 +183,7 @@ class Fleet:
         for board in self.boards:
             board.proven = True
 
-    def turn(self) -> Board:
+    def turn(self) -> PooledDevice:
         """The board whose turn it is, as soon as it is idle.
 
         Raises:
@@ -199,9 +199,9 @@ class Fleet:
                 self._turns += 1
                 return board
 
-    def start(self, board: Board, call: Callable[[Evaluator], T]) -> Task[T]:
+    def start(self, board: PooledDevice, call: Callable[[Evaluator], T]) -> DeviceTask[T]:
         """Begin a measurement on a board; broken off, it is begun again from its start, up to twice."""
-        board.task = task = Task(lambda: self._insist(board, call), beside=self._beside)
+        board.task = task = DeviceTask(lambda: self._insist(board, call), beside=self._beside)
         return task
 
     def somewhere(self, call: Callable[[Evaluator], T]) -> T:
@@ -255,7 +255,7 @@ class Fleet:
                 board.task.end()
             board.device.release()
 
-    def _insist(self, board: Board, call: Callable[[Evaluator], T]) -> T:
+    def _insist(self, board: PooledDevice, call: Callable[[Evaluator], T]) -> T:
         if board.evaluator is None:
             raise RuntimeError("`equip` comes before anything that measures")
         for attempt in range(1, ATTEMPTS + 1):
@@ -273,18 +273,18 @@ class Fleet:
                 return found
         raise AssertionError("unreachable")
 
-    def _check(self, board: Board) -> None:
+    def _check(self, board: PooledDevice) -> None:
         board.looked = time.monotonic()
         board.device.check(self._runtime)
         if not board.environment:
             board.environment = board.device.environment()
 
-    def _due(self, board: Board) -> bool:
+    def _due(self, board: PooledDevice) -> bool:
         if board.unfit is not None or board.losses >= MOST_LOSSES_IN_A_ROW:
             return False  # it answers when it is asked, and fails when it is used
         return time.monotonic() - board.looked > (LOOK_AGAIN_S if self.present else FIRST_PAUSE_S / 2)
 
-    def _look(self, board: Board) -> None:
+    def _look(self, board: PooledDevice) -> None:
         """Whether a lost board is back."""
         try:
             self._check(board)
@@ -298,7 +298,7 @@ class Fleet:
         else:
             board.lost = None
 
-    def _unfit(self, board: Board, error: JobFailed) -> None:
+    def _unfit(self, board: PooledDevice, error: JobFailed) -> None:
         board.unfit = str(error)
         if len(self.boards) > 1:
             self._note(f"{board.reference} was left out, for the original fails on it: {error}")

@@ -6,17 +6,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from orchestrator.building.builder_client import Workshop
-from orchestrator.errors import InputError, SurroundingsError
-from orchestrator.measuring.model_info import Inspection, for_runtime
-from orchestrator.measuring.scoring import Evaluator, RunFigures
+from orchestrator.building.builder_client import BuilderClient
+from orchestrator.errors import EnvironmentFailure, InputError
+from orchestrator.measuring.model_info import ModelInfo, for_runtime
+from orchestrator.measuring.scoring import Evaluator, RunValues
 from orchestrator.plugin.device import DeviceUnavailable, JobFailed
 from orchestrator.plugin.runtime_step import runtime_of
-from orchestrator.study.candidates.device_pool import Fleet, Task
-from orchestrator.study.candidates.measurement_cache import LATENCY, MODEL, QUALITY, Figures, Scored
-from orchestrator.study.candidates.simulated_latency import Hopeless, Simulator
-from orchestrator.study.candidates.untrained_proxy import Sketcher
-from orchestrator.study.early_stopping import SKETCH, Stopping
+from orchestrator.study.candidates.device_pool import DevicePool, DeviceTask
+from orchestrator.study.candidates.measurement_cache import LATENCY, MODEL, QUALITY, CachedScore, MeasurementCache
+from orchestrator.study.candidates.simulated_latency import Hopeless, SimulatedLatency
+from orchestrator.study.candidates.untrained_proxy import UntrainedProxy
+from orchestrator.study.early_stopping import SKETCH, EarlyStopping
 from orchestrator.study.run.directory import RunDirectory
 from orchestrator.values.evidence import MEASURED
 from orchestrator.values.recipe import BASELINE, Recipe
@@ -38,7 +38,7 @@ DEVICE = "device"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Measured:
+class MeasuredModel:
     """What a device gave for one model.
 
     Attributes:
@@ -48,10 +48,10 @@ class Measured:
         timed_before: Whether the figures are those of an earlier time.
     """
 
-    run: RunFigures
+    run: RunValues
     outputs: list[Path]
     seconds: dict[str, float]
-    scored: Scored
+    scored: CachedScore
     timed_before: bool
 
 
@@ -67,13 +67,13 @@ class Built:
     """
 
     record: CandidateResult
-    model: Inspection
-    measured: Task[Measured]
+    model: ModelInfo
+    measured: DeviceTask[MeasuredModel]
     timeout_s: float
     began: float = field(default_factory=time.monotonic)
 
 
-class Laboratory:
+class CandidateEvaluator:
     """Makes candidates.
 
     Args:
@@ -86,22 +86,22 @@ class Laboratory:
 
     def __init__(
         self,
-        workshop: Workshop,
-        fleet: Fleet,
+        workshop: BuilderClient,
+        fleet: DevicePool,
         run: RunDirectory,
         *,
         runtime: str,
         inputs: Mapping[str, Mapping[str, Path]],
         progress: Callable[[str, float], None],
-        simulator: Simulator | None = None,
-        sketcher: Sketcher | None = None,
-        figures: Figures | None = None,
+        simulator: SimulatedLatency | None = None,
+        sketcher: UntrainedProxy | None = None,
+        figures: MeasurementCache | None = None,
     ) -> None:
-        self._figures = figures or Figures(None, None)
+        self._figures = figures or MeasurementCache(None, None)
         self._figures.judge = workshop.judge
         self._sketcher = sketcher
         self._workshop, self._fleet, self._run, self._runtime = workshop, fleet, run, runtime
-        self._inputs, self._progress, self._simulator = inputs, progress, simulator or Simulator(None)
+        self._inputs, self._progress, self._simulator = inputs, progress, simulator or SimulatedLatency(None)
         self._baseline: Path | None = None
 
     def adopt_baseline(self, path: Path, first: LatencyResult) -> None:
@@ -119,19 +119,19 @@ class Laboratory:
 
         Raises:
             Interrupted: the user asked to stop.
-            SurroundingsError: the machine failed, or no device is left.
+            EnvironmentFailure: the machine failed, or no device is left.
         """
         record, model = self._build(Recipe(), None, timeout_s)
         if model is None:
             return record
         self._progress("timing", 0.0)
-        measured = Task(lambda: self._measure_baseline(model), beside=False)
+        measured = DeviceTask(lambda: self._measure_baseline(model), beside=False)
         made = self.finish(Built(record=record, model=model, measured=measured, timeout_s=timeout_s), baseline=None)
         self._baseline = Path(model.path)
         return made
 
     def begin(
-        self, recipe: Recipe, *, trial: int | None, timeout_s: float, stopping: Stopping | None = None
+        self, recipe: Recipe, *, trial: int | None, timeout_s: float, stopping: EarlyStopping | None = None
     ) -> CandidateResult | Built:
         """Build one recipe and begin to measure it on the board whose turn it is; the finished record where it is not built.
 
@@ -141,18 +141,18 @@ class Laboratory:
         Raises:
             Interrupted: the user asked to stop.
             DeviceUnavailable: no device is there, after waiting.
-            SurroundingsError: the machine failed, not the candidate.
+            EnvironmentFailure: the machine failed, not the candidate.
         """
         record, model = self.build(recipe, trial=trial, timeout_s=timeout_s, stopping=stopping)
         return record if model is None else self.take_up(record, model, timeout_s=timeout_s)
 
     def build(
-        self, recipe: Recipe, *, trial: int | None, timeout_s: float, stopping: Stopping | None = None
-    ) -> tuple[CandidateResult, Inspection | None]:
+        self, recipe: Recipe, *, trial: int | None, timeout_s: float, stopping: EarlyStopping | None = None
+    ) -> tuple[CandidateResult, ModelInfo | None]:
         """The first half of `begin`: the record so far and the model; the finished record alone where it is not built."""
         return self._build(recipe, trial, timeout_s, stopping)
 
-    def take_up(self, record: CandidateResult, model: Inspection, *, timeout_s: float) -> Built:
+    def take_up(self, record: CandidateResult, model: ModelInfo, *, timeout_s: float) -> Built:
         """The second half of `begin`, for a model whose file lies in the candidate's folder: begin to measure it."""
         board = self._fleet.turn()
         self._progress("timing", 0.0)
@@ -168,7 +168,7 @@ class Laboratory:
 
         Raises:
             Interrupted: the user asked to stop.
-            SurroundingsError: the machine failed, not the candidate.
+            EnvironmentFailure: the machine failed, not the candidate.
         """
         record, model, path = built.record, built.model, Path(built.model.path)
         seconds, stage, start = dict(record.seconds), "measure", built.began
@@ -288,8 +288,8 @@ class Laboratory:
         return replace(candidate, quality=replace(candidate.quality, test=quality))
 
     def _build(
-        self, recipe: Recipe, trial: int | None, timeout_s: float, stopping: Stopping | None = None
-    ) -> tuple[CandidateResult, Inspection | None]:
+        self, recipe: Recipe, trial: int | None, timeout_s: float, stopping: EarlyStopping | None = None
+    ) -> tuple[CandidateResult, ModelInfo | None]:
         identifier = recipe.identifier
         folder = self._run.folder(identifier)
         shutil.rmtree(folder, ignore_errors=True)
@@ -327,7 +327,7 @@ class Laboratory:
         return record, model
 
     def _looked_at(
-        self, record: CandidateResult, recipe: Recipe, folder: Path, timeout_s: float, stopping: Stopping | None
+        self, record: CandidateResult, recipe: Recipe, folder: Path, timeout_s: float, stopping: EarlyStopping | None
     ) -> CandidateResult:
         """The record with what its untrained network costs, where trainings are long; as rejected where that breaks a limit."""
         sketcher = self._sketcher
@@ -341,7 +341,7 @@ class Laboratory:
         failure = Failure(kind="limit", step=SKETCH, message=reason)
         return replace(record, state="rejected", failure=failure, seconds=_rounded(record.seconds))
 
-    def _measure(self, evaluator: Evaluator, model: Inspection, identifier: str) -> Measured:
+    def _measure(self, evaluator: Evaluator, model: ModelInfo, identifier: str) -> MeasuredModel:
         """On the device; in a thread of its own where that is another machine."""
         start = time.monotonic()
         run, before = self._figures.run(evaluator, model, self._baseline)
@@ -349,15 +349,15 @@ class Laboratory:
         scored = self._figures.scored(evaluator, model, self._baseline, "validation")
         outputs = [] if scored.quality else self._outputs(evaluator, model, identifier, "validation")
         seconds = {"measuring": timed - start, "scoring": time.monotonic() - timed}
-        return Measured(run=run, outputs=outputs, seconds=seconds, scored=scored, timed_before=before)
+        return MeasuredModel(run=run, outputs=outputs, seconds=seconds, scored=scored, timed_before=before)
 
-    def _measure_baseline(self, model: Inspection) -> Measured:
+    def _measure_baseline(self, model: ModelInfo) -> MeasuredModel:
         """Its times on every board, its outputs from one of them."""
         start = time.monotonic()
         run, before = self._fleet.prove(lambda evaluator: self._figures.run(evaluator, model, None))
         timed = time.monotonic()
 
-        def known(evaluator: Evaluator) -> tuple[Scored, list[Path]]:
+        def known(evaluator: Evaluator) -> tuple[CachedScore, list[Path]]:
             scored = self._figures.scored(evaluator, model, None, "validation")
             if scored.quality and not evaluator.device.remote:
                 return scored, []
@@ -366,9 +366,9 @@ class Laboratory:
 
         scored, outputs = self._fleet.somewhere(known)
         seconds = {"measuring": timed - start, "scoring": time.monotonic() - timed}
-        return Measured(run=run, outputs=outputs, seconds=seconds, scored=scored, timed_before=before)
+        return MeasuredModel(run=run, outputs=outputs, seconds=seconds, scored=scored, timed_before=before)
 
-    def _outputs(self, evaluator: Evaluator, model: Inspection, identifier: str, split: str) -> list[Path]:
+    def _outputs(self, evaluator: Evaluator, model: ModelInfo, identifier: str, split: str) -> list[Path]:
         folder = self._run.folder(identifier) / f"{split}.work"
         if identifier == BASELINE:
             folder = self._run.work / BASELINE / split  # kept, for the others are compared with them
@@ -409,10 +409,10 @@ def kind_of(error: JobFailed) -> FailureKind:
     """How a model failed.
 
     Raises:
-        SurroundingsError: not the model did, but the machine: its disk is full, ...
+        EnvironmentFailure: not the model did, but the machine: its disk is full, ...
     """
     if error.kind == "surroundings":
-        raise SurroundingsError(str(error)) from error
+        raise EnvironmentFailure(str(error)) from error
     return "error" if error.kind == "input" else error.kind
 
 

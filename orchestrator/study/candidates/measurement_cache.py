@@ -1,4 +1,4 @@
-"""Figures from the store: what was measured and scored of the very same file, by the same code, on the same machine.
+"""MeasurementCache from the store: what was measured and scored of the very same file, by the same code, on the same machine.
 
 A figure says when it was taken. Disturbed ones are not kept, nor those of a device that does not say what machine it is; the
 last measurement of the front is always made anew.
@@ -17,8 +17,8 @@ from pydantic import TypeAdapter
 
 from orchestrator.building.cache_keys import FORM, digest_of, file_digest, machine_of, package_digest, this_machine, versions
 from orchestrator.building.store import Store
-from orchestrator.measuring.model_info import Inspection
-from orchestrator.measuring.scoring import BESIDE, CPU_PROVIDER, OBJECTIVE, Evaluator, RunFigures, estimated
+from orchestrator.measuring.model_info import ModelInfo
+from orchestrator.measuring.scoring import BESIDE, CPU_PROVIDER, OBJECTIVE, Evaluator, RunValues, estimated
 from orchestrator.values.evidence import MEASURED
 from orchestrator.values.results import CandidateResult, LatencyResult, QualityResult
 from orchestrator_devices.host import HostDevice
@@ -33,7 +33,7 @@ KEPT_QUALITY: TypeAdapter[Any] = TypeAdapter(QualityResult)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Scored:
+class CachedScore:
     """What is known of a file's quality before it is scored.
 
     Attributes:
@@ -45,8 +45,8 @@ class Scored:
     quality: QualityResult | None = None
 
 
-class Figures:
-    """Figures of one task in one runtime.
+class MeasurementCache:
+    """MeasurementCache of one task in one runtime.
 
     Args:
         store: None: nothing is kept.
@@ -66,7 +66,7 @@ class Figures:
         """From now on take figures from there and keep them there."""
         self._store, self._task = store, task
 
-    def run(self, evaluator: Evaluator, model: Inspection, baseline: Path | None) -> tuple[RunFigures, bool]:
+    def run(self, evaluator: Evaluator, model: ModelInfo, baseline: Path | None) -> tuple[RunValues, bool]:
         """As `Evaluator.run`, and whether the figures are those of an earlier time."""
         target = evaluator.target
         plan = asdict(OBJECTIVE if target.is_device else BESIDE)
@@ -83,9 +83,9 @@ class Figures:
         if model.estimate is not None:
             latency.insert(1 if target.is_device else 0, estimated(model.estimate, target))
         samples = tuple(kept["samples"])
-        return RunFigures(latency=latency, peak_memory_bytes=kept["memory"], energy_mj=kept["energy"], samples=samples), True
+        return RunValues(latency=latency, peak_memory_bytes=kept["memory"], energy_mj=kept["energy"], samples=samples), True
 
-    def briefly(self, evaluator: Evaluator, model: Inspection, baseline: Path) -> tuple[LatencyResult, float]:
+    def briefly(self, evaluator: Evaluator, model: ModelInfo, baseline: Path) -> tuple[LatencyResult, float]:
         """As `Evaluator.briefly`, and the seconds that it took, when that was done."""
         key = self._key("brief", evaluator, model, baseline, asdict(BESIDE))
         kept = self._get(key)
@@ -98,22 +98,22 @@ class Figures:
             self._put(key, {"latency": KEPT_LATENCY.dump_python(found, mode="json"), "seconds": seconds})
         return found, seconds
 
-    def scored(self, evaluator: Evaluator, model: Inspection, baseline: Path | None, split: str) -> Scored:
+    def scored(self, evaluator: Evaluator, model: ModelInfo, baseline: Path | None, split: str) -> CachedScore:
         """What is known of the quality of a file's outputs on a split."""
         if self.judge is None:
-            return Scored()
+            return CachedScore()
         key = self._key("quality", evaluator, model, baseline, [split, self.judge, model.batch])
         kept = self._get(key)
-        return Scored(key=key, quality=None if kept is None else KEPT_QUALITY.validate_python(kept["quality"]))
+        return CachedScore(key=key, quality=None if kept is None else KEPT_QUALITY.validate_python(kept["quality"]))
 
-    def keep_quality(self, scored: Scored, quality: QualityResult) -> None:
+    def keep_quality(self, scored: CachedScore, quality: QualityResult) -> None:
         """Keep what was scored."""
         if scored.quality is None:
             self._put(scored.key, {"quality": KEPT_QUALITY.dump_python(quality, mode="json")})
 
     # -- the store ------------------------------------------------------------------------------------------------------
 
-    def _key(self, what: str, evaluator: Evaluator, model: Inspection, baseline: Path | None, more: Any) -> str | None:
+    def _key(self, what: str, evaluator: Evaluator, model: ModelInfo, baseline: Path | None, more: Any) -> str | None:
         if self._store is None or not self._store.keeps or (machine := _machine(evaluator)) is None:
             return None
         settings = evaluator.settings(model.runtime)

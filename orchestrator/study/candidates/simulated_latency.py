@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from orchestrator.errors import InputError, SurroundingsError
+from orchestrator.errors import EnvironmentFailure, InputError
 from orchestrator.measuring.simulated import Equality, Run, Simulation, equality
 from orchestrator.plugin.device import JobFailed
 from orchestrator.values.evidence import Evidence
@@ -34,7 +34,7 @@ class _Pace:
     work_a_second: float
 
 
-class Simulator:
+class SimulatedLatency:
     """What stands in for a target that is not here; without a simulation it stands aside.
 
     Attributes:
@@ -74,7 +74,7 @@ class Simulator:
 
         Raises:
             JobFailed: it cannot be simulated.
-            SurroundingsError: the emulator itself fails.
+            EnvironmentFailure: the emulator itself fails.
         """
         if candidate.id == BASELINE:
             return self._with_original(candidate, path)
@@ -87,14 +87,14 @@ class Simulator:
             now = dict(self._original_run.found.versions)
             if self._versions and now != dict(self._versions):
                 changed = ", ".join(name for name in now if now[name] != self._versions.get(name))
-                raise SurroundingsError(f"the run was simulated with other versions of {changed}: begin a new run")
+                raise EnvironmentFailure(f"the run was simulated with other versions of {changed}: begin a new run")
         first = self._there.result(self._there.run(path), self._original_run)
         return replace(candidate, latency=[first, *candidate.latency])
 
     def _with_original(self, baseline: CandidateResult, path: Path) -> CandidateResult:
         try:
             self._original, self._original_run = path, self._there.run(path)
-        except (JobFailed, InputError, SurroundingsError) as error:
+        except (JobFailed, InputError, EnvironmentFailure) as error:
             if baseline.latency[0].evidence != Evidence.ESTIMATED.value:
                 raise
             self._simulation = None

@@ -5,14 +5,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from orchestrator.building.builder_client import Workshop
+from orchestrator.building.builder_client import BuilderClient
 from orchestrator.errors import InputError
-from orchestrator.measuring.model_info import Inspection, for_runtime
+from orchestrator.measuring.model_info import ModelInfo, for_runtime
 from orchestrator.measuring.scoring import Evaluator, estimated
 from orchestrator.plugin.device import DeviceUnavailable, JobFailed
 from orchestrator.plugin.runtime_step import runtime_of
-from orchestrator.study.candidates.device_pool import Fleet
-from orchestrator.study.candidates.measurement_cache import Figures
+from orchestrator.study.candidates.device_pool import DevicePool
+from orchestrator.study.candidates.measurement_cache import MeasurementCache
 from orchestrator.values.recipe import Recipe
 from orchestrator.values.results import Foreseen, LatencyResult
 from orchestrator.values.target import Target
@@ -22,7 +22,7 @@ FATAL = ("crash", "timeout", "out-of-memory")
 """Ends of a sketch that the build itself would come to as well."""
 
 
-class Sketcher:
+class UntrainedProxy:
     """Looks at recipes.
 
     Args:
@@ -31,10 +31,15 @@ class Sketcher:
     """
 
     def __init__(
-        self, workshop: Workshop, fleet: Fleet, target: Target, trains: Callable[[Recipe], bool], figures: Figures | None = None
+        self,
+        workshop: BuilderClient,
+        fleet: DevicePool,
+        target: Target,
+        trains: Callable[[Recipe], bool],
+        figures: MeasurementCache | None = None,
     ) -> None:
         self._workshop, self._fleet, self._target, self.trains = workshop, fleet, target, trains
-        self._figures = figures or Figures(None, None)
+        self._figures = figures or MeasurementCache(None, None)
 
     def look(
         self, recipe: Recipe, folder: Path, baseline: Path | None, *, timeout_s: float
@@ -48,7 +53,7 @@ class Sketcher:
 
         Raises:
             JobFailed: it crashed, hung or outgrew its memory, as the build would.
-            SurroundingsError: the machine failed, not the candidate.
+            EnvironmentFailure: the machine failed, not the candidate.
         """
         start, scratch = time.monotonic(), folder / FOLDER
         try:
@@ -70,7 +75,7 @@ class Sketcher:
         took = time.monotonic() - start
         return foreseen, took, sketch.took_s + timing_s if sketch.reused else took
 
-    def _latency(self, model: Inspection, baseline: Path | None) -> tuple[LatencyResult | None, float]:
+    def _latency(self, model: ModelInfo, baseline: Path | None) -> tuple[LatencyResult | None, float]:
         """The estimate where there is one, for it costs nothing; else a short measurement, and the seconds that it took."""
         if model.estimate is not None:
             return estimated(model.estimate, self._target), 0.0

@@ -36,7 +36,7 @@ POLL_S = 0.05
 Verdict = Literal["ours", "taken", "beyond"]
 
 
-class Board:
+class ClaimTable:
     """All trials of a study at one moment, and what they mean."""
 
     def __init__(self, trials: Sequence[FrozenTrial]) -> None:
@@ -46,7 +46,7 @@ class Board:
         self._numbers = {t.number: t for t in self.trials}
 
     @classmethod
-    def of(cls, study: optuna.Study) -> "Board":
+    def of(cls, study: optuna.Study) -> "ClaimTable":
         """As it is now."""
         return cls(study.get_trials(deepcopy=False))
 
@@ -155,7 +155,7 @@ class Claims:
         """
         trial.set_user_attr(CANDIDATE, identifier)
         while True:
-            board = Board.of(self._study)
+            board = ClaimTable.of(self._study)
             if all(self._dead(other) for other in board.undeclared(before=trial.number)):
                 return board.verdict(trial.number, identifier, self._most())
             interrupt.check()

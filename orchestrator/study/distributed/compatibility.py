@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from optuna.storages import BaseStorage
 from pydantic import ValidationError
 
-from orchestrator.errors import InputError, PluginError, SurroundingsError
+from orchestrator.errors import EnvironmentFailure, InputError, PluginError
 from orchestrator.plugin.registry import Registry
 from orchestrator.study.candidates.device_pool import rest
 from orchestrator.study.distributed.exchange import Exchange, Missing
 from orchestrator.study.distributed.heartbeat import beat_of, beat_s
-from orchestrator.study.distributed.manifest import Charter, digests, read_charter
+from orchestrator.study.distributed.manifest import Manifest, digests, read_charter
 from orchestrator.study.request import RUN_STATE, RunState, SearchRequest
 from orchestrator.study.run.directory import CANDIDATE
 from orchestrator.values.distribution import installed_version
@@ -24,7 +24,7 @@ POLL_S = 2.0
 
 def find_search(
     storage: BaseStorage, name: str | None, *, where: str, wait_s: float, waiting: Callable[[str], None]
-) -> tuple[str, Charter]:
+) -> tuple[str, Manifest]:
     """The search that is meant, as soon as it is there.
 
     Args:
@@ -61,7 +61,7 @@ def find_search(
         rest(min(POLL_S, wait_s))
 
 
-def _led(storage: BaseStorage, found: Mapping[str, Charter]) -> list[str]:
+def _led(storage: BaseStorage, found: Mapping[str, Manifest]) -> list[str]:
     """Those whose leaders give a sign of life within the grace period; a search whose leader was killed seems to go on.
 
     As soon as there are two, or one and no other that could be, nothing more is waited for.
@@ -79,7 +79,7 @@ def _led(storage: BaseStorage, found: Mapping[str, Charter]) -> list[str]:
     return sorted(living)
 
 
-def read_state(exchange: Exchange, charter: Charter) -> RunState:
+def read_state(exchange: Exchange, charter: Manifest) -> RunState:
     """The search as the leader published it.
 
     Raises:
@@ -103,16 +103,16 @@ def read_state(exchange: Exchange, charter: Charter) -> RunState:
     return state
 
 
-def read_baseline(exchange: Exchange, charter: Charter) -> CandidateResult:
+def read_baseline(exchange: Exchange, charter: Manifest) -> CandidateResult:
     """The original as the leader found it.
 
     Raises:
-        SurroundingsError: it is not in the exchange.
+        EnvironmentFailure: it is not in the exchange.
     """
     try:
         found: CandidateResult = CANDIDATE.validate_json(exchange.read(BASELINE, charter.baseline))
     except (Missing, ValidationError):
-        raise SurroundingsError(f"the original's record is not in '{exchange.url}'") from None
+        raise EnvironmentFailure(f"the original's record is not in '{exchange.url}'") from None
     return found
 
 
@@ -147,7 +147,7 @@ def code_digests(request: SearchRequest) -> dict[str, str]:
     return digests({"metric": request.metric, "loss": request.loss, "student": request.student})
 
 
-def check_files(charter: Charter, request: SearchRequest) -> None:
+def check_files(charter: Manifest, request: SearchRequest) -> None:
     """The user's own functions are the leader's.
 
     Raises:

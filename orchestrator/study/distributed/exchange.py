@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from orchestrator.errors import InputError, SurroundingsError
+from orchestrator.errors import EnvironmentFailure, InputError
 from orchestrator.values.distribution import install_command
 from orchestrator.values.files import write_atomic
 
@@ -78,14 +78,14 @@ class Exchange:
         try:
             self.write(key, b"probe")
             self.delete(key)
-        except SurroundingsError as error:
+        except EnvironmentFailure as error:
             raise InputError(f"--artifacts '{self.url}' cannot be written: {error.__cause__ or error}") from None
 
     def write(self, key: str, content: bytes) -> str:
         """Put a document there at once; returns its digest.
 
         Raises:
-            SurroundingsError: the exchange is out of reach, full, ...
+            EnvironmentFailure: the exchange is out of reach, full, ...
         """
         with self._guarded(key):
             path = self._made(key)
@@ -105,7 +105,7 @@ class Exchange:
 
         Raises:
             Missing: it is not there, or another one is.
-            SurroundingsError: the exchange is out of reach.
+            EnvironmentFailure: the exchange is out of reach.
         """
         with self._guarded(key):
             self._fs.invalidate_cache()
@@ -118,7 +118,7 @@ class Exchange:
         """Put a file there, under its digest.
 
         Raises:
-            SurroundingsError: as `write`.
+            EnvironmentFailure: as `write`.
         """
         digest = digest_of(source)
         stored = StoredFile(name=source.name, key=f"{folder}/{digest[:32]}", digest=digest, size_bytes=source.stat().st_size)
@@ -134,7 +134,7 @@ class Exchange:
 
         Raises:
             Missing: it is not there, or damaged.
-            SurroundingsError: the exchange is out of reach.
+            EnvironmentFailure: the exchange is out of reach.
             OSError: this machine's disk is full, ...
         """
         if Path(stored.name).name != stored.name or stored.name in ("", ".", ".."):  # from elsewhere: stays in its folder
@@ -156,7 +156,7 @@ class Exchange:
         """The documents, files and folders whose keys match, `*` for any name.
 
         Raises:
-            SurroundingsError: the exchange is out of reach.
+            EnvironmentFailure: the exchange is out of reach.
         """
         with self._guarded(pattern):
             self._fs.invalidate_cache()
@@ -183,11 +183,11 @@ class Exchange:
             yield
         except FileNotFoundError as error:
             raise Missing(key) from error
-        except (Missing, SurroundingsError):
+        except (Missing, EnvironmentFailure):
             raise
         except Exception as error:  # each file system has errors of its own, which share no base
             text = " ".join(str(error).split()) or type(error).__name__
-            raise SurroundingsError(f"the exchange '{self.url}' failed: {text}") from error
+            raise EnvironmentFailure(f"the exchange '{self.url}' failed: {text}") from error
 
 
 def digest_of(path: Path) -> str:

@@ -71,7 +71,7 @@ def beat_of(attributes: Mapping[str, Any], token: str) -> int | None:
     return attributes.get(PREFIX + token)
 
 
-class Watch:
+class LivenessMonitor:
     """Who is alive, seen from here.
 
     Args:

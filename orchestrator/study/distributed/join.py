@@ -7,12 +7,12 @@ from contextlib import contextmanager, suppress
 
 from orchestrator.errors import OrchestratorError
 from orchestrator.plugin.runtime import Runtime
-from orchestrator.study.candidates.device_pool import Fleet
+from orchestrator.study.candidates.device_pool import DevicePool
 from orchestrator.study.distributed.compatibility import code_digests
 from orchestrator.study.distributed.device_class import OnlyTimer, device_class, hostname
 from orchestrator.study.distributed.exchange import Exchange
 from orchestrator.study.distributed.leader import Leader
-from orchestrator.study.distributed.participant import Sharing
+from orchestrator.study.distributed.participant import Participant
 from orchestrator.study.request import RunState
 from orchestrator.study.run import optuna_storage
 from orchestrator.study.run.directory import RunDirectory
@@ -30,7 +30,7 @@ def token() -> str:
 def leader(
     run: RunDirectory,
     state: RunState,
-    fleet: Fleet,
+    fleet: DevicePool,
     runtime: Runtime,
     *,
     tell: Callable[..., None],
@@ -59,11 +59,11 @@ def leader(
 
 
 @contextmanager
-def taking_part(sharing: Sharing | None, storage: str | None) -> Iterator[None]:
+def taking_part(sharing: Participant | None, storage: str | None) -> Iterator[None]:
     """Leave the search when the body ends, however it does; a storage that is lost becomes one line.
 
     Raises:
-        SurroundingsError: the storage failed.
+        EnvironmentFailure: the storage failed.
     """
     if sharing is None or storage is None:
         yield

@@ -12,12 +12,12 @@ from orchestrator.errors import InputError
 from orchestrator.study.archive import ELSEWHERE, PHASES, Archive
 from orchestrator.study.candidates.device_pool import rest
 from orchestrator.study.candidates.evaluator import DEVICE
-from orchestrator.study.distributed.claims import BUILT, CANDIDATE, KEPT, OWNER, Board, give_back
+from orchestrator.study.distributed.claims import BUILT, CANDIDATE, KEPT, OWNER, ClaimTable, give_back
 from orchestrator.study.distributed.compatibility import BASELINE, STATE
 from orchestrator.study.distributed.device_class import OnlyTimer, hostname
 from orchestrator.study.distributed.exchange import Exchange, Missing
-from orchestrator.study.distributed.manifest import Charter, read_charter, write_charter
-from orchestrator.study.distributed.participant import Handed, Sharing, Turn
+from orchestrator.study.distributed.manifest import Manifest, read_charter, write_charter
+from orchestrator.study.distributed.participant import Handed, Participant, Turn
 from orchestrator.study.distributed.records import SharedRecord
 from orchestrator.study.remeasurement import MOST_MODELS
 from orchestrator.study.request import RUN_STATE, RunState
@@ -32,7 +32,7 @@ POLL_S = 0.3
 LEAST_LEFT_S = 1.0
 
 
-class Leader(Sharing):
+class Leader(Participant):
     """The process that began the search, or goes on with it.
 
     Args:
@@ -80,7 +80,7 @@ class Leader(Sharing):
         self._exchange.check()
         request = replace(self._state.request, storage=None)  # who reads this has the storage already, and its password
         state = replace(self._state, request=request)
-        charter = Charter(
+        charter = Manifest(
             version=installed_version(),
             artifacts=self._exchange.url,
             state=self._exchange.write(STATE, RUN_STATE.dump_json(state)),
@@ -98,7 +98,7 @@ class Leader(Sharing):
             self._tell(event="notes", notes=[note])
         for identifier in self._records.with_files() & archive.known.keys():
             self._records.forget_files(identifier)  # the leader before was killed between keeping it and this
-        self._settle(Board.of(study), before.leader if before else None)
+        self._settle(ClaimTable.of(study), before.leader if before else None)
         write_charter(study, charter)
 
     def suggest(self, starters: Mapping[str, Mapping[str, Any]]) -> None:
@@ -136,7 +136,7 @@ class Leader(Sharing):
     def over(self, ended: str) -> None:
         """The search has ended: workers go, and what they have not finished waits for `resume`."""
         write_charter(self._study, replace(self._charter, over=ended))
-        board = Board.of(self._study)
+        board = ClaimTable.of(self._study)
         self._absorb_all(board)
         for trial in [*board.under_way(), *board.undeclared()]:
             if not {BUILT, KEPT} & trial.user_attrs.keys():  # what was built is timed, and what was kept is absorbed, then
@@ -146,7 +146,7 @@ class Leader(Sharing):
         self._timer.release()
         super().leave()
 
-    def _others(self, board: Board, *, late: bool = False) -> bool:
+    def _others(self, board: ClaimTable, *, late: bool = False) -> bool:
         """Whether anybody else has something under way, or has finished what is not absorbed yet.
 
         Args:
@@ -157,7 +157,7 @@ class Leader(Sharing):
             running = [t for t in running if BUILT not in t.user_attrs]
         return bool(running) or any(t.user_attrs[CANDIDATE] not in self._archive.known for t in board.done())
 
-    def _settle(self, board: Board, earlier: str | None) -> None:
+    def _settle(self, board: ClaimTable, earlier: str | None) -> None:
         """What the leader before had under way: told where it was kept, else free for all."""
         for trial in [*board.under_way(), *board.undeclared()]:
             identifier = trial.user_attrs.get(CANDIDATE)
@@ -177,7 +177,7 @@ class Leader(Sharing):
                 give_back(self._study, numbers[candidate.trial], lost=True)
                 self._archive.forget(candidate.id)
 
-    def _reap(self, board: Board) -> None:
+    def _reap(self, board: ClaimTable) -> None:
         """Let others do what a dead process had under way."""
         for trial in [*board.under_way(), *board.undeclared()]:
             if trial.user_attrs.get(OWNER) == self.token or not self._dead(trial):
@@ -229,7 +229,7 @@ class Leader(Sharing):
         path = self._records.path_of(record, artifact.path)
         return replace(candidate, artifact=replace(artifact, path=str(path.relative_to(self._run.path))))
 
-    def _handed(self, board: Board) -> Handed | None:
+    def _handed(self, board: ClaimTable) -> Handed | None:
         """The oldest candidate that waits to be timed."""
         for trial in sorted(board.under_way(), key=board.age):
             if BUILT not in trial.user_attrs or trial.user_attrs.get(OWNER) == self.token:

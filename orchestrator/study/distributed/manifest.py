@@ -16,7 +16,7 @@ SCHEMA = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Charter:
+class Manifest:
     """A shared search.
 
     Attributes:
@@ -46,7 +46,7 @@ class Charter:
     over: str | None = None
 
 
-_ADAPTER: TypeAdapter[Charter] = TypeAdapter(Charter)
+_ADAPTER: TypeAdapter[Manifest] = TypeAdapter(Manifest)
 
 
 def digests(references: Mapping[str, str | None]) -> dict[str, str]:
@@ -55,12 +55,12 @@ def digests(references: Mapping[str, str | None]) -> dict[str, str]:
     return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in paths.items() if path.suffix == ".py"}
 
 
-def write_charter(study: optuna.Study, charter: Charter) -> None:
+def write_charter(study: optuna.Study, charter: Manifest) -> None:
     """Publish it."""
     study.set_user_attr(ATTRIBUTE, asdict(charter))
 
 
-def read_charter(attributes: dict[str, Any], name: str) -> Charter | None:
+def read_charter(attributes: dict[str, Any], name: str) -> Manifest | None:
     """The charter among a study's attributes; None where it is no shared search.
 
     Raises:

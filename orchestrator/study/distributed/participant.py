@@ -9,13 +9,13 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from orchestrator.measuring.model_info import Inspection
+from orchestrator.measuring.model_info import ModelInfo
 from orchestrator.study.archive import Archive
-from orchestrator.study.distributed.claims import BUILT, CANDIDATE, KEPT, OWNER, Board, Claims
+from orchestrator.study.distributed.claims import BUILT, CANDIDATE, KEPT, OWNER, Claims, ClaimTable
 from orchestrator.study.distributed.device_class import hostname, timed_here
 from orchestrator.study.distributed.exchange import Exchange, Missing
-from orchestrator.study.distributed.heartbeat import Heartbeat, Watch
-from orchestrator.study.distributed.manifest import Charter, read_charter
+from orchestrator.study.distributed.heartbeat import Heartbeat, LivenessMonitor
+from orchestrator.study.distributed.manifest import Manifest, read_charter
 from orchestrator.study.distributed.records import Records
 from orchestrator.study.run.directory import RunDirectory
 from orchestrator.values.results import CandidateResult
@@ -34,7 +34,7 @@ class Handed:
 
     trial: optuna.Trial
     record: CandidateResult
-    model: Inspection
+    model: ModelInfo
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,7 +46,7 @@ class Turn:
     wait: bool = False
 
 
-class Sharing(ABC):
+class Participant(ABC):
     """What leader and guests have in common.
 
     Args:
@@ -69,9 +69,9 @@ class Sharing(ABC):
         self.exhausted: str | None = None
         self._joined = False
 
-    def _join(self, study: optuna.Study, archive: Archive, charter: Charter) -> None:
+    def _join(self, study: optuna.Study, archive: Archive, charter: Manifest) -> None:
         self._study, self._archive, self._charter = study, archive, charter
-        self._watch = Watch(charter.grace_s)
+        self._watch = LivenessMonitor(charter.grace_s)
         self._heart = Heartbeat(study, self.token, charter.grace_s, self._heard)
         self.claims = Claims(study, self.token, most=lambda: self._charter.trials, dead=self._dead, leads=self.leads)
         self._joined = True
@@ -97,7 +97,7 @@ class Sharing(ABC):
 
         Raises:
             Interrupted: the user asked to stop.
-            SurroundingsError: the exchange is out of reach.
+            EnvironmentFailure: the exchange is out of reach.
         """
 
     @abstractmethod
@@ -118,11 +118,11 @@ class Sharing(ABC):
         if self._joined:
             self._heart.close()
 
-    def hand_over(self, record: CandidateResult, model: Inspection, trial: optuna.Trial) -> None:
+    def hand_over(self, record: CandidateResult, model: ModelInfo, trial: optuna.Trial) -> None:
         """Leave a candidate that is built to a process that may time it.
 
         Raises:
-            SurroundingsError: the exchange is out of reach.
+            EnvironmentFailure: the exchange is out of reach.
         """
         record = replace(record, machines={**record.machines, "built": hostname()})
         digest = self._records.write(record, trial.number, model=model, with_files=True)
@@ -150,12 +150,12 @@ class Sharing(ABC):
     def _heard(self, attributes: dict[str, Any]) -> None:  # noqa: B027 a leader is told nothing by others
         """A sign of life was given; called in a thread of its own."""
 
-    def _look(self) -> Board:
+    def _look(self) -> ClaimTable:
         """All that can be seen in the study now; signs of life are noted."""
         attributes = self._study.user_attrs
         self._watch.look(attributes)
         self._charter = read_charter(attributes, self._study.study_name) or self._charter
-        return Board.of(self._study)
+        return ClaimTable.of(self._study)
 
     def _dead(self, trial: FrozenTrial) -> bool:
         """Whether nobody works on a trial any more. One that nobody has signed is watched under its number."""
@@ -190,7 +190,7 @@ class Sharing(ABC):
             Missing: its record or its files are not there, or damaged.
         """
 
-    def _absorb_all(self, board: Board) -> None:
+    def _absorb_all(self, board: ClaimTable) -> None:
         for trial in board.done():
             if trial.user_attrs[CANDIDATE] not in self._archive.known:
                 self._absorb(trial)

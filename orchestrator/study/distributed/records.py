@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from orchestrator.measuring.model_info import Inspection
+from orchestrator.measuring.model_info import ModelInfo
 from orchestrator.study.distributed.exchange import Exchange, Missing, StoredFile
 from orchestrator.study.run.directory import RunDirectory
 from orchestrator.values.results import CandidateResult
@@ -24,7 +24,7 @@ class SharedRecord:
 
     candidate: CandidateResult
     device_class: str = ""
-    model: Inspection | None = None
+    model: ModelInfo | None = None
     files: tuple[StoredFile, ...] = ()
     samples: StoredFile | None = None
 
@@ -48,7 +48,7 @@ class Records:
         number: int,
         *,
         device_class: str = "",
-        model: Inspection | None = None,
+        model: ModelInfo | None = None,
         with_files: bool = False,
     ) -> str:
         """Leave a candidate's record, its files first; returns the record's digest.
@@ -58,7 +58,7 @@ class Records:
             with_files: Whether its files go too; those of the leader's own candidates need not.
 
         Raises:
-            SurroundingsError: the exchange is out of reach, full, ...
+            EnvironmentFailure: the exchange is out of reach, full, ...
         """
         files: tuple[StoredFile, ...] = ()
         samples = None
@@ -76,7 +76,7 @@ class Records:
 
         Raises:
             Missing: it is not there, not whole, or of something else.
-            SurroundingsError: the exchange is out of reach.
+            EnvironmentFailure: the exchange is out of reach.
         """
         try:
             record = _ADAPTER.validate_json(self._exchange.read(_key(identifier, number, built), digest))
@@ -91,7 +91,7 @@ class Records:
 
         Raises:
             Missing: one is not there, or damaged.
-            SurroundingsError: the exchange is out of reach.
+            EnvironmentFailure: the exchange is out of reach.
         """
         folder = self._run.folder(record.candidate.id)
         self._run.drop(record.candidate.id)
@@ -126,7 +126,7 @@ class Records:
         """The candidates whose files lie in the exchange.
 
         Raises:
-            SurroundingsError: the exchange is out of reach.
+            EnvironmentFailure: the exchange is out of reach.
         """
         return {found.split("/")[-2] for found in self._exchange.found("candidates/*/files")}
 

@@ -9,20 +9,20 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from orchestrator.devices import interrupt
-from orchestrator.errors import SurroundingsError
+from orchestrator.errors import EnvironmentFailure
 from orchestrator.study.archive import Archive
 from orchestrator.study.candidates.device_pool import rest
 from orchestrator.study.distributed.claims import BUILT, CANDIDATE, KEPT, OWNER, give_back
 from orchestrator.study.distributed.exchange import Exchange
-from orchestrator.study.distributed.manifest import Charter, read_charter
-from orchestrator.study.distributed.participant import Sharing, Turn
+from orchestrator.study.distributed.manifest import Manifest, read_charter
+from orchestrator.study.distributed.participant import Participant, Turn
 from orchestrator.study.run.directory import RunDirectory
 from orchestrator.values.results import CandidateResult
 
 POLL_S = 0.5
 
 
-class Guest(Sharing):
+class StudyWorker(Participant):
     """One worker.
 
     Args:
@@ -38,7 +38,7 @@ class Guest(Sharing):
         self,
         run: RunDirectory,
         exchange: Exchange,
-        charter: Charter,
+        charter: Manifest,
         *,
         token: str,
         device_class: str,
@@ -66,7 +66,7 @@ class Guest(Sharing):
         if not self._watch.alive(self._charter.leader):
             self._alone_since = self._alone_since or time.monotonic()
             if time.monotonic() - self._alone_since > self._wait_s:
-                raise SurroundingsError(
+                raise EnvironmentFailure(
                     f"the search on {self._charter.host} has given no sign of life for {self._wait_s:.0f} s; what was made here "
                     f"waits for it: go on there with orchestrate resume RUN"
                 )

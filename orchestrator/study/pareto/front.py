@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from orchestrator.study.pareto.constraints import kept
-from orchestrator.study.pareto.incremental_front import Ranking
+from orchestrator.study.pareto.incremental_front import IncrementalFront
 from orchestrator.study.pareto.recommendation import Recommendation, recommend
 from orchestrator.study.request import SearchRequest
 from orchestrator.values.evidence import Evidence
@@ -13,7 +13,7 @@ from orchestrator.values.results import CandidateResult
 from orchestrator.values.task import TaskDescription
 
 
-class Standing:
+class ParetoFront:
     """A set of candidates under the limits of a request.
 
     Args:
@@ -26,7 +26,7 @@ class Standing:
         known: Mapping[str, CandidateResult],
         request: SearchRequest,
         task: TaskDescription,
-        ranking: Ranking | None = None,
+        ranking: IncrementalFront | None = None,
     ) -> None:
         self._known, self._request, self._task, self._ranking = known, request, task, ranking
 
@@ -60,10 +60,10 @@ class Standing:
         return [self._known[name] for name in self.ranking.near_misses() if name != BASELINE]
 
     @property
-    def ranking(self) -> Ranking:
+    def ranking(self) -> IncrementalFront:
         """Who dominates whom; made when it is first needed."""
         if self._ranking is None:
-            self._ranking = Ranking(self._known.values(), self._task.direction, self._judged_here)
+            self._ranking = IncrementalFront(self._known.values(), self._task.direction, self._judged_here)
         return self._ranking
 
     def _judged_here(self, candidate: CandidateResult) -> CandidateResult:

@@ -25,7 +25,7 @@ from orchestrator.values.results import CandidateResult
 LEAST_ROWS = 64
 
 
-class Figures:
+class FrontValues:
     """What dominance needs of candidates, as columns: quality, relative latency, size, and whether they keep the limits."""
 
     def __init__(self, sign: float) -> None:
@@ -72,7 +72,7 @@ class Place:
     lacking: list[float]
 
 
-class Ranking:
+class IncrementalFront:
     """Candidates and who of them leads.
 
     Args:
@@ -90,7 +90,7 @@ class Ranking:
         self._clear(candidates)
 
     def _clear(self, candidates: Iterable[CandidateResult]) -> None:
-        self._figures, self._rows = Figures(self._sign), list[CandidateResult]()
+        self._figures, self._rows = FrontValues(self._sign), list[CandidateResult]()
         self._keys: dict[str, Any] = {}
         self._places: dict[str, Place] = {}  # of those that lead or are near; nobody else ever comes back
         self._evidence: str | None = None

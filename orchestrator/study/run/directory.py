@@ -16,7 +16,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 
-from orchestrator.errors import InputError, RunInUseError, SurroundingsError
+from orchestrator.errors import EnvironmentFailure, InputError, RunInUseError
 from orchestrator.study.request import RUN_STATE, RunState
 from orchestrator.values.files import drop_half_line, left_behind, write_atomic
 from orchestrator.values.results import CandidateResult
@@ -94,7 +94,7 @@ class RunDirectory:
 
         Raises:
             RunInUseError: another process holds it; says which.
-            SurroundingsError: the directory cannot be written.
+            EnvironmentFailure: the directory cannot be written.
         """
         lock = FileLock(self.work / "lock", timeout=0)
         try:
@@ -105,8 +105,8 @@ class RunDirectory:
             raise self._in_use() from None
         except OSError as error:
             lock.release()
-            way_on = "mend it, or copy the run to where it can be written"
-            raise SurroundingsError(f"run directory '{self.path}' cannot be written: {error.strerror}; {way_on}") from None
+            way_on = "fix it, or copy the run to where it can be written"
+            raise EnvironmentFailure(f"run directory '{self.path}' cannot be written: {error.strerror}; {way_on}") from None
         try:
             yield
         finally:
@@ -211,13 +211,13 @@ class RunDirectory:
         """Keep a candidate; from now on it is never lost.
 
         Raises:
-            SurroundingsError: the run's files were deleted meanwhile.
+            EnvironmentFailure: the run's files were deleted meanwhile.
             OSError: the disk is full, ...
         """
         if self._held:
             for path in (self._state, self.data, self.candidates):
                 if not path.exists():
-                    raise SurroundingsError(f"'{path}' was deleted by somebody else")
+                    raise EnvironmentFailure(f"'{path}' was deleted by somebody else")
         write_atomic(self.candidates / f"{candidate.id}.json", json.dumps(asdict(candidate), indent=1))
 
     def read_candidates(self) -> dict[str, CandidateResult]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from optuna.storages.journal import JournalFileBackend
 
-from orchestrator.errors import SurroundingsError
+from orchestrator.errors import EnvironmentFailure
 from orchestrator.values.files import drop_half_line
 
 
@@ -40,13 +40,13 @@ class RunJournal(JournalFileBackend):
         """Write records, all of them or none.
 
         Raises:
-            SurroundingsError: the file was deleted meanwhile.
+            EnvironmentFailure: the file was deleted meanwhile.
             OSError: the disk is full, ...
         """
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
         found = os.fstat(self._file)
         if found.st_nlink == 0:
-            raise SurroundingsError(f"the study '{self._path}' was deleted by somebody else")
+            raise EnvironmentFailure(f"the study '{self._path}' was deleted by somebody else")
         try:
             written = os.write(self._file, lines)
             if written < len(lines):

@@ -6,14 +6,14 @@ import optuna
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
 from orchestrator.study.run.optuna_study import CANDIDATE_ATTRIBUTE, outcome
-from orchestrator.study.search_space import Space
+from orchestrator.study.search_space import SearchSpace
 from orchestrator.values.recipe import Recipe
 from orchestrator.values.results import CandidateResult
 
 
 def restore(
     study: optuna.Study,
-    space: Space,
+    space: SearchSpace,
     candidates: Iterable[CandidateResult],
     told: Mapping[str, CandidateResult | None],
     constraints: Mapping[str, Mapping[str, float]],
@@ -38,7 +38,7 @@ def restore(
 
 
 def _trial(
-    space: Space, candidate: CandidateResult, learned: CandidateResult | None, constraints: Mapping[str, float]
+    space: SearchSpace, candidate: CandidateResult, learned: CandidateResult | None, constraints: Mapping[str, float]
 ) -> FrozenTrial:
     recipe = Recipe.from_json([{"method": s.method, "version": s.version, "parameters": s.parameters} for s in candidate.recipe])
     fixed = FixedTrial(space.parameters(recipe))

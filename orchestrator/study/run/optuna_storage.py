@@ -16,7 +16,7 @@ import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
-from orchestrator.errors import InputError, SurroundingsError
+from orchestrator.errors import EnvironmentFailure, InputError
 from orchestrator.values.distribution import install_command
 from orchestrator.values.files import drop_half_line
 
@@ -32,7 +32,7 @@ DRIVERS = {"postgresql": ("psycopg", "postgresql"), "mysql": ("pymysql", "mysql"
 
 
 class SharedJournal(JournalFileBackend):
-    """Optuna's journal, which mends itself: a machine that lost its power may have left half a line at the end.
+    """Optuna's journal, which fixes itself: a machine that lost its power may have left half a line at the end.
 
     Optuna would write the next record onto that half line, and neither could be read any more.
     """
@@ -68,7 +68,7 @@ def open_storage(url: str) -> BaseStorage:
 
     Raises:
         InputError: it cannot be read, a driver is missing, or it refuses us.
-        SurroundingsError: it does not answer.
+        EnvironmentFailure: it does not answer.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     scheme, colon, rest = url.partition(":")
@@ -122,7 +122,7 @@ def _grpc(url: str, rest: str) -> BaseStorage:
         storage.wait_server_ready(timeout=CONNECT_S)
     except ConnectionError:
         storage.close()
-        raise SurroundingsError(
+        raise EnvironmentFailure(
             f"--storage '{url}' does not answer within {CONNECT_S} s; is the proxy running there (see docs/workers.md)?"
         ) from None
     return storage
@@ -139,7 +139,7 @@ def _database(url: str) -> BaseStorage:
         how = f": {install_command(extra)}" if extra else ""
         raise InputError(f"--storage '{masked(url)}' needs a driver that is not installed ({cause}){how}") from None
     except OperationalError as error:  # refused, unreachable, no such database: the text says which
-        kind = InputError if url.startswith("sqlite") else SurroundingsError
+        kind = InputError if url.startswith("sqlite") else EnvironmentFailure
         raise kind(f"--storage '{masked(url)}' cannot be opened: {_first_line(error.orig or error)}") from None
     except (SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError, ValueError) as error:
         raise InputError(f"--storage '{masked(url)}' cannot be opened: {_first_line(error)}") from None
@@ -185,13 +185,13 @@ def guarded(url: str) -> Iterator[None]:
     """A storage that is lost while the body runs becomes one line.
 
     Raises:
-        SurroundingsError: it failed.
+        EnvironmentFailure: it failed.
     """
     try:
         yield
     except failures() as error:
         text = " ".join(str(error).split())[:300] or type(error).__name__
-        raise SurroundingsError(f"the storage '{masked(url)}' failed: {text}") from error
+        raise EnvironmentFailure(f"the storage '{masked(url)}' failed: {text}") from error
 
 
 def failures() -> tuple[type[BaseException], ...]:

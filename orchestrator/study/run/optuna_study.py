@@ -29,7 +29,7 @@ def open_study(path: Path, storage: str | None, sampler: Any, direction: str, na
         direction: Of the quality; latency and size are minimised.
 
     Raises:
-        InputError, SurroundingsError: the storage cannot be opened.
+        InputError, EnvironmentFailure: the storage cannot be opened.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     backend: BaseStorage = JournalStorage(RunJournal(path)) if storage is None else open_storage(storage)
