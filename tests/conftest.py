@@ -12,14 +12,18 @@ os.environ["ORCHESTRATE_QEMU"] = "/nonexistent"
 # Tests build what they test, and nothing comes from what the user or another test has kept; those of the store name a folder.
 os.environ["ORCHESTRATE_STORE"] = "none"
 
+import compileall
+import json
+import runpy
 import shutil
 import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -27,252 +31,15 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 SHARED = Path(__file__).parents[1].parent / "shared"
-
-MODEL = """
-import torch
-from torch import nn
-
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.stem = nn.Conv2d(1, 8, 3, 2, 1)
-        self.body = nn.Sequential(*(nn.Sequential(nn.Conv2d(8, 8, 3, 1, 1), nn.ReLU()) for _ in range(3)))
-        self.head = nn.Linear(8, 3)
-
-    def forward(self, image):
-        x = torch.relu(self.stem(image))
-        for block in self.body:
-            x = x + block(x)
-        return self.head(x.mean((2, 3)))
-
-
-def net():
-    torch.manual_seed(0)
-    return Net()
-
-
-def raises():
-    raise RuntimeError("no weights today")
-
-
-def leaves():
-    raise SystemExit("the weights are not installed")
-
-
-def no_module():
-    return 42
-
-
-def wrong_channels():
-    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-
-
-def nan_weights():
-    model = net()
-    with torch.no_grad():
-        model.head.weight[0, 0] = float("nan")
-    return model
-
-
-def small():
-    return nn.Sequential(nn.Conv2d(1, 4, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
-
-
-def four_classes():
-    return nn.Sequential(nn.Conv2d(1, 4, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 4))
-
-
-def crashes():
-    import ctypes
-
-    ctypes.string_at(0)
-"""
-
-DATA = """
-import numpy as np
-
-
-def splits(count=48, classes=3):
-    generator = np.random.default_rng(0)
-    made = {}
-    for name in ("train", "validation", "test"):
-        labels = generator.integers(0, classes, count)
-        images = generator.normal(size=(count, 1, 12, 12)).astype(np.float32) * 0.1
-        images[np.arange(count), 0, 2 + 3 * labels, 2:10] += 2.0
-        made[name] = (images, labels)
-    return made
-
-
-def no_validation():
-    made = splits()
-    del made["validation"]
-    return made
-
-
-def wrong_split_name():
-    return {**splits(), "valid": splits()["validation"]}
-
-
-def no_mapping():
-    return [splits()["validation"]]
-
-
-def empty():
-    images, labels = splits()["validation"]
-    return {"validation": (images[:0], labels[:0])}
-
-
-def nan_inputs():
-    made = splits()
-    made["validation"][0][3, 0, 0, 0] = np.nan
-    return made
-
-
-def labels_out_of_range():
-    made = splits()
-    made["validation"][1][0] = 7
-    return made
-
-
-def fewer_labels():
-    images, labels = splits()["validation"]
-    return {"validation": (images, labels[:-1])}
-
-
-def words():
-    images, labels = splits()["validation"]
-    return {"validation": (np.array(["a"] * len(labels)), labels)}
-
-
-def objects():
-    images, labels = splits()["validation"]
-    return {"validation": (np.array([{} for _ in labels], dtype=object), labels)}
-
-
-def unlike():
-    made = splits()
-    made["train"] = (made["train"][0][:, :, :6], made["train"][1])
-    return made
-
-
-def doubles():
-    return {name: (images.astype(np.float64), labels) for name, (images, labels) in splits().items()}
-
-
-def unlabelled():
-    return {name: (images, None) for name, (images, _) in splits().items()}
-
-
-def real_labels():
-    return {name: (images, labels.astype(np.float32)) for name, (images, labels) in splits().items()}
-
-
-def raises():
-    raise FileNotFoundError("images.bin")
-"""
-
-EXTRAS = """
-import numpy as np
-from torch.nn import functional
-
-
-def top1(outputs, labels):
-    return (outputs.argmax(-1) == labels).astype(float)
-
-
-def macro_recall(outputs, labels):
-    top = outputs.argmax(-1)
-    return float(np.mean([(top[labels == k] == k).mean() if (labels == k).any() else 1.0 for k in range(3)]))
-
-
-def one_argument(outputs):
-    return outputs.mean(-1)
-
-
-def fails(outputs, labels):
-    raise ZeroDivisionError("nothing to divide")
-
-
-def smooth(outputs, labels):
-    return functional.cross_entropy(outputs, labels, label_smoothing=0.1)
-"""
-
-ROGUE = """
-import ctypes
-import time
-
-import onnx
-
-from orchestrator.plugin import MethodError, OnnxMethod, hookimpl
-
-
-class Rogue(OnnxMethod):
-    version = 1
-    family = "rogue"
-    summary = "misbehaves"
-
-    def transform(self, model, parameters, context):
-        getattr(self, self.name.partition("-")[2].replace("-", "_"))()
-        return model
-
-    def exception(self):
-        raise RuntimeError("first line\\nsecond line")
-
-    def refusal(self):
-        raise MethodError("not on this network")
-
-    def segfault(self):
-        ctypes.string_at(0)
-
-    def exit(self):
-        raise SystemExit(3)
-
-    def hang(self):
-        time.sleep(3600)
-
-    def memory(self):
-        held = []
-        while True:
-            held.append(bytearray(50_000_000))
-
-
-class Ruins(Rogue):
-    def transform(self, model, parameters, context):
-        loaded = onnx.load(model)
-        kind = self.name.partition("-")[2]
-        if kind == "nan":
-            for tensor in loaded.graph.initializer:
-                if tensor.data_type == onnx.TensorProto.FLOAT:
-                    array = onnx.numpy_helper.to_array(tensor) * float("nan")
-                    tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
-        else:
-            loaded.graph.node[0].op_type = "NoSuchOperator"
-        path = context.workspace / "ruined.onnx"
-        onnx.save(loaded, path)
-        return path
-
-
-def make(base, kind):
-    return type("Made", (base,), {"name": f"rogue-{kind}"})()
-
-
-@hookimpl
-def orchestrator_methods():
-    kinds = ("exception", "refusal", "segfault", "exit", "hang", "memory")
-    return [make(Rogue, kind) for kind in kinds] + [make(Ruins, kind) for kind in ("nan", "unloadable")]
-
-
-@hookimpl
-def orchestrator_check_recipe(recipe, target):
-    forbidden = any(step.method == "rogue-refusal" for step in recipe.steps)
-    return ["the law forbids it"] if forbidden else []
-
-
-@hookimpl
-def orchestrator_trial_finished(trial):
-    raise ValueError("an observer that fails")
-"""
+PROJECTS = Path(__file__).parent / "projects"
+"""Users' projects and third parties' plugins, a folder each."""
+LAUNCHER = Path(__file__).parent / "launcher.py"
+QUICK_TIMING = {
+    "orchestrator.measuring.scoring:OBJECTIVE": {"max_seconds": 0.3},
+    "orchestrator.measuring.scoring:BESIDE": {"max_seconds": 0.3},
+    "orchestrator.measuring.scoring:TOGETHER_S": 0.3,
+}
+"""Replacements for searches whose measured times no assertion reads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,14 +61,9 @@ class Project:
 
 @pytest.fixture(scope="session")
 def _project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    folder = tmp_path_factory.mktemp("project")
-    (folder / "model.py").write_text(MODEL)
-    (folder / "data.py").write_text(DATA)
-    (folder / "extras.py").write_text(EXTRAS)
-    namespace: dict[str, object] = {}
-    exec(DATA, namespace)
-    made = namespace["splits"](count=200)  # type: ignore[operator]
-    arrays = {f"{n}_{k}": a for n, (x, y) in made.items() for k, a in (("x", x), ("y", y))}
+    folder = Path(shutil.copytree(PROJECTS / "classifier", tmp_path_factory.mktemp("project"), dirs_exist_ok=True))
+    splits = runpy.run_path(str(folder / "data.py"))["splits"](count=200)
+    arrays = {f"{n}_{k}": a for n, (x, y) in splits.items() for k, a in (("x", x), ("y", y))}
     np.savez(folder / "arrays.npz", **arrays)
     onnx.save(tiny_onnx(), folder / "model.onnx")
     return Project(folder=folder)
@@ -354,12 +116,25 @@ def tiny_onnx(*, batch: int | str = "batch", kernel: int = 3) -> onnx.ModelProto
 
 
 def install(
-    folder: Path, name: str, source: str, *, entry: str | None = None, version: str = "1.0", requires: str | None = None
+    folder: Path,
+    name: str,
+    source: str | None = None,
+    *,
+    entry: str | None = None,
+    version: str = "1.0",
+    requires: str | None = None,
 ) -> None:
-    """Lay out a third party's distribution, as pip would, in a folder that will be on PYTHONPATH."""
+    """Install a third party's distribution, as pip would, into a folder that will be on PYTHONPATH.
+
+    Args:
+        source: Of its module; None: the files of its folder in `tests/projects` are copied.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     module = name.replace("-", "_")
-    (folder / f"{module}.py").write_text(textwrap.dedent(source))
+    if source is None:
+        shutil.copytree(PROJECTS / module, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    else:
+        (folder / f"{module}.py").write_text(textwrap.dedent(source))
     info = folder / f"{module}-{version}.dist-info"
     info.mkdir()
     needs = f"Requires-Dist: {requires}\n" if requires else ""
@@ -367,19 +142,31 @@ def install(
     (info / "entry_points.txt").write_text(f"[orchestrator]\n{name} = {entry or module}\n")
 
 
+def orchestrate(*arguments: str, python: str = sys.executable, patches: Mapping[str, Any] = QUICK_TIMING) -> list[str]:
+    """Return the command line of `orchestrate`; a search runs with values of the product replaced."""
+    if arguments and arguments[0] in ("search", "resume", "worker") and patches:
+        return [python, str(LAUNCHER), json.dumps(dict(patches)), *arguments]
+    return [python, "-m", "orchestrator", *arguments]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Cli:
-    """`orchestrate` in a folder, with further packages on the path."""
+    """`orchestrate` in a folder, with further packages on the path.
+
+    Attributes:
+        patches: Values of the product that are replaced in a search (tests/launcher.py); none where a test reads measured times.
+    """
 
     folder: Path
     packages: Path
     python: str = sys.executable
+    patches: Mapping[str, Any] = field(default_factory=QUICK_TIMING.copy)
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
         """Start it and go on."""
         environment = {**os.environ, "PYTHONPATH": str(self.packages), "COLUMNS": "200"}
         return subprocess.Popen(
-            [self.python, "-m", "orchestrator", *arguments],
+            orchestrate(*arguments, python=self.python, patches=self.patches),
             cwd=self.folder,
             env=environment,
             stdout=subprocess.PIPE,
@@ -411,16 +198,16 @@ def cli(tmp_path: Path) -> Cli:
 
 @pytest.fixture
 def rogue(cli: Cli) -> Cli:
-    """The command line with the rogue plugin installed."""
-    install(cli.packages, "rogue", ROGUE)
+    """The command line with a plugin that misbehaves in every way."""
+    install(cli.packages, "rogue")
     return cli
 
 
 @pytest.fixture
 def installer(cli: Cli) -> Callable[..., None]:
-    """Installs a third party's plugin for `cli`."""
+    """Install a third party's plugin for `cli`."""
 
-    def run(name: str, source: str, **more: str) -> None:
+    def run(name: str, source: str | None = None, **more: str) -> None:
         install(cli.packages, name, source, **more)
 
     return run
@@ -444,6 +231,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Golden results are collected in one process."""
+    """Refuse what several processes cannot do, and compile the product once for the hundreds of processes that import it."""
+    if sys.dont_write_bytecode and "PYTEST_XDIST_WORKER" not in os.environ:
+        for folder in ("orchestrator", "plugins"):
+            compileall.compile_dir(Path(__file__).parents[1] / folder, quiet=2)
     if config.getoption("--golden") and config.getoption("numprocesses", default=None):
         raise pytest.UsageError("--golden writes one file: add -n0")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,41 +13,7 @@ import pytest
 
 import orchestrator
 from orchestrator.report.html import render_html
-from tests.conftest import SHARED, Cli, Project, needs_cases
-
-TOKENS = """
-import numpy as np
-import torch
-from torch import nn
-
-
-class Encoder(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.embedding = nn.Embedding(30, 16)
-        layer = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True)
-        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
-
-    def forward(self, ids, mask):
-        hidden = self.encoder(self.embedding(ids), src_key_padding_mask=mask == 0)
-        weight = mask.unsqueeze(-1).to(hidden.dtype)
-        return (hidden * weight).sum(1) / weight.sum(1)
-
-
-def encoder():
-    torch.manual_seed(0)
-    return Encoder()
-
-
-def sentences():
-    generator = np.random.default_rng(0)
-
-    def split(count):
-        mask = (np.arange(6) < generator.integers(2, 7, (count, 1))).astype(np.int64)
-        return {"ids": generator.integers(0, 30, (count, 6)), "mask": mask}, None
-
-    return {"train": split(64), "validation": split(40), "test": split(40)}
-"""
+from tests.conftest import PROJECTS, SHARED, Cli, Project, needs_cases
 
 
 def results(folder: Path) -> dict[str, Any]:
@@ -186,7 +153,7 @@ def test_search_from_python_calls_the_observer_and_returns_the_run(project: Proj
 
 @pytest.mark.slow
 def test_several_integer_inputs_without_labels_are_searched_by_fidelity(cli: Cli, tmp_path: Path) -> None:
-    (tmp_path / "tokens.py").write_text(TOKENS)
+    shutil.copy(PROJECTS / "tokens" / "tokens.py", tmp_path)
     arguments = ["--model", f"{tmp_path}/tokens.py:encoder", "--data", f"{tmp_path}/tokens.py:sentences"]
     done = cli("search", "--target", "raspberry-pi", *arguments, "--trials", "6", "--output", "run")
     assert done.returncode == 0, done.stderr

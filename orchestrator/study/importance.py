@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import optuna
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from orchestrator.study.pareto.dominance import relative_latency
@@ -89,6 +88,8 @@ def _ranked(trials: Sequence[FrozenTrial], figures: np.ndarray, share: float) ->
 
 def _evaluated(trials: Sequence[FrozenTrial], figures: np.ndarray, share: float) -> dict[str, float]:
     """A lower figure is a better one."""
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances  # imports scikit-learn, a second
+
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:

@@ -15,47 +15,6 @@ from orchestrator.diagnosis import libraries, machine
 from orchestrator.hardware import cgroup
 from tests.conftest import Cli
 
-BROKEN_RUNTIME = """
-from orchestrator.plugin import Refused, Runtime, hookimpl
-
-
-class Absent(Runtime):
-    name = "absent"
-    imports = ("onnxruntime",)
-
-    def version(self):
-        raise Refused("absent is not installed: pip install absent")
-
-    @staticmethod
-    def load(path, threads, options):
-        raise RuntimeError
-
-
-class Wrong(Absent):
-    name = "wrong"
-
-    def version(self):
-        return "9"
-
-    @staticmethod
-    def load(path, threads, options):
-        return lambda inputs: [inputs["x"] + 1]
-
-
-class Crashing(Wrong):
-    name = "crashing"
-
-    @staticmethod
-    def load(path, threads, options):
-        import ctypes
-        ctypes.string_at(0)
-
-
-@hookimpl
-def orchestrator_runtimes():
-    return [Absent(), Wrong(), Crashing()]
-"""
-
 
 def by_name(said: dict[str, Any], section: str) -> dict[str, dict[str, Any]]:
     return {found["name"]: found for found in said["findings"] if found["section"] == section}
@@ -63,7 +22,7 @@ def by_name(said: dict[str, Any], section: str) -> dict[str, dict[str, Any]]:
 
 def test_broken_plugins_and_runtimes_are_named_and_a_search_would_run(cli: Cli, installer: Callable[..., None]) -> None:
     installer("cannot-import", "import a_module_that_is_not_there")
-    installer("bad-runtimes", BROKEN_RUNTIME)
+    installer("broken-runtimes")
     done = cli("doctor", "--json", "--target", "raspberry-pi")
     said = json.loads(done.stdout)
     assert done.returncode == 0, [found for found in said["findings"] if found["needed"] and found["state"] != "ok"]

@@ -88,7 +88,7 @@ def test_every_broken_plugin_is_listed_with_its_reason_and_searches_go_on(broken
     assert done.returncode == 0, done.stderr
     found = results(broken.folder / "run")
     assert found["environment"]["plugins"]["acme-raises"] == "acme-raises 1.2 (unusable: RuntimeError: no licence)"
-    assert any("acme-newer 1.2) could not be used: it needs orchestrator >=2" in note for note in found["notes"])
+    assert any("acme-newer 1.2) could not be used: it needs model-orchestrator >=2" in note for note in found["notes"])
 
 
 @pytest.mark.slow
@@ -96,7 +96,7 @@ def test_search_that_names_something_of_a_broken_plugin_stops_with_its_reason(br
     done = broken("search", *project.onnx, "--method", "mine", "--trials", "1", "--output", "run")
     assert done.returncode == 2
     assert "unknown method 'mine'" in done.stderr
-    assert "plugin 'acme-newer' could not be used: it needs orchestrator >=2" in done.stderr
+    assert "plugin 'acme-newer' could not be used: it needs model-orchestrator >=2" in done.stderr
     contested = broken("search", *project.onnx, "--method", "static-int8", "--trials", "1", "--output", "run")
     assert contested.returncode == 2
     assert "plugins 'quantization' and 'acme-used-name' both bring the method 'static-int8'" in contested.stderr
@@ -136,42 +136,11 @@ def test_run_names_all_plugins_and_refuses_to_go_on_with_another_version(cli: Cl
     assert "watcher: watcher 1.0 before, watcher 1.1 now" in done.stderr
 
 
-EVENTS = """
-import json, os
-from pathlib import Path
-from orchestrator.plugin import hookimpl
-
-LOG = Path("events.jsonl")
-
-
-def write(**line):
-    with LOG.open("a") as file:
-        file.write(json.dumps(line) + "\\n")
-
-
-@hookimpl
-def orchestrator_search_started(search):
-    write(event="started", known=search.known, resumed=search.resumed, baseline=search.baseline.id, run=search.run)
-
-
-@hookimpl
-def orchestrator_trial_finished(trial):
-    write(event="trial", id=trial.id)
-    if os.environ.get("FAIL"):
-        raise ValueError("the server is gone")
-
-
-@hookimpl
-def orchestrator_search_ended(result):
-    write(event="ended", candidates=len(result.candidates))
-"""
-
-
 @pytest.mark.slow
 def test_events_are_told_in_order_and_a_plugin_that_raises_is_told_no_more(
     cli: Cli, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    install(cli.packages, "follower", EVENTS)
+    install(cli.packages, "follower")
     search = ("search", *project.onnx, "--method", "static-int8")
     assert cli(*search, "--trials", "2", "--output", "run").returncode == 0
     lines = [json.loads(line) for line in (cli.folder / "events.jsonl").read_text().splitlines()]
@@ -206,22 +175,8 @@ def test_report_format_that_raises_is_one_line_and_the_others_go_on(cli: Cli, in
     assert cli("report", "run", "--format", "markdown").returncode == 0
 
 
-NOISY = """
-import os
-from orchestrator.plugin import hookimpl
-
-print("hello from a plugin")
-os.write(1, b"and from its C library\\n")
-
-
-@hookimpl
-def orchestrator_trial_finished(trial):
-    print("a trial:", trial.id)
-"""
-
-
 def test_json_is_alone_on_standard_output_whatever_plugins_print(cli: Cli, installer: Callable[..., None]) -> None:
-    installer("noisy", NOISY)
+    installer("noisy")
     done = cli("plugins", "list", "--json")
     assert done.returncode == 0
     assert any(row["name"] == "noisy" for row in json.loads(done.stdout))

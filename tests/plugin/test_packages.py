@@ -12,27 +12,6 @@ from orchestrator.plugin.package_check import install
 from tests.conftest import Cli, Project
 from tests.conftest import install as lay_out
 
-CARELESS = """
-from orchestrator.plugin import Metric, hookimpl
-
-
-class Errors(Metric):
-    name = "errors"
-
-    def score(self, outputs, labels, reference):
-        return (outputs[0].argmax(1) != labels).astype("float64")
-
-
-@hookimpl
-def orchestrator_metrics():
-    return [Errors()]
-
-
-@hookimpl
-def orchestrator_trial_finished(trial):
-    print(trial.quality.validation.value)
-"""
-
 
 @pytest.mark.slow
 def test_new_package_installs_passes_its_tests_and_takes_part_in_a_search(cli: Cli, project: Project) -> None:
@@ -65,7 +44,7 @@ def test_new_package_installs_passes_its_tests_and_takes_part_in_a_search(cli: C
         (["lambda"], "cannot name a plugin"),
         (["on-the-fly"], "names that begin with 'on-' are steps that choose a runtime"),
         (["json"], "a module is named 'json' already"),
-        (["pruning"], "plugin 'pruning' of orchestrator"),
+        (["pruning"], "plugin 'pruning' of model-orchestrator"),
         (["static-int8"], "a method is named 'static-int8' already"),
         (["fine", "--output", "."], "'.' is there already: give a new folder with --output"),
     ],
@@ -79,7 +58,7 @@ def test_name_that_cannot_be_used_is_one_line(cli: Cli, arguments: list[str], li
 
 
 def test_check_says_what_fails_and_how_to_mend_it(cli: Cli) -> None:
-    lay_out(cli.packages, "careless", CARELESS)
+    lay_out(cli.packages, "careless")
     done = cli("plugins", "check", "careless", "--json")
     assert done.returncode == 1, done.stderr
     found = json.loads(done.stdout)
@@ -113,27 +92,6 @@ def test_check_of_what_is_no_package_is_one_line(cli: Cli, tmp_path: Path) -> No
         assert done.returncode == 2 and line in done.stderr and len(done.stderr.splitlines()) == 1
 
 
-SKIPPING = """
-from orchestrator.plugin import Refused, Runtime, hookimpl
-
-
-class Elsewhere(Runtime):
-    name = "elsewhere"
-
-    def version(self):
-        raise Refused("elsewhere is not installed: pip install elsewhere")
-
-    @staticmethod
-    def load(path, threads, options):
-        raise NotImplementedError
-
-
-@hookimpl
-def orchestrator_runtimes():
-    return [Elsewhere()]
-"""
-
-
 @pytest.mark.slow
 def test_checks_that_did_not_come_to_their_end_are_no_success(cli: Cli) -> None:
     assert cli("plugins", "new", "half-weights").returncode == 0
@@ -148,7 +106,7 @@ def test_checks_that_did_not_come_to_their_end_are_no_success(cli: Cli) -> None:
 def test_own_options_of_pytest_are_not_those_of_the_kit_and_looking_at_nothing_is_no_success(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lay_out(cli.packages, "elsewhere", SKIPPING)
+    lay_out(cli.packages, "elsewhere")
     monkeypatch.setenv("PYTEST_ADDOPTS", "--no-such-option")
     done = cli("plugins", "check", "elsewhere", "--json")
     found = json.loads(done.stdout)

@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 import uuid
 from collections import Counter
@@ -20,6 +19,7 @@ import psutil
 from orchestrator.report.results import read_results
 from orchestrator.study.run.directory import RunDirectory
 from orchestrator.values.files import left_behind
+from tests.conftest import orchestrate
 
 VICTIMS = ("main", "worker", "agent", "everything")
 MARK = "ORCHESTRATE_KILLED_AS"
@@ -84,7 +84,7 @@ class Killed:
         environment = {**os.environ, "TMPDIR": str(self._temporary), MARK: self._mark, "ORCHESTRATE_STORE": store}
         with (self.folder / "said").open("wb") as said:
             return subprocess.Popen(
-                [sys.executable, "-m", "orchestrator", *arguments],
+                orchestrate(*arguments),
                 cwd=self.folder,
                 env=environment,
                 stdout=said,

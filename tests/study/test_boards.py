@@ -1,5 +1,6 @@
 """Searches on boards: shared work, broken connections, boards that are lost and come back, the measurement at the end."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -11,7 +12,6 @@ import numpy as np
 import pytest
 
 from tests.conftest import Cli, Project, install
-from tests.study.lab import BOARDS
 from tests.study.test_robustness import descendants, gone, results, wait_for_candidates
 
 DURING = "timed during the search, beside the original alone"
@@ -21,10 +21,10 @@ ALONE = "timed during the search, alone"
 @pytest.fixture
 def lab(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Cli:
     """The command line with boards "lab://..."; what befalls them is told by files in its folder `lab`."""
-    install(cli.packages, "lab", BOARDS)
+    install(cli.packages, "lab")
     (cli.folder / "lab").mkdir()
     monkeypatch.setenv("LAB", str(cli.folder / "lab"))
-    return cli
+    return dataclasses.replace(cli, patches={**cli.patches, "orchestrator.study.candidates.device_pool:FIRST_PAUSE_S": 0.2})
 
 
 @pytest.fixture

@@ -22,48 +22,6 @@ from orchestrator_devices.host import HostDevice
 from orchestrator_runtimes.onnxruntime import OnnxRuntime
 from tests.conftest import Cli, Project, tiny_onnx
 
-TWIN = '''
-from orchestrator.plugin import Runtime, hookimpl
-
-
-class Twin(Runtime):
-    """onnxruntime without its graph optimizations: another runtime as far as anybody can tell."""
-
-    name = "twin"
-    imports = ("onnxruntime",)
-
-    def version(self):
-        return "1.0"
-
-    @staticmethod
-    def load(path, threads, options):
-        import onnxruntime
-
-        settings = onnxruntime.SessionOptions()
-        settings.intra_op_num_threads = threads
-        settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        session = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
-        return lambda inputs: session.run(None, inputs)
-
-
-class Foreign(Twin):
-    name, suffix = "foreign", ".bin"
-
-
-class Converting(Twin):
-    """Files of its own that are called .onnx too: what the others run is not what it would be given."""
-
-    name = "converting"
-
-    def convert(self, model, folder):
-        return folder / "own.onnx"
-
-
-@hookimpl
-def orchestrator_runtimes():
-    return [Twin(), Foreign(), Converting()]
-'''
 BOTH = ("--runtime", "onnxruntime", "--runtime", "twin")
 
 
@@ -71,7 +29,7 @@ BOTH = ("--runtime", "onnxruntime", "--runtime", "twin")
 def test_candidates_are_timed_in_the_runtime_that_their_recipe_ends_with(
     cli: Cli, project: Project, installer: Callable[..., None]
 ) -> None:
-    installer("twins", TWIN)
+    installer("twins")
     done = cli("search", *project.onnx, "--method", "static-int8", *BOTH, "--trials", "4", "--output", "run")
     assert done.returncode == 0, done.stderr
     found = json.loads((cli.folder / "run" / "results.json").read_text())
@@ -88,7 +46,7 @@ def test_candidates_are_timed_in_the_runtime_that_their_recipe_ends_with(
 
 
 def test_runtimes_that_cannot_be_tried_together_are_one_line(cli: Cli, project: Project, installer: Callable[..., None]) -> None:
-    installer("twins", TWIN)
+    installer("twins")
     for more, line in (
         ((*BOTH, "--target", "raspberry-pi"), "several runtimes in one search are timed on this machine alone"),
         ((*BOTH, "--storage", "sqlite:///shared.db"), "several runtimes in one search are timed on this machine alone"),

@@ -273,48 +273,9 @@ def test_budget_of_time_is_kept_when_a_candidate_hangs(rogue: Cli, project: Proj
     assert (rogue.folder / "run" / "report.html").is_file()
 
 
-ENDLESS = """
-import onnx
-from onnx import TensorProto, helper, numpy_helper
-import numpy as np
-
-from orchestrator.plugin import OnnxMethod, hookimpl
-
-
-class Endless(OnnxMethod):
-    name = "endless"
-    version = 1
-    family = "endless"
-    summary = "makes a model that never answers"
-
-    def transform(self, model, parameters, context):
-        loaded = onnx.load(model)
-        (last,) = [node for node in loaded.graph.node if "logits" in node.output]
-        last.output[0] = "before"
-        value = helper.make_tensor_value_info
-        body = helper.make_graph(
-            [helper.make_node("Identity", ["going"], ["go"]), helper.make_node("Identity", ["in"], ["out"])],
-            "body",
-            [value("k", TensorProto.INT64, []), value("going", TensorProto.BOOL, []), value("in", TensorProto.FLOAT, None)],
-            [value("go", TensorProto.BOOL, []), value("out", TensorProto.FLOAT, None)],
-        )
-        loaded.graph.initializer.append(numpy_helper.from_array(np.array(10**15, np.int64), "often"))
-        loaded.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
-        loaded.graph.node.append(helper.make_node("Loop", ["often", "yes", "before"], ["logits"], body=body))
-        path = context.workspace / "endless.onnx"
-        onnx.save(loaded, path)
-        return path
-
-
-@hookimpl
-def orchestrator_methods():
-    return [Endless()]
-"""
-
-
 @pytest.mark.slow
 def test_budget_of_time_is_kept_when_a_model_never_answers(cli: Cli, project: Project, budget_s: int) -> None:
-    install(cli.packages, "endless", ENDLESS)
+    install(cli.packages, "endless")
     options = ["--target", "host", "--method", "endless", "--timeout", f"{budget_s}s", "--output", "run"]
     done = cli("search", *project.onnx, *options)
     assert done.returncode in (0, 1), done.stderr

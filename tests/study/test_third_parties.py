@@ -9,76 +9,6 @@ import pytest
 
 from tests.conftest import Cli, Project
 
-AWKWARD = """
-import ctypes
-
-from orchestrator.plugin import OnnxMethod, hookimpl
-
-
-class Missing(OnnxMethod):
-    name, version, family, summary = "awkward-missing", 1, "awkward", "names a file that it never wrote"
-
-    def transform(self, model, parameters, context):
-        return context.workspace / "never-written.onnx"
-
-
-class Deadly(OnnxMethod):
-    name, version, family, summary = "awkward-deadly", 1, "awkward", "dies when it is asked"
-
-    def offer(self, model, parameters, context):
-        ctypes.string_at(0)
-
-    def transform(self, model, parameters, context):
-        return model
-
-
-class Undeclared(OnnxMethod):
-    def transform(self, model, parameters, context):
-        return model
-
-
-@hookimpl
-def orchestrator_methods():
-    return [Missing(), Deadly()]
-
-
-@hookimpl
-def orchestrator_check_recipe(recipe, target):
-    raise RuntimeError("I cannot judge")
-"""
-
-UNDECLARED = """
-from orchestrator.plugin import OnnxMethod, hookimpl
-
-
-class Undeclared(OnnxMethod):
-    def transform(self, model, parameters, context):
-        return model
-
-
-@hookimpl
-def orchestrator_methods():
-    return [Undeclared()]
-"""
-
-KILLER = """
-import ctypes
-
-from orchestrator.plugin import OnnxMethod, hookimpl
-
-
-class Killer(OnnxMethod):
-    name, version, family, summary = "killer", 1, "killer", "kills the worker"
-
-    def transform(self, model, parameters, context):
-        ctypes.string_at(0)
-
-
-@hookimpl
-def orchestrator_methods():
-    return [Killer()]
-"""
-
 
 def results(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((folder / "results.json").read_text())
@@ -89,7 +19,7 @@ def results(folder: Path) -> dict[str, Any]:
 def test_search_goes_on_when_a_method_dies_on_being_asked_and_another_writes_nothing(
     cli: Cli, project: Project, installer: Callable[..., None]
 ) -> None:
-    installer("awkward", AWKWARD)
+    installer("awkward")
     chosen = ["--method", "awkward-missing", "--method", "awkward-deadly", "--method", "static-int8"]
     done = cli("search", *project.onnx, *chosen, "--trials", "3", "--output", "run")
     assert done.returncode == 0, done.stderr
@@ -104,7 +34,7 @@ def test_search_goes_on_when_a_method_dies_on_being_asked_and_another_writes_not
 
 @pytest.mark.slow
 def test_method_without_a_name_stops_nobody(cli: Cli, project: Project, installer: Callable[..., None]) -> None:
-    installer("undeclared", UNDECLARED)
+    installer("undeclared")
     assert "Undeclared must declare `name`, str" in cli("plugins", "list").stdout
     assert cli("search", *project.onnx, "--trials", "1", "--output", "run").returncode == 0
 
@@ -113,7 +43,7 @@ def test_method_without_a_name_stops_nobody(cli: Cli, project: Project, installe
 def test_run_stops_when_the_data_are_others_after_the_worker_was_started_again(
     cli: Cli, project: Project, installer: Callable[..., None]
 ) -> None:
-    installer("killer", KILLER)
+    installer("killer")
     data = project.folder / "data.py"
     data.write_text(data.read_text().replace("np.random.default_rng(0)", "np.random.default_rng()"))
     done = cli(

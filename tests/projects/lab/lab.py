@@ -1,27 +1,17 @@
-"""Boards that tests break on purpose: this host under another name, failing as a file says."""
-
-BOARDS = '''
 import json
 import os
-import sys
 import time
 from pathlib import Path
 
+from orchestrator.plugin import Device, DeviceUnavailable, EnvironmentFailure, JobFailed, hookimpl
 from orchestrator_devices.host import HostDevice
-from orchestrator.measuring import scoring
-from orchestrator.measuring.timing import Plan
-from orchestrator.plugin import Device, DeviceUnavailable, JobFailed, EnvironmentFailure, hookimpl
 
 FOLDER = Path(os.environ["LAB"])
-scoring.SEARCH = Plan(max_seconds=0.3)  # nobody looks at how sure these figures are
-scoring.TOGETHER_S = 0.3
-if "orchestrator.study.candidates.device_pool" in sys.modules:  # the search's own process
-    sys.modules["orchestrator.study.candidates.device_pool"].FIRST_PAUSE_S = 0.2
 
 
 def say(board, what):
     with (FOLDER / f"{board}.log").open("a") as log:
-        log.write(what + "\\n")
+        log.write(what + "\n")
 
 
 class Wrapped:
@@ -117,4 +107,3 @@ class Lab(Device):
 @hookimpl
 def orchestrator_devices():
     return [Lab()]
-'''

@@ -1,0 +1,38 @@
+"""`orchestrate` with values of the product replaced: `launcher.py '{"package.module:NAME": VALUE}' COMMAND...`.
+
+A VALUE that is an object replaces fields of the dataclass instance of that name. A name that does not exist ends the process with
+an error: a replacement without effect would let a test pass for no reason.
+"""
+
+import dataclasses
+import importlib
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def replace_values(patches: Mapping[str, Any]) -> None:
+    """Replace module attributes.
+
+    Raises:
+        AttributeError: A module has no such attribute.
+        TypeError: The dataclass has no such field, or the new value is of another type.
+    """
+    for name, value in patches.items():
+        module_name, _, attribute = name.partition(":")
+        module = importlib.import_module(module_name)
+        present = getattr(module, attribute)
+        replaced = dataclasses.replace(present, **value) if isinstance(value, dict) else value
+        if not isinstance(replaced, type(present)):
+            raise TypeError(f"{name} is {present!r}, and cannot become {replaced!r}")
+        setattr(module, attribute, replaced)
+
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path.cwd())  # as `python -m orchestrator` has it
+    replace_values(json.loads(sys.argv.pop(1)))
+    from orchestrator.cli import main
+
+    main()
