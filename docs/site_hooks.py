@@ -1,8 +1,4 @@
-"""What the site (mkdocs) needs besides the pages themselves, which are written for a code forge too.
-
-Pages of the repository that lie outside docs/ become pages of the site, links between pages hold in both places, links to source
-files become their names, and the pages of the methods stand in the navigation.
-"""
+"""Hooks of mkdocs: pages outside docs/, links that work on a code forge and in the site, the navigation of the methods."""
 
 import ast
 import posixpath
@@ -14,7 +10,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 REPOSITORY = Path(__file__).parents[1]
-BROUGHT = {"figures.md": "bench/RESULTS.md", "examples.md": "examples/README.md", "changelog.md": "CHANGELOG.md"}
+PAGES_ELSEWHERE = {"figures.md": "bench/RESULTS.md", "examples.md": "examples/README.md", "changelog.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTING.md"}
 LINK = re.compile(
     r"^```.*?^```"  # code stays as it is
     r"|(?<!!)\[(?P<text>[^\]\n]+)\]\((?P<path>[^()\s#]*)(?P<anchor>#[^()\s]*)?\)"
@@ -26,7 +22,7 @@ FAMILY = re.compile(r"^## (\w+)$|\]\((methods/[\w-]+\.md)\)", re.MULTILINE)
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """The methods stand under their families, as docs/methods.md lists them."""
+    """Add the methods to the navigation under their families, as docs/methods.md lists them."""
     families: dict[str, list[str]] = {}
     for family, page in FAMILY.findall((REPOSITORY / "docs" / "methods.md").read_text("utf-8")):
         if family:
@@ -41,16 +37,16 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Pages from elsewhere in the repository."""
-    for place, source in BROUGHT.items():
+    """Add the pages that are outside docs/."""
+    for place, source in PAGES_ELSEWHERE.items():
         files.append(File.generated(config, place, abs_src_path=str(REPOSITORY / source)))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Links, as they hold in the repository, become links of the site."""
+    """Rewrite links of the repository as links of the site."""
     here = page.file.src_uri
-    source = BROUGHT.get(here, f"docs/{here}")
+    source = PAGES_ELSEWHERE.get(here, f"docs/{here}")
 
     def moved(link: re.Match[str]) -> str:
         path, anchor = link["path"], link["anchor"] or ""
@@ -61,21 +57,21 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         if place is not None:
             return f"[{link['text']}]({posixpath.relpath(place, posixpath.dirname(here) or '.')}{anchor})"
         if target.startswith("docs/") or not (REPOSITORY / target).exists():
-            return link[0]  # mkdocs says that it is broken
+            return link[0]  # mkdocs reports the broken link
         return link["text"] if link["text"].strip("`") == target else f"{link['text']} (`{target}`)"
 
     return EVERYTHING.sub(lambda found: _names(found[1]), LINK.sub(moved, markdown))
 
 
 def _place(target: str, files: Files) -> str | None:
-    """Where a file of the repository lies in the site; None: it does not."""
-    places = {source: place for place, source in BROUGHT.items()}
+    """Return the page of a file of the repository, or None if it has none."""
+    places = {source: place for place, source in PAGES_ELSEWHERE.items()}
     place = places.get(target, target.removeprefix("docs/") if target.startswith("docs/") else None)
     return place if place is not None and files.get_file_from_path(place) is not None else None
 
 
 def _names(package: str) -> str:
-    """A line for mkdocstrings for each public name of a package, as its `__all__` has them."""
+    """Return a mkdocstrings line for each name in a package's `__all__`."""
     text = (REPOSITORY / package.replace(".", "/") / "__init__.py").read_text("utf-8")
     for node in ast.parse(text).body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "__all__":

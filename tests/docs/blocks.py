@@ -37,8 +37,8 @@ class Block:
 
 
 def pages() -> list[str]:
-    """README.md, the documentation and the examples' pages, relative to the repository."""
-    found = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")]
+    """Return README.md, CONTRIBUTING.md, the documentation and the examples' pages, relative to the repository."""
+    found = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")]
     return sorted(str(path.relative_to(ROOT)) for path in found)
 
 
