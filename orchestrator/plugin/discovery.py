@@ -79,7 +79,7 @@ def unmet(distribution: importlib.metadata.Distribution | None) -> str | None:
         ):
             continue
         if not requirement.specifier.contains(version, prereleases=True):
-            return f"it needs orchestrator {requirement.specifier}, and this is {version}"
+            return f"it needs {DISTRIBUTION} {requirement.specifier}, and this is {version}"
     return None
 
 

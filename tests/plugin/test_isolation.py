@@ -48,7 +48,7 @@ BROKEN = {
     "used-name": (
         METHOD.format(name="static-int8"),
         None,
-        "it brings the method 'static-int8', which plugin 'quantization' (orchestrator) brings too",
+        "it brings the method 'static-int8', which plugin 'quantization' (model-orchestrator) brings too",
     ),
     "own-scheme": (
         "from orchestrator.plugin import hookimpl\n\n\n@hookimpl\ndef orchestrator_reports():\n    return {'html': str}\n",

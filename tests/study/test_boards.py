@@ -138,7 +138,7 @@ def test_search_ends_resumable_when_the_board_has_another_trouble(lab: Cli, opti
     (lab.folder / "lab" / "a.full").touch()
     done = lab(*options("a", trials=1))
     assert done.returncode == 4
-    assert "no space left on lab://a; fix it, then continue with: orchestrate resume" in done.stderr
+    assert "no space left on lab://a; fix it, then go on with: orchestrate resume" in done.stderr
     assert results(lab.folder / "run")["candidates"] == [], "it is not the candidate's fault"
     (lab.folder / "lab" / "a.full").unlink()
     assert lab("resume", "run").returncode == 0
