@@ -10,7 +10,12 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 REPOSITORY = Path(__file__).parents[1]
-PAGES_ELSEWHERE = {"figures.md": "bench/RESULTS.md", "examples.md": "examples/README.md", "changelog.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTING.md"}
+PAGES_ELSEWHERE = {
+    "figures.md": "bench/RESULTS.md",
+    "examples.md": "examples/README.md",
+    "changelog.md": "CHANGELOG.md",
+    "contributing.md": "CONTRIBUTING.md",
+}
 LINK = re.compile(
     r"^```.*?^```"  # code stays as it is
     r"|(?<!!)\[(?P<text>[^\]\n]+)\]\((?P<path>[^()\s#]*)(?P<anchor>#[^()\s]*)?\)"

@@ -140,22 +140,25 @@ def main() -> None:
 
     worker = BuilderProcess(send)
     for line in sys.stdin:
-        request = json.loads(line)
-        name = request.pop("do")
-        try:
-            reply = {"result": getattr(worker, name)(**request)}
-        except MemoryError as error:
-            reply = _error("out-of-memory", name, f"MemoryError: {error}")
-        except InputError as error:
-            reply = _error("input", name, str(error))
-        except OrchestratorError as error:
-            reply = _error(getattr(error, "kind", "error"), getattr(error, "step", name), str(error))
-        except OSError as error:
-            kind = "surroundings" if error.errno in FULL else "error"
-            reply = _error(kind, name, f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
-        except Exception as error:  # what no step guards, the search must still hear of
-            reply = _error("error", name, f"{type(error).__name__}: {error}")
-        send(reply)
+        send(answer(worker, json.loads(line)))
+
+
+def answer(worker: BuilderProcess, request: dict[str, Any]) -> dict[str, Any]:
+    """Return the reply to a request: its result, or the error that it ended with."""
+    name = request.pop("do")
+    try:
+        return {"result": getattr(worker, name)(**request)}
+    except MemoryError as error:
+        return _error("out-of-memory", name, f"MemoryError: {error}")
+    except InputError as error:
+        return _error("input", name, str(error))
+    except OrchestratorError as error:
+        return _error(getattr(error, "kind", "error"), getattr(error, "step", name), str(error))
+    except OSError as error:
+        kind = "surroundings" if error.errno in FULL else "error"
+        return _error(kind, name, f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
+    except Exception as error:  # what no step guards, the search must still hear of
+        return _error("error", name, f"{type(error).__name__}: {error}")
 
 
 def _error(kind: str, step: str, message: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import pytest
 
 from orchestrator.cli import main
 from tests.conftest import Project, tiny_onnx
+from tests.local_builder import use_local_builder
 
 BROKEN_PROFILE = """
 schema = 1
@@ -21,13 +22,15 @@ colour = "red"
 
 @pytest.fixture
 def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Runs a command that must be refused; returns its one line."""
+    """Run a command that must be refused, and return its one line; the builder is in this process unless asked otherwise."""
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
 
-    def run(*arguments: str) -> str:
-        with pytest.raises(SystemExit) as end:
+    def run(*arguments: str, builder_process: bool = False) -> str:
+        with pytest.raises(SystemExit) as end, monkeypatch.context() as patch:
+            if not builder_process:
+                use_local_builder(patch)
             main(list(arguments))
         out, err = capfd.readouterr()
         lines = err.strip().splitlines()
@@ -69,6 +72,10 @@ def test_options_are_refused_when_they_cannot_be_read(refused: Callable[..., str
     assert line in refused("search", *arguments)
 
 
+ENDS_OR_RAISES = ("model:crashes", "model:leaves", "model:raises")
+"""What these do to the builder's process is a part of the test."""
+
+
 @pytest.mark.parametrize(
     ("model", "data", "line"),
     [
@@ -97,8 +104,8 @@ def test_options_are_refused_when_they_cannot_be_read(refused: Callable[..., str
 def test_model_and_data_are_refused_when_they_do_not_fit(
     refused: Callable[..., str], project: Project, model: str, data: str, line: str
 ) -> None:
-    said = refused("search", "--model", project.ref(model), "--data", project.ref(data), "--trials", "1")
-    assert line in said
+    arguments = ["search", "--model", project.ref(model), "--data", project.ref(data), "--trials", "1"]
+    assert line in refused(*arguments, builder_process=model in ENDS_OR_RAISES)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -13,6 +12,7 @@ from torch import nn
 
 from orchestrator.plugin import Target
 from orchestrator.plugin.testing.cases import NETWORKS, Case, make_case, target
+from orchestrator.plugin.testing.methods import exported_network
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -62,13 +62,15 @@ def export() -> Callable[[Case, nn.Module, Path], Path]:
 
 
 @pytest.fixture(scope="session")
-def exported(export: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The ONNX file of a network as it is, exported once."""
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return a function that gives the ONNX file of one of the kit's networks."""
     folder = tmp_path_factory.mktemp("exported")
 
     def find(name: str) -> Path:
         path = folder / f"{name}.onnx"
-        return path if path.exists() else export(make_case(name), make_case(name).model, path)
+        if not path.exists():
+            path.write_bytes(exported_network(name))
+        return path
 
     return find
 
