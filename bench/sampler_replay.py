@@ -22,6 +22,7 @@ from orchestrator.study.archive import Archive
 from orchestrator.study.proposer import PendingCandidates, Proposer
 from orchestrator.study.run import optuna_study as studies
 from orchestrator.study.search_space import SearchSpace
+from orchestrator.values.direction import Direction
 from orchestrator.values.recipe import BASELINE, Recipe, Step
 from orchestrator.values.results import ArtifactResult, CandidateResult, LatencyResult, QualityResult, SplitQuality
 from orchestrator.values.target import Limits
@@ -192,7 +193,7 @@ def search(
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(sampler=sampler(seed), directions=["maximize", "minimize", "minimize"])
     request: Any = SimpleNamespace(limits=Limits(), useful_drop=useful_drop)
-    task: Any = SimpleNamespace(direction="maximize", metric="accuracy")
+    task: Any = SimpleNamespace(direction=Direction.MAXIMIZE, metric="accuracy")
     run: Any = _Memory(grid.candidates[BASELINE])
     archive = Archive(run, request, task)
     questions = Proposer(study, grid.space, archive, np.random.default_rng([seed, 1]))

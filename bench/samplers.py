@@ -29,6 +29,7 @@ from orchestrator.building.protocol import OfferReply
 from orchestrator.plugin.registry import Registry
 from orchestrator.study.run import optuna_study as studies
 from orchestrator.study.search_space import SearchSpace
+from orchestrator.values.direction import Direction
 
 TRIALS = 200
 AT = (32, 80, 200)
@@ -128,7 +129,7 @@ def cost(names: list[str]) -> None:
             )
             for _ in range(COST_AT):
                 _trial(past, space, generator)
-            study = studies.open_study(Path(folder) / "study.log", None, samplers()[name](0), "maximize", "cost")
+            study = studies.open_study(Path(folder) / "study.log", None, samplers()[name](0), Direction.MAXIMIZE, "cost")
             study.add_trials(past.get_trials(deepcopy=False))
             took = []
             for _ in range(COST_TRIALS):

@@ -17,6 +17,7 @@ from orchestrator.building import network
 from orchestrator.building.task import LoadedTask
 from orchestrator.measuring.quality import score
 from orchestrator.plugin.metric import Metric
+from orchestrator.values.direction import Direction
 from orchestrator.values.results import Floor, Rung
 
 EXAMPLES = 512
@@ -91,8 +92,8 @@ class RungSchedule:
         training_s: Seconds that trainings took since then, the looking included.
     """
 
-    def __init__(self, judge: Judge, direction: str) -> None:
-        self._judge, self._sign = judge, 1.0 if direction == "maximize" else -1.0
+    def __init__(self, judge: Judge, direction: Direction) -> None:
+        self._judge, self._sign = judge, direction.sign
         self._floors: Mapping[str, Floor] = {}
         self._able = True
         self.rungs: list[Rung] = []

@@ -39,6 +39,7 @@ from orchestrator.plugin.method import Method, Need
 from orchestrator.plugin.metric import Metric
 from orchestrator.plugin.registry import Registry
 from orchestrator.plugin.runtime import Runtime
+from orchestrator.values.direction import Direction
 from orchestrator.values.target import Target
 from orchestrator.values.task import TaskDescription
 
@@ -128,7 +129,7 @@ def prepare(request: PrepareRequest, report: Report) -> Prepared:
         outputs=task.outputs,
         classes=task.classes,
         metric=metric.name,
-        direction=metric.direction,
+        direction=Direction(metric.direction),
         examples={name: split.count for name, split in task.splits.items()},
         labelled=tuple(name for name, split in task.splits.items() if split.take(range(1))[1] is not None),
         digest=task.digest,
@@ -159,7 +160,7 @@ def prepare(request: PrepareRequest, report: Report) -> Prepared:
         notes.append("the data have no test split: the front is judged by the validation split that chose it")
     elif metric.needs_labels and task.splits["test"].labels is None:
         notes.append(f"the test split has no labels, which '{metric.name}' needs: the front is judged by validation alone")
-    ladder = RungSchedule(Judge(task, metric), metric.direction)
+    ladder = RungSchedule(Judge(task, metric), Direction(metric.direction))
     return Prepared(
         task=task,
         metric=metric,

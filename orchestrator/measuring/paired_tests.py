@@ -13,6 +13,7 @@ import numpy as np
 from orchestrator.errors import InputError, MethodError
 from orchestrator.measuring.statistics import SEED
 from orchestrator.plugin.metric import Metric
+from orchestrator.values.direction import Direction
 
 SIGNIFICANCE = 0.01
 """Chance of calling something a regression that is none, at worst; of one criterion."""
@@ -124,7 +125,7 @@ def paired_drop(
         InputError: the metric cannot be computed on these outputs.
         MethodError: it is NaN or infinite.
     """
-    sign = 1.0 if metric.direction == "maximize" else -1.0
+    sign = Direction(metric.direction).sign
     count = len(baseline[0])
     ours, theirs = (_scores(metric, side, labels, baseline, count) for side in (candidate, baseline))
     if ours.ndim == 0:

@@ -3,13 +3,14 @@
 import inspect
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from orchestrator.errors import InputError, MethodError
 from orchestrator.measuring import statistics
 from orchestrator.plugin.metric import Metric
+from orchestrator.values.direction import Direction
 from orchestrator.values.results import Difference, QualityResult
 
 RESAMPLES_OF_A_FUNCTION = 200
@@ -29,8 +30,8 @@ class FunctionMetric(Metric):
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
         self.name = name  # type: ignore[misc]
         self._function = function
-        direction: Literal["maximize", "minimize"] = getattr(function, "direction", "maximize")
-        if direction not in ("maximize", "minimize"):
+        direction: Any = getattr(function, "direction", "maximize")
+        if direction not in tuple(Direction):
             raise InputError(f"--metric {name}: direction must be 'maximize' or 'minimize', but got {direction!r}")
         self.direction = direction  # type: ignore[misc]
         self.needs_labels = False  # type: ignore[misc]

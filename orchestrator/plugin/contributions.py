@@ -12,6 +12,7 @@ from orchestrator.plugin.parameters import Choice, Number
 from orchestrator.plugin.runtime import Runtime
 from orchestrator.plugin.runtime_step import PREFIX
 from orchestrator.plugin.task import TaskSource
+from orchestrator.values.direction import Direction
 from orchestrator.values.profile import HardwareProfile
 
 
@@ -121,7 +122,7 @@ def _device_name(device: Device) -> str:
 
 def _metric_name(metric: Metric) -> str:
     _declared(metric, ("name", str))
-    if metric.direction not in ("maximize", "minimize"):
+    if metric.direction not in tuple(Direction):
         raise TypeError(f"{metric.name}: `direction` must be 'maximize' or 'minimize', but is {metric.direction!r}")
     return metric.name
 

@@ -59,7 +59,7 @@ def _doubts_of_quality(run: RunResult, candidate: CandidateResult) -> list[str]:
     if shown is None:
         return ["Its quality was not measured."]
     split, figure = shown
-    worse = 1 if run.task.direction == "maximize" else -1
+    worse = run.task.direction.sign
     gap = figure.difference
     if gap is not None and max(worse * gap.low, worse * gap.high) < 0:
         found.append(
@@ -120,12 +120,11 @@ def _limited(name: str, run: RunResult, candidate: CandidateResult) -> float | N
     latency = objective(run, candidate)
     quality = candidate.quality.validation.value if candidate.quality else None
     base = run.baseline.quality.validation.value if run.baseline.quality else None
-    sign = 1.0 if run.task.direction == "maximize" else -1.0
     known: dict[str, float | None] = {
         "max_latency_ms": latency.median_ms if latency else None,
         "max_size_bytes": _file_size(candidate),
         "max_memory_bytes": candidate.peak_memory_bytes,
-        "max_drop": None if quality is None or base is None else sign * (base - quality),
+        "max_drop": None if quality is None or base is None else run.task.direction.gain(base, quality),
         "min_quality": quality,
     }
     return known.get(name)
@@ -143,7 +142,7 @@ def _against(name: str, value: float, limit: float, run: RunResult) -> tuple[str
             metric, Difference(value=-value, low=-value, high=-value), run.task.examples.get("validation", 0)
         )
         return lost, value <= limit + tiny
-    better = value >= limit - tiny if run.task.direction == "maximize" else value <= limit + tiny
+    better = run.task.direction.gain(value, limit) >= -tiny
     return formatting.quality(metric, value), better
 
 

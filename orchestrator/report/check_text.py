@@ -8,6 +8,7 @@ from orchestrator.report import formatting
 from orchestrator.report.markdown import safe, table
 from orchestrator.report.terminal import ASCII
 from orchestrator.values.check import CheckResult, Criterion
+from orchestrator.values.direction import Direction
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -141,7 +142,7 @@ def _changed(criterion: Criterion) -> str:
 
 def _sign(criterion: Criterion) -> int:
     """A loss of accuracy is shown as people write it: with a minus."""
-    return -1 if criterion.name == "quality" and criterion.details.get("direction", "maximize") == "maximize" else 1
+    return -int(Direction(criterion.details.get("direction", "maximize")).sign) if criterion.name == "quality" else 1
 
 
 def _change(criterion: Criterion, change: float, *, bare: bool = False) -> str:

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from orchestrator.report import formatting
 from orchestrator.report.selection import objective
+from orchestrator.values.direction import Direction
 from orchestrator.values.results import CandidateResult, RunResult
 
 MARGIN = 0.1
@@ -29,7 +30,7 @@ class Box:
 
     reference: Point
     ideal: Point
-    maximize: bool
+    direction: Direction
     unit_ms: float | None = None
 
     def place(self, point: Point) -> Point:
@@ -37,7 +38,7 @@ class Box:
         sides = []
         for k, (value, best, worst) in enumerate(zip(point, self.ideal, self.reference, strict=True)):
             low, high, at = (best, worst, value) if k == 0 else (math.log(best), math.log(worst), math.log(value))
-            worse = at < low if k == 0 and self.maximize else at > low
+            worse = self.direction.better(low, at) if k == 0 else at > low
             share = (at - low) / (high - low) if high != low else float(worse)
             sides.append(min(1.0, max(0.0, share)))
         return sides[0], sides[1], sides[2]
@@ -78,14 +79,16 @@ def box_of(runs: Sequence[RunResult]) -> Box | None:
     points = _points(runs, unit_ms)
     if len(set(points)) < 2:
         return None
-    maximize = runs[0].task.direction == "maximize"
-    quality = sorted((p[0] for p in points), reverse=maximize)
+    direction = runs[0].task.direction
+    quality = sorted((p[0] for p in points), key=lambda value: -direction.sign * value)
     ideal, worst = [quality[0]], [quality[-1] + MARGIN * (quality[-1] - quality[0])]
     for k in (1, 2):
         low, high = min(p[k] for p in points), max(p[k] for p in points)
         ideal.append(low)
         worst.append(high * (high / low) ** MARGIN)
-    return Box(reference=(worst[0], worst[1], worst[2]), ideal=(ideal[0], ideal[1], ideal[2]), maximize=maximize, unit_ms=unit_ms)
+    return Box(
+        reference=(worst[0], worst[1], worst[2]), ideal=(ideal[0], ideal[1], ideal[2]), direction=direction, unit_ms=unit_ms
+    )
 
 
 def why_no_box(runs: Sequence[RunResult]) -> str:

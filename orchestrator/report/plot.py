@@ -8,6 +8,7 @@ from html import escape
 from orchestrator.report import formatting, svg
 from orchestrator.report.selection import Role, objective, objective_evidence, objective_label, on_host, ordered, place, role
 from orchestrator.report.table import approximate
+from orchestrator.values.direction import Direction
 from orchestrator.values.results import CandidateResult, LatencyResult, QualityResult, RunResult
 
 SHAPES: dict[Role, tuple[str, str]] = {
@@ -66,7 +67,7 @@ def plot_of(run: RunResult) -> Plot:
     x_title = f"latency on {formatting.line(where, 32)}, {formatting.EVIDENCE.get(found or '', 'not timed')} (ms)"
     y_title = f"{metric}, validation{' (%)' if formatting.is_rate(metric) else ''}"
     everything = [point for candidate in ordered(run) if (point := _point(run, candidate)) is not None]
-    points = _in_sight(everything, maximize=run.task.direction == "maximize")
+    points = _in_sight(everything, run.task.direction)
     times = [point.x[1] for point in points]
     log = bool(times) and min(times) > 0 and max(times) > 4 * min(times)
     plot = Plot(
@@ -119,14 +120,14 @@ def _label(run: RunResult, candidate: CandidateResult, latency: LatencyResult, f
     return "\n".join(lines)
 
 
-def _in_sight(points: list[Point], *, maximize: bool) -> list[Point]:
+def _in_sight(points: list[Point], direction: Direction) -> list[Point]:
     """Without those that would squeeze the front into a corner by their quality."""
     kept = [p.y[1] for p in points if p.role in ("front", "recommended", "baseline")]
     if not kept:
         return points
-    low, high = min(kept), max(kept)
-    room = OUTLYING * ((high - low) or abs(high) * 0.02)
-    return [p for p in points if (p.y[1] >= low - room if maximize else p.y[1] <= high + room)]
+    room = OUTLYING * ((max(kept) - min(kept)) or abs(max(kept)) * 0.02)
+    worst = min(direction.sign * value for value in kept)
+    return [p for p in points if direction.sign * p.y[1] >= worst - room]
 
 
 def _draw(run: RunResult, plot: Plot, width: int, height: int, *, narrow: bool) -> str:
@@ -147,7 +148,7 @@ def _draw(run: RunResult, plot: Plot, width: int, height: int, *, narrow: bool) 
         at = x.at(limit)
         parts.append(f'<path class="limit" d="M{at:.1f},{y.start:.1f}V{y.end:.1f}"/>')
         parts.append(f'<text class="limit-text" x="{at - 5:.1f}" y="{y.end + 12:.1f}" text-anchor="end">limit</text>')
-    corners = _stairs(points, maximize=run.task.direction == "maximize")
+    corners = _stairs(points, run.task.direction)
     parts.append(svg.stairs([(x.at(a), y.at(b)) for a, b in corners], "stairs"))
     largest = max((p.size_bytes or 0 for p in points), default=0) or 1
     order = list(SHAPES)
@@ -176,11 +177,11 @@ def _legend(shape: tuple[str, str]) -> str:
     return f'<svg class="key" viewBox="-9 -9 18 18" width="18" height="18" aria-hidden="true">{mark}</svg>'
 
 
-def _stairs(points: Sequence[Point], *, maximize: bool) -> list[tuple[float, float]]:
+def _stairs(points: Sequence[Point], direction: Direction) -> list[tuple[float, float]]:
     """The corners of the front in the two shown objectives; a third one may put further candidates on the front."""
     corners: list[tuple[float, float]] = []
-    for point in sorted(points, key=lambda p: (p.x[1], -p.y[1] if maximize else p.y[1])):
-        better = not corners or (point.y[1] > corners[-1][1] if maximize else point.y[1] < corners[-1][1])
+    for point in sorted(points, key=lambda p: (p.x[1], -direction.sign * p.y[1])):
+        better = not corners or direction.better(point.y[1], corners[-1][1])
         if point.role in ("front", "recommended", "baseline") and better:
             corners.append((point.x[1], point.y[1]))
     return corners

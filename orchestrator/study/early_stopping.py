@@ -52,7 +52,7 @@ class EarlyStopping:
 
     def __init__(self, known: Mapping[str, CandidateResult], request: SearchRequest, task: TaskDescription) -> None:
         self._known, self._request, self._task = known, request, task
-        self._sign = 1.0 if task.direction == "maximize" else -1.0
+        self._sign = task.direction.sign
 
     @functools.cached_property
     def _complete(self) -> list[CandidateResult]:

@@ -10,6 +10,7 @@ from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from orchestrator.study.pareto.dominance import relative_latency
 from orchestrator.study.search_space import SearchSpace
+from orchestrator.values.direction import Direction
 from orchestrator.values.recipe import Recipe
 from orchestrator.values.results import CandidateResult, Importance, ParameterImportance
 
@@ -22,7 +23,7 @@ SHUFFLES = 19
 cases. Each takes some 30 ms with 30 trials of 20 parameters."""
 
 
-def importance(candidates: Sequence[CandidateResult], space: SearchSpace, direction: str) -> Importance:
+def importance(candidates: Sequence[CandidateResult], space: SearchSpace, direction: Direction) -> Importance:
     """Importance of each parameter for being among the best in quality, and in latency (Watanabe et al. 2023).
 
     It rests on the trials as they were asked for, so a parameter that the sampler soon fixed looks unimportant. What chance alone
@@ -31,14 +32,13 @@ def importance(candidates: Sequence[CandidateResult], space: SearchSpace, direct
 
     Args:
         candidates: In any state; the complete ones that this space holds are looked at.
-        direction: Of the quality: "maximize" or "minimize".
+        direction: Of the quality.
     """
     trials = _trials(candidates, space)
     if len(trials) < LEAST_TRIALS:
         return Importance(trials=len(trials), needed=LEAST_TRIALS)
     best = max(LEAST_BEST, math.ceil(BEST_SHARE * len(trials)))
-    sign = -1.0 if direction == "maximize" else 1.0
-    quality = np.array([sign * trial.values[0] for trial in trials])
+    quality = np.array([-direction.sign * trial.values[0] for trial in trials])
     latency = np.array([trial.values[1] for trial in trials])
     return Importance(
         trials=len(trials),

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from orchestrator.values.direction import Direction
 from orchestrator.values.layers import LayerTable
 
 State = Literal["complete", "failed", "rejected", "stopped"]
@@ -219,7 +220,7 @@ class TaskResult:
     model: str
     data: str
     metric: str
-    direction: Literal["maximize", "minimize"]
+    direction: Direction
     examples: dict[str, int]
     digest: str
 

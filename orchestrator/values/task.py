@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from orchestrator.values.direction import Direction
+
 SPLITS = ("train", "calibration", "validation", "test")
 
 
@@ -37,7 +39,7 @@ class TaskDescription:
     outputs: tuple[TensorSpec, ...]
     classes: int | None
     metric: str
-    direction: Literal["maximize", "minimize"]
+    direction: Direction
     examples: dict[str, int]
     labelled: tuple[str, ...]
     digest: str

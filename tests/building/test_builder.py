@@ -28,6 +28,7 @@ from orchestrator.plugin import (
 )
 from orchestrator.plugin.losses import TeacherLoss
 from orchestrator.plugin.registry import Registry
+from orchestrator.values.direction import Direction
 
 Project = Any
 
@@ -111,7 +112,7 @@ def make(project: Project, tmp_path: Path) -> Callable[..., Builder]:
             outputs=task.outputs,
             classes=task.classes,
             metric="accuracy",
-            direction="maximize",
+            direction=Direction.MAXIMIZE,
             examples={name: split.count for name, split in task.splits.items()},
             labelled=() if labels is None else ("train", "validation"),
             digest=task.digest,

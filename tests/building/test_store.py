@@ -35,6 +35,7 @@ from orchestrator.plugin import (
     TorchToOnnxMethod,
 )
 from orchestrator.plugin.registry import Registry
+from orchestrator.values.direction import Direction
 from orchestrator.values.results import Floor, Rung
 from orchestrator.values.target import Target
 
@@ -334,7 +335,7 @@ def make(project: Project, tmp_path: Path) -> Callable[..., Builder]:
             outputs=loaded.outputs,
             classes=loaded.classes,
             metric="accuracy",
-            direction="maximize",
+            direction=Direction.MAXIMIZE,
             examples={name: split.count for name, split in loaded.splits.items()},
             labelled=("train", "validation"),
             digest=loaded.digest,
@@ -342,7 +343,9 @@ def make(project: Project, tmp_path: Path) -> Callable[..., Builder]:
             data_digest=loaded.data_digest,
         )
         looked = (
-            RungSchedule(Judge(loaded, Registry.discover().metrics()["accuracy"], examples=4), "maximize") if ladder else None
+            RungSchedule(Judge(loaded, Registry.discover().metrics()["accuracy"], examples=4), Direction.MAXIMIZE)
+            if ladder
+            else None
         )
         return Builder(
             loaded,

@@ -21,6 +21,7 @@ from orchestrator.errors import EnvironmentFailure, InputError
 from orchestrator.plugin.registry import Registry
 from orchestrator.study.request import RunState
 from orchestrator.study.run.directory import RunDirectory
+from orchestrator.values.direction import Direction
 from orchestrator.values.task import TaskDescription
 
 Make = Callable[[str | None], Path]
@@ -36,7 +37,7 @@ def make(tmp_path: Path) -> Make:
         request, _, _ = plan(SearchOptions(target="host", trials=3, storage=storage), Registry.discover())
         task = TaskDescription(
             name="digits", model="m", data="d", kind="torch", inputs=(), outputs=(), classes=10, metric="accuracy",
-            direction="maximize", examples={}, labelled=(), digest="", weights_digest="", data_digest="",
+            direction=Direction.MAXIMIZE, examples={}, labelled=(), digest="", weights_digest="", data_digest="",
         )  # fmt: skip
         offers: tuple[OfferReply, ...] = ()
         state = RunState(

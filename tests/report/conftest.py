@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.values.direction import Direction
 from orchestrator.values.layers import Layer, LayerChange, LayerTable
 from orchestrator.values.results import (
     ArtifactResult,
@@ -156,7 +157,7 @@ def make_digits_run() -> RunResult:
             model="small-cnn",
             data="scikit-learn digits",
             metric="accuracy",
-            direction="maximize",
+            direction=Direction.MAXIMIZE,
             examples={"train": 1077, "validation": 360, "test": 360},
             digest="9c0f" * 16,
         ),

@@ -18,6 +18,7 @@ from orchestrator.errors import InputError
 from orchestrator.report.results import write_results
 from orchestrator.report.run_diff import RunComparison, compared
 from orchestrator.report.run_diff_page import headline, print_comparison, render_comparison
+from orchestrator.values.direction import Direction
 from orchestrator.values.results import RunResult
 from tests.report.conftest import scaled
 
@@ -122,7 +123,7 @@ def test_measured_and_estimated_times_are_told_apart_in_one_table(full_run: RunR
 
 
 def test_each_side_is_shown_in_its_own_metric(full_run: RunResult) -> None:
-    other = dataclasses.replace(full_run, task=dataclasses.replace(full_run.task, metric="mse", direction="minimize"))
+    other = dataclasses.replace(full_run, task=dataclasses.replace(full_run.task, metric="mse", direction=Direction.MINIMIZE))
     page, terminal = shown(compared(full_run, other, NAMES))
     assert "accuracy, A mse, B" in page
     assert "98.1 % 0.9810" in page

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from orchestrator.study.early_stopping import EarlyStopping
+from orchestrator.values.direction import Direction
 from orchestrator.values.results import CandidateResult, Foreseen, LatencyResult, Rung
 from orchestrator.values.target import Limits
 
@@ -15,7 +16,11 @@ Make = Callable[..., CandidateResult]
 
 
 def stopping(
-    candidates: list[CandidateResult], *, direction: str = "maximize", useful_drop: float | None = None, **limits: Any
+    candidates: list[CandidateResult],
+    *,
+    direction: Direction = Direction.MAXIMIZE,
+    useful_drop: float | None = None,
+    **limits: Any,
 ) -> EarlyStopping:
     request = SimpleNamespace(limits=Limits(**limits), useful_drop=useful_drop)
     task = SimpleNamespace(direction=direction, metric="accuracy")
@@ -89,7 +94,7 @@ def test_less_is_better_where_the_metric_says_so(make: Make) -> None:
     for k in range(5):
         made = make(f"c{k}", quality=0.15, latency=5, size=500 + k, trial=k)
         known.append(replace(made, rungs=rungs(0.5, 0.3, 0.2 + 0.01 * k), feasible=True))
-    floors = stopping(known, direction="minimize").floors(looked_at(make, "dear", 8.0, 800))
+    floors = stopping(known, direction=Direction.MINIMIZE).floors(looked_at(make, "dear", 8.0, 800))
     assert floors["recovery#0 of 0@0.5"].needed > 0.15 + 0.09
     assert floors["recovery#0 of 0@0.25"].needed == pytest.approx(0.15 + 0.15)
 

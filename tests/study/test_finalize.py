@@ -17,6 +17,7 @@ from orchestrator.study.finalize import Outcome, as_searched, measured_again, sc
 from orchestrator.study.pareto.front import ParetoFront
 from orchestrator.study.remeasurement import ALONE, DURING, MOST_MODELS, Remeasurement, allowance_s, chosen
 from orchestrator.study.run.directory import RunDirectory
+from orchestrator.values.direction import Direction
 from orchestrator.values.results import CandidateResult, Difference, LatencyResult
 from orchestrator.values.target import Limits
 from tests.study.conftest import Make
@@ -32,7 +33,7 @@ class Request:
 class Task:
     """The parts of a task that judging candidates needs."""
 
-    direction, metric = "maximize", "accuracy"
+    direction, metric = Direction.MAXIMIZE, "accuracy"
 
 
 Timed = Callable[..., CandidateResult]

@@ -11,6 +11,7 @@ from orchestrator.study.candidates.evaluator import gains
 from orchestrator.study.pareto.constraints import kept
 from orchestrator.study.pareto.dominance import at_best, dominates, faster, latency_noise, pareto_front, relative_latency, size_of
 from orchestrator.study.pareto.incremental_front import IncrementalFront
+from orchestrator.values.direction import Direction
 from orchestrator.values.results import CandidateResult
 from orchestrator.values.target import Limits
 from tests.study.conftest import Make
@@ -27,17 +28,17 @@ def test_front_holds_what_no_other_dominates(make: Make) -> None:
         make("worse", quality=0.85, latency=7, size=400),
         make("fast", quality=0.80, latency=3, size=500),
     ]
-    assert identifiers(pareto_front(candidates, "maximize")) == ["fast", "small", "baseline"]
+    assert identifiers(pareto_front(candidates, Direction.MAXIMIZE)) == ["fast", "small", "baseline"]
 
 
 def test_smaller_is_better_when_the_metric_is_minimised(make: Make) -> None:
     candidates = [make("baseline", quality=0.5, latency=10), make("better", quality=0.4, latency=9, size=900, baseline=0.5)]
-    assert identifiers(pareto_front(candidates, "minimize")) == ["better"]
+    assert identifiers(pareto_front(candidates, Direction.MINIMIZE)) == ["better"]
 
 
 def test_failed_candidates_are_no_part_of_the_front(make: Make) -> None:
     failed = dataclasses.replace(make("failed", latency=1), state="failed")
-    assert identifiers(pareto_front([make("baseline"), failed], "maximize")) == ["baseline"]
+    assert identifiers(pareto_front([make("baseline"), failed], Direction.MAXIMIZE)) == ["baseline"]
 
 
 def test_measured_time_dominates_only_beyond_the_uncertainty_of_the_ratio(make: Make) -> None:
@@ -49,18 +50,18 @@ def test_measured_time_dominates_only_beyond_the_uncertainty_of_the_ratio(make: 
 
     near, clear = timed("near", 0.99, 0.03, 1), timed("clear", 0.80, 0.03, 2)
     slow = timed("slow", 1.0, 0.03, 0)
-    assert not dominates(slow, near, "maximize")  # type: ignore[arg-type]
-    assert dominates(clear, slow, "maximize")  # type: ignore[arg-type]
+    assert not dominates(slow, near, Direction.MAXIMIZE)  # type: ignore[arg-type]
+    assert dominates(clear, slow, Direction.MAXIMIZE)  # type: ignore[arg-type]
 
 
 def test_of_two_that_cannot_be_told_apart_the_first_stays(make: Make) -> None:
     first, second = make("first", trial=1), make("second", trial=2)
-    assert identifiers(pareto_front([second, first], "maximize")) == ["first"]
+    assert identifiers(pareto_front([second, first], Direction.MAXIMIZE)) == ["first"]
 
 
 def test_figures_of_two_kinds_of_evidence_are_never_compared(make: Make) -> None:
     with pytest.raises(ValueError, match="one kind of evidence, but got estimated, measured-on-host"):
-        pareto_front([make("a"), make("b", evidence="measured-on-host")], "maximize")
+        pareto_front([make("a"), make("b", evidence="measured-on-host")], Direction.MAXIMIZE)
 
 
 def test_candidate_that_brings_nothing_is_marked(make: Make) -> None:
@@ -121,18 +122,20 @@ def test_times_of_boards_are_compared_by_their_ratios(make: Make) -> None:
     here = on_target(make, "here", 0.8, 0.79, 0.81, trial=1)
     there = on_target(make, "there", 0.9, 0.89, 0.91, trial=2)
     quicker_board = dataclasses.replace(there, latency=[dataclasses.replace(there.latency[0], median_ms=1.0)])
-    assert identifiers(pareto_front([here, quicker_board], "maximize")) == ["here"]
+    assert identifiers(pareto_front([here, quicker_board], Direction.MAXIMIZE)) == ["here"]
 
 
 def test_nothing_that_is_within_the_noise_dominates(make: Make) -> None:
     better = on_target(make, "better", 0.99, 0.96, 1.02, quality=0.901, trial=1)
     other = on_target(make, "other", 1.0, 0.97, 1.03, quality=0.900, trial=2)
-    assert not dominates(better, other, "maximize")
-    assert dominates(dataclasses.replace(better, artifact=make("x", size=999).artifact), other, "maximize"), "smaller for sure"
+    assert not dominates(better, other, Direction.MAXIMIZE)
+    assert dominates(dataclasses.replace(better, artifact=make("x", size=999).artifact), other, Direction.MAXIMIZE), (
+        "smaller for sure"
+    )
 
 
 def test_memory_is_no_objective(make: Make) -> None:
-    assert dominates(make("a", latency=9, memory=9_000_000), make("b", latency=10, memory=1), "maximize")
+    assert dominates(make("a", latency=9, memory=9_000_000), make("b", latency=10, memory=1), Direction.MAXIMIZE)
 
 
 def test_candidate_at_its_best_has_its_time_at_the_low_end(make: Make) -> None:
@@ -209,7 +212,7 @@ def near_misses_by_definition(known: Sequence[CandidateResult], direction: str) 
     return [name for _, name in sorted(found)]
 
 
-@pytest.mark.parametrize("direction", ["maximize", "minimize"])
+@pytest.mark.parametrize("direction", list(Direction))
 def test_front_that_is_kept_up_is_the_front_by_definition(make: Make, direction: str) -> None:
     random = np.random.default_rng(5)
     for _ in range(150):
@@ -229,14 +232,14 @@ def test_front_that_is_kept_up_is_the_front_by_definition(make: Make, direction:
 
 
 def test_ranking_never_compares_two_kinds_of_evidence(make: Make) -> None:
-    ranking = IncrementalFront([make("a")], "maximize", lambda c: c)
+    ranking = IncrementalFront([make("a")], Direction.MAXIMIZE, lambda c: c)
     with pytest.raises(ValueError, match="one kind of evidence, but got estimated, measured-on-host"):
         ranking.add(make("b", evidence="measured-on-host"))
 
 
 def test_record_that_changes_without_its_figures_keeps_its_place(make: Make) -> None:
     first = make("a")
-    ranking = IncrementalFront([first, make("b", quality=0.8)], "maximize", lambda c: c)
+    ranking = IncrementalFront([first, make("b", quality=0.8)], Direction.MAXIMIZE, lambda c: c)
     assert first.artifact is not None
     ranking.add(dataclasses.replace(first, artifact=dataclasses.replace(first.artifact, path="elsewhere")))
     assert ranking.front() == ["a"]

@@ -19,6 +19,7 @@ from orchestrator.study.run.optuna_journal import RunJournal
 from orchestrator.study.run.optuna_restore import restore
 from orchestrator.study.run.optuna_study import CANDIDATE_ATTRIBUTE, open_study, tell
 from orchestrator.study.search_space import SearchSpace
+from orchestrator.values.direction import Direction
 from orchestrator.values.results import CandidateResult, StepResult
 from tests.study.conftest import Make
 
@@ -69,7 +70,7 @@ def test_study_that_lost_its_end_is_restored_from_the_records(
     tmp_path: Path, space: SearchSpace, make: Make, kept_share: float
 ) -> None:
     path = tmp_path / "study.journal"
-    study = open_study(path, None, optuna.samplers.RandomSampler(seed=1), "maximize", "a")
+    study = open_study(path, None, optuna.samplers.RandomSampler(seed=1), Direction.MAXIMIZE, "a")
     known = candidates(space, make, study, 7)
     whole = content(study)
     del study
@@ -79,7 +80,7 @@ def test_study_that_lost_its_end_is_restored_from_the_records(
         path.unlink()
     told = {c.id: c if c.state == "complete" else None for c in known}
     constraints = {c.id: {"limit": -0.1} for c in known if c.state == "complete"}
-    study = open_study(path, None, optuna.samplers.RandomSampler(seed=1), "maximize", "a")
+    study = open_study(path, None, optuna.samplers.RandomSampler(seed=1), Direction.MAXIMIZE, "a")
     lost = restore(study, space, known, told, constraints)
     assert 0 < lost <= 7
     now = {row[-1]: row for row in content(study)}
@@ -93,7 +94,7 @@ def test_study_that_lost_its_end_is_restored_from_the_records(
 
 def test_optunas_own_tools_read_the_journal(tmp_path: Path) -> None:
     path = tmp_path / "study.journal"
-    study = open_study(path, None, optuna.samplers.RandomSampler(seed=1), "maximize", "a")
+    study = open_study(path, None, optuna.samplers.RandomSampler(seed=1), Direction.MAXIMIZE, "a")
     study.ask()
     (summary,) = optuna.get_all_study_summaries(JournalStorage(JournalFileBackend(str(path))))
     assert summary.n_trials == 1

@@ -27,6 +27,7 @@ from orchestrator.study.layers import Layers, layer_table
 from orchestrator.study.publish import _in_words, _options, _runtimes, _same_recipes
 from orchestrator.study.run.event_log import finished_s
 from orchestrator.study.search_space import SearchSpace
+from orchestrator.values.direction import Direction
 from orchestrator.values.results import (
     ArtifactResult,
     CandidateResult,
@@ -254,7 +255,7 @@ def searched(number: int) -> list[CandidateResult]:
 
 
 def test_importance_finds_the_parameter_that_decides_and_chance_where_none_does() -> None:
-    found = importance(searched(60), space(), "maximize")
+    found = importance(searched(60), space(), Direction.MAXIMIZE)
     assert found.trials == 60
     assert found.best == 6
     first = found.latency[0]
@@ -268,7 +269,7 @@ def test_mark_of_chance_is_the_most_of_nineteen_deals() -> None:
     """So a parameter that does not matter passes it in one of twenty cases: its own figure is the largest of twenty alike."""
     assert 1 / (SHUFFLES + 1) == 0.05
     candidates = searched(30)
-    found, trials = importance(candidates, space(), "maximize"), _trials(candidates, space())
+    found, trials = importance(candidates, space(), Direction.MAXIMIZE), _trials(candidates, space())
     generator, quality = np.random.default_rng(0), np.array([-trial.values[0] for trial in trials])
     dealt = [_evaluated(trials, generator.permutation(quality), found.best / len(trials)) for _ in range(SHUFFLES)]
     assert found.quality
@@ -290,11 +291,11 @@ def test_drift_of_the_machine_does_not_make_a_parameter_important() -> None:
         )
         for k, c in enumerate(steady)
     ]
-    assert importance(drifted, space(), "maximize") == importance(steady, space(), "maximize")
+    assert importance(drifted, space(), Direction.MAXIMIZE) == importance(steady, space(), Direction.MAXIMIZE)
 
 
 def test_importance_of_few_trials_is_not_told() -> None:
-    found = importance(searched(LEAST_TRIALS - 1), space(), "maximize")
+    found = importance(searched(LEAST_TRIALS - 1), space(), Direction.MAXIMIZE)
     assert (found.trials, found.needed, found.quality, found.latency) == (LEAST_TRIALS - 1, LEAST_TRIALS, [], [])
 
 

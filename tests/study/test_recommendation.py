@@ -3,13 +3,14 @@
 from typing import Any
 
 from orchestrator.study.pareto.recommendation import Recommendation, recommend
+from orchestrator.values.direction import Direction
 from orchestrator.values.target import Limits
 from tests.study.conftest import Make
 
 
 def choose(front: list[Any], limits: Limits | None = None, **more: Any) -> Recommendation:
     asked = limits or Limits()
-    settings = {"asked": asked, "useful_drop": None, "metric": "accuracy", "direction": "maximize", **more}
+    settings = {"asked": asked, "useful_drop": None, "metric": "accuracy", "direction": Direction.MAXIMIZE, **more}
     return recommend(front, front[0], asked, **settings)
 
 
@@ -89,7 +90,7 @@ def test_profile_limits_are_kept_though_nobody_asked(make: Make) -> None:
         asked=Limits(),
         useful_drop=0.05,
         metric="accuracy",
-        direction="maximize",
+        direction=Direction.MAXIMIZE,
     )
     assert chosen.id == "small"
     assert "No limits were given" in chosen.reason

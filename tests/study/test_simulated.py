@@ -10,6 +10,7 @@ import pytest
 
 from orchestrator.report.failures import failure_groups
 from orchestrator.study.early_stopping import EarlyStopping
+from orchestrator.values.direction import Direction
 from orchestrator.values.results import CandidateResult, Failure
 from orchestrator.values.target import Limits
 from tests.conftest import Cli, Project, install
@@ -163,7 +164,7 @@ def test_measure_and_compare_give_the_simulated_figure(toy: Cli, project: Projec
 
 def stopping_of(candidates: list[CandidateResult], **limits: Any) -> EarlyStopping:
     request = SimpleNamespace(limits=Limits(**limits), useful_drop=None)
-    task = SimpleNamespace(direction="maximize", metric="accuracy")
+    task = SimpleNamespace(direction=Direction.MAXIMIZE, metric="accuracy")
     return EarlyStopping({c.id: c for c in candidates}, request, task)  # type: ignore[arg-type]
 
 

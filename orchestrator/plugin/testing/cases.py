@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from orchestrator.building.export import export_onnx
 from orchestrator.plugin import BuildContext, HardwareProfile, Target, TaskDescription
+from orchestrator.values.direction import Direction
 from orchestrator.values.profile import Cluster, Memory, RuntimeSupport
 
 CLASSES = 5
@@ -218,7 +219,7 @@ class Case:
             outputs=(),
             classes=self.classes,
             metric="accuracy",
-            direction="maximize",
+            direction=Direction.MAXIMIZE,
             examples={"train": EXAMPLES, "validation": EXAMPLES},
             labelled=("train", "validation") if self.classes else (),
             digest="0",

@@ -6,6 +6,7 @@ import numpy as np
 
 from orchestrator.plugin import InputError, Metric
 from orchestrator.plugin.testing.problems import must, wrong
+from orchestrator.values.direction import Direction
 
 EXAMPLES, CLASSES = 60, 4
 
@@ -55,7 +56,7 @@ class MetricTests:
         """A name and a direction."""
         must(isinstance(self.metric, Metric), f"`metric` is {self.metric!r:.60}, which is no Metric", "give an instance")
         must(getattr(self.metric, "name", ""), "`name` is missing", "declare `name` in the class")
-        ways = ("maximize", "minimize")
+        ways = tuple(Direction)
         must(self.metric.direction in ways, f"`direction` is {self.metric.direction!r}", f"choose one of {ways}")
 
     def test_score_is_one_number_for_each_example(self) -> None:
@@ -77,7 +78,7 @@ class MetricTests:
         outputs, labels, reference = self.good(generator)
         good = float(np.mean(self._score(outputs, labels, reference)))
         bad = float(np.mean(self._score(self.bad(generator, outputs), labels, reference)))
-        better = good > bad if self.metric.direction == "maximize" else good < bad
+        better = Direction(self.metric.direction).better(good, bad)
         must(
             better,
             f"good outputs score {good:.4g} and bad ones {bad:.4g}",

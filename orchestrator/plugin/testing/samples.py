@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from orchestrator.plugin.testing.cases import target
+from orchestrator.values.direction import Direction
 from orchestrator.values.events import SearchStarted
 from orchestrator.values.results import (
     ArtifactResult,
@@ -62,7 +63,7 @@ def sample_run() -> RunResult:
             model="package:net",
             data="package:data",
             metric="accuracy",
-            direction="maximize",
+            direction=Direction.MAXIMIZE,
             examples={"train": 1000, "validation": 360},
             digest="0" * 64,
         ),
@@ -102,7 +103,7 @@ def sample_start() -> SearchStarted:
             outputs=(),
             classes=10,
             metric="accuracy",
-            direction="maximize",
+            direction=Direction.MAXIMIZE,
             examples={"train": 1000, "validation": 360},
             labelled=("train", "validation"),
             digest="0" * 64,

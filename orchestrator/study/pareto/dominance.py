@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from orchestrator.values.direction import Direction
 from orchestrator.values.evidence import MEASURED
 from orchestrator.values.results import CandidateResult, Difference, LatencyResult
 
@@ -71,13 +72,12 @@ def faster(a: CandidateResult, b: CandidateResult) -> bool:
     return ratio + math.hypot(latency_noise(a)[1], latency_noise(b)[0]) < 0
 
 
-def dominates(a: CandidateResult, b: CandidateResult, direction: str) -> bool:
+def dominates(a: CandidateResult, b: CandidateResult, direction: Direction) -> bool:
     """Whether `a` is nowhere worse than `b`, and beyond the uncertainty of the comparison better somewhere.
 
     Of two that cost just the same and cannot be told apart, one stays: the better by value, or the one that came first.
     """
-    sign = 1.0 if direction == "maximize" else -1.0
-    gain = sign * (quality_of(a) - quality_of(b))
+    gain = direction.gain(quality_of(a), quality_of(b))
     ratio = relative_latency(a) / relative_latency(b)
     if gain < 0 or ratio > 1 or size_of(a) > size_of(b):
         return False
@@ -105,7 +105,7 @@ def comparable(candidates: Sequence[CandidateResult]) -> list[CandidateResult]:
     return complete
 
 
-def pareto_front(candidates: Sequence[CandidateResult], direction: str) -> list[CandidateResult]:
+def pareto_front(candidates: Sequence[CandidateResult], direction: Direction) -> list[CandidateResult]:
     """The complete candidates that no other one dominates, the fastest first.
 
     Raises:

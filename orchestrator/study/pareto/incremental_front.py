@@ -20,6 +20,7 @@ from orchestrator.study.pareto.dominance import (
     relative_latency,
     size_of,
 )
+from orchestrator.values.direction import Direction
 from orchestrator.values.results import CandidateResult
 
 LEAST_ROWS = 64
@@ -82,11 +83,11 @@ class IncrementalFront:
     def __init__(
         self,
         candidates: Iterable[CandidateResult],
-        direction: str,
+        direction: Direction,
         judged: Callable[[CandidateResult], CandidateResult],
     ) -> None:
         self._direction, self._judged = direction, judged
-        self._sign = 1.0 if direction == "maximize" else -1.0
+        self._sign = direction.sign
         self._clear(candidates)
 
     def _clear(self, candidates: Iterable[CandidateResult]) -> None:

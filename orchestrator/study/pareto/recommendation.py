@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from orchestrator.report import formatting
 from orchestrator.study.pareto.constraints import excesses, kept, useless
 from orchestrator.study.pareto.dominance import latency_of, quality_noise, quality_of, relative_latency, size_of
+from orchestrator.values.direction import Direction
 from orchestrator.values.recipe import BASELINE
 from orchestrator.values.results import CandidateResult
 from orchestrator.values.target import Limits
@@ -36,7 +37,7 @@ def recommend(
     asked: Limits,
     useful_drop: float | None,
     metric: str,
-    direction: str,
+    direction: Direction,
 ) -> Recommendation:
     """Choose by the validation split. `limits` must be kept; which of them the user `asked` for says what matters to them.
 
@@ -72,11 +73,11 @@ def recommend(
     return Recommendation(id=chosen.id, reason=f"{reason}. Against the original: {_against(chosen, baseline, metric)}.")
 
 
-def _keeps_drop_beyond_doubt(candidate: CandidateResult, limits: Limits, direction: str) -> bool:
+def _keeps_drop_beyond_doubt(candidate: CandidateResult, limits: Limits, direction: Direction) -> bool:
     if candidate.quality is None:
         return False
     validation = candidate.quality.validation
-    sign = 1.0 if direction == "maximize" else -1.0
+    sign = direction.sign
     if limits.min_quality is not None:
         worst = validation.low if sign > 0 else validation.high
         if sign * (worst - limits.min_quality) < 0:
@@ -87,19 +88,19 @@ def _keeps_drop_beyond_doubt(candidate: CandidateResult, limits: Limits, directi
     return True
 
 
-def _most_accurate_then_fastest(able: Sequence[CandidateResult], direction: str) -> CandidateResult:
-    sign = 1.0 if direction == "maximize" else -1.0
+def _most_accurate_then_fastest(able: Sequence[CandidateResult], direction: Direction) -> CandidateResult:
+    sign = direction.sign
     best = max(able, key=lambda c: sign * quality_of(c))
     alike = [c for c in able if sign * (quality_of(best) - quality_of(c)) <= math.hypot(quality_noise(best), quality_noise(c))]
     return min(alike, key=lambda c: (relative_latency(c), size_of(c)))
 
 
-def _knee(able: Sequence[CandidateResult], baseline: CandidateResult, direction: str) -> CandidateResult:
+def _knee(able: Sequence[CandidateResult], baseline: CandidateResult, direction: Direction) -> CandidateResult:
     """The point farthest from the line between the extremes (Das 1999), on quality and log latency, each scaled to the front.
 
     A quality that cannot be told from the baseline's counts as the baseline's.
     """
-    sign = 1.0 if direction == "maximize" else -1.0
+    sign = direction.sign
     qualities = {}
     for c in able:
         alike = abs(quality_of(c) - quality_of(baseline)) <= quality_noise(c)
@@ -113,7 +114,7 @@ def _knee(able: Sequence[CandidateResult], baseline: CandidateResult, direction:
     return max(able, key=lambda c: (share(qualities, c.id) - share(times, c.id), -size_of(c)))
 
 
-def _nearest(front: Sequence[CandidateResult], baseline: CandidateResult, limits: Limits, direction: str) -> str:
+def _nearest(front: Sequence[CandidateResult], baseline: CandidateResult, limits: Limits, direction: Direction) -> str:
     broken = {c.id: {k: v for k, v in excesses(c, baseline, limits, direction).items() if v > 0} for c in front}
     if not broken:
         return "No candidate was completed."

@@ -14,13 +14,14 @@ from optuna.trial import FrozenTrial, TrialState
 
 from orchestrator.study.run.optuna_journal import RunJournal
 from orchestrator.study.run.optuna_storage import guarded, open_storage
+from orchestrator.values.direction import Direction
 from orchestrator.values.results import CandidateResult
 
 CANDIDATE_ATTRIBUTE = "candidate"
 OBJECTIVES = ("quality", "latency_ms", "size_bytes")
 
 
-def open_study(path: Path, storage: str | None, sampler: Any, direction: str, name: str) -> optuna.Study:
+def open_study(path: Path, storage: str | None, sampler: Any, direction: Direction, name: str) -> optuna.Study:
     """The study of a run, made where it is not there yet.
 
     Args:
@@ -33,13 +34,12 @@ def open_study(path: Path, storage: str | None, sampler: Any, direction: str, na
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     backend: BaseStorage = JournalStorage(RunJournal(path)) if storage is None else open_storage(storage)
-    quality = StudyDirection.MAXIMIZE if direction == "maximize" else StudyDirection.MINIMIZE
     with nullcontext() if storage is None else guarded(storage), warnings.catch_warnings():
         study = optuna.create_study(
             study_name=name,
             storage=backend,
             sampler=sampler,
-            directions=[quality, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE],
+            directions=[direction.value, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE],
             load_if_exists=True,
         )
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
