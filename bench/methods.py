@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.api.resolve import SearchOptions
 from orchestrator.api.search import evaluate
 from orchestrator.plugin import CandidateResult, ParameterValue, Recipe, Step
 from orchestrator.plugin.parameters import checked
 from orchestrator.plugin.registry import Registry
+from orchestrator.values.search import SearchOptions
+from orchestrator.values.task import TaskSpec
 
 CASES = Path(__file__).parents[2] / "shared" / "cases"
 METHODS = Registry.discover().methods()
@@ -58,9 +59,8 @@ ROWS: dict[str, tuple[str, Sequence[Step]]] = {
 
 def options(case: str, model: str, data: str, seed: int = 0, target: str = HOST) -> SearchOptions:
     """A case, timed on this host with one thread."""
-    return SearchOptions(
-        target=target, model=f"{CASES / case}/model.py:{model}", data=f"{CASES / case}/data.py:{data}", threads=1, seed=seed
-    )
+    task = TaskSpec(model=f"{CASES / case}/model.py:{model}", data=f"{CASES / case}/data.py:{data}")
+    return SearchOptions(target=target, task=task, threads=1, seed=seed)
 
 
 def show(event: dict[str, Any]) -> None:

@@ -85,12 +85,14 @@ def recipe(point: dict[str, Any]) -> Any:
 
 def main(output: Path) -> None:
     """Evaluate what is not there yet."""
-    from orchestrator.api.resolve import SearchOptions, plan, simulated_device
+    from orchestrator.api.resolve import plan, simulated_device
     from orchestrator.measuring import scoring
     from orchestrator.measuring.timing import Plan
     from orchestrator.plugin.registry import Registry
     from orchestrator.study.engine import Engine
     from orchestrator.study.run.directory import RunDirectory
+    from orchestrator.values.search import BudgetSpec, SearchOptions
+    from orchestrator.values.task import TaskSpec
 
     scoring.BESIDE = Plan(max_seconds=0.1)  # the time on this machine is not the objective
     known = (
@@ -104,10 +106,9 @@ def main(output: Path) -> None:
     names = ("block-removal", "channel-pruning", "distillation", "graph-rewriting", "static-int8")
     options = SearchOptions(
         target=TARGET,
-        model=f"{CASE}/model.py:resnet20",
-        data=f"{Path(__file__).resolve()}:data",
+        task=TaskSpec(model=f"{CASE}/model.py:resnet20", data=f"{Path(__file__).resolve()}:data"),
         threads=1,
-        trials=len(left),
+        budget=BudgetSpec(trials=len(left)),
         methods=names,
     )
     request, runtime, devices = plan(options, registry)

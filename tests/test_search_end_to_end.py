@@ -13,6 +13,7 @@ import pytest
 
 import orchestrator
 from orchestrator.report.html import render_html
+from orchestrator.values.task import TaskSpec
 from tests.conftest import PROJECTS, SHARED, Cli, Project, needs_cases
 
 
@@ -223,15 +224,15 @@ def test_recipe_says_which_of_model_and_data_has_changed(cli: Cli, project: Proj
 
 
 def test_given_recipes_are_evaluated_beside_the_original(project: Project) -> None:
-    from orchestrator.api.resolve import SearchOptions
     from orchestrator.plugin import Recipe, Step
     from orchestrator.plugin.parameters import checked
     from orchestrator.plugin.registry import Registry
+    from orchestrator.values.search import SearchOptions
 
     method = Registry.discover().methods()["static-int8"]
     step = Step(method=method.name, version=method.version, parameters=checked(method.name, method.parameters, {}))
     wrong = Step(method=method.name, version=method.version + 1)
-    options = SearchOptions(model=project.onnx[1], data=project.onnx[3], threads=1)
+    options = SearchOptions(task=TaskSpec(model=project.onnx[1], data=project.onnx[3]), threads=1)
     recipes = [Recipe(steps=(step,)), Recipe(steps=(wrong,))]
     original, made, failed = orchestrator.evaluate(options, recipes)
     assert (original.id, made.state, failed.state) == ("baseline", "complete", "failed")

@@ -5,7 +5,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from orchestrator.plugin.runtime import Runtime
 from orchestrator.values.characterization import CharacterizedMachine
 from orchestrator.values.files import write_atomic
 from orchestrator.values.profile import HardwareProfile
+from orchestrator.values.search import with_values
 
 COMMAND = "orchestrate profiles characterize"
 MEMORY_SHARE = 0.5
@@ -74,7 +75,7 @@ def characterize(
         EnvironmentFailure: the device is out of reach or in use, or the file cannot be written.
         Interrupted: the user asked to stop; nothing was written.
     """
-    options = _said(options, said)
+    options = with_values(options or CharacterizeOptions(), said)
     begin = time.monotonic()
     if output is not None and not Path(output).is_dir():
         _target(Path(output), "", overwrite=overwrite)
@@ -203,14 +204,6 @@ def _check(options: CharacterizeOptions) -> None:
         raise InputError(f"--name '{options.name}' must be letters, digits, dots and dashes only")
     if options.name is not None and (options.name == "host" or options.name.endswith(".toml")):
         raise InputError(f"--name '{options.name}' cannot name a profile: 'host' is the machine itself, '.toml' marks a path")
-
-
-def _said(options: CharacterizeOptions | None, said: dict[str, Any]) -> CharacterizeOptions:
-    known = {f.name for f in fields(CharacterizeOptions)}
-    for name in said:
-        if name not in known:
-            raise InputError(unknown("option", name, known))
-    return replace(options or CharacterizeOptions(), **said)
 
 
 def _target(output: Path, name: str, *, overwrite: bool) -> Path:

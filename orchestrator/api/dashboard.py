@@ -43,7 +43,7 @@ def serve(path: Path, *, host: str, port: int, ready: Callable[[str], None]) -> 
 
     run = RunDirectory.open(path)
     state = run.state()
-    url = state.request.storage
+    url = state.request.options.storage
     if url is None and not run.study.is_file():
         raise InputError(f"'{path}' has no study: {run.study.name} is missing")
     with nullcontext() if url is None else guarded(url):

@@ -7,7 +7,7 @@ import tempfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from orchestrator.api.resolve import profile_named, resolve_target, simulated_de
 from orchestrator.building.data import DEFAULT_INPUT, Split, load_data
 from orchestrator.building.references import absolute
 from orchestrator.devices import interrupt
-from orchestrator.errors import EnvironmentFailure, InputError, OrchestratorError, unknown
+from orchestrator.errors import EnvironmentFailure, InputError, OrchestratorError
 from orchestrator.hardware.graph import count
 from orchestrator.hardware.shapes import TensorType, read_inputs
 from orchestrator.measuring.model_info import scoring_batch
@@ -32,6 +32,7 @@ from orchestrator.plugin.registry import Registry
 from orchestrator.plugin.runtime import Runtime
 from orchestrator.values.measure import Comparison, ModelMeasurement
 from orchestrator.values.results import Difference, LatencyResult
+from orchestrator.values.search import with_values
 from orchestrator.values.target import Target
 
 EXAMPLES = 16
@@ -73,7 +74,7 @@ def measure(
         InputError: something that was given cannot be used, or the runtime cannot load the model (in its own words).
         EnvironmentFailure: the device is out of reach or in use.
     """
-    options = _said(options, said)
+    options = with_values(options or MeasureOptions(), said)
     _check_samples(samples)
     with open_bench([Path(model)], options) as bench:
         if bench.simulation is not None:
@@ -96,7 +97,7 @@ def compare(
         InputError: as `measure`, and where the two take different inputs.
         EnvironmentFailure: the device is out of reach or in use.
     """
-    options = _said(options, said)
+    options = with_values(options or MeasureOptions(), said)
     _check_samples(samples)
     plan = Plan(
         precision_goal=options.precision_goal,
@@ -372,14 +373,6 @@ def _simulation(
         most_s=LOADING_S,
         memory_bytes=int(MEMORY_SHARE * psutil.virtual_memory().available),
     )
-
-
-def _said(options: MeasureOptions | None, said: dict[str, Any]) -> MeasureOptions:
-    known = {f.name for f in fields(MeasureOptions)}
-    for name in said:
-        if name not in known:
-            raise InputError(unknown("option", name, known))
-    return replace(options or MeasureOptions(), **said)
 
 
 def _check(options: MeasureOptions) -> None:

@@ -1,14 +1,14 @@
-"""From what the user said to a complete request: names become profiles, runtimes and devices, defaults are filled in."""
+"""Resolve options: names become profiles, runtimes and devices, defaults are filled in."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 
 from orchestrator.building.references import absolute
-from orchestrator.building.store import store_bytes, store_folder
+from orchestrator.building.store import OFF, store_bytes, store_folder
 from orchestrator.errors import InputError, OrchestratorError, PluginError, Refused, unknown
 from orchestrator.hardware.probe import described, probe_host
 from orchestrator.hardware.profile_file import resolve_profile
@@ -16,11 +16,13 @@ from orchestrator.plugin.device import Device, SimulatedDevice
 from orchestrator.plugin.registry import Registry
 from orchestrator.plugin.runtime import Runtime
 from orchestrator.plugin.runtime_step import PREFIX
-from orchestrator.study.presets import load_settings
+from orchestrator.study.presets import load_preset
 from orchestrator.study.request import SearchRequest
 from orchestrator.study.warm_start import read_earlier
 from orchestrator.values.profile import HardwareProfile
+from orchestrator.values.search import SearchOptions
 from orchestrator.values.target import Limits, Target
+from orchestrator.values.task import TaskSpec
 from orchestrator_devices.host import HostDevice, usable_cores
 from orchestrator_devices.ssh import SshDevice
 from orchestrator_qemu.device import QemuDevice
@@ -31,38 +33,6 @@ DEFAULT_SEARCH = "quick"
 CANDIDATE_S = 3600.0
 MEMORY_SHARE = 0.75
 LEAST_WORKER_TIMEOUT_S = 2.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SearchOptions:
-    """`orchestrate search` as the user said it; None: not said. See the command's help for each."""
-
-    target: str = "host"
-    model: str | None = None
-    data: str | None = None
-    metric: str | None = None
-    loss: str | None = None
-    student: str | None = None
-    search: str = DEFAULT_SEARCH
-    trials: int | None = None
-    timeout_s: float | None = None
-    limits: Limits = field(default_factory=Limits)
-    methods: tuple[str, ...] = ()
-    without_methods: tuple[str, ...] = ()
-    runtimes: tuple[str, ...] = ()
-    without_plugins: tuple[str, ...] = ()
-    device: str | None = None
-    threads: int | None = None
-    seed: int = 0
-    storage: str | None = None
-    artifacts: str | None = None
-    worker_timeout_s: float = 60.0
-    input_shapes: dict[str, tuple[int, ...]] | None = None
-    wait_for_device_s: float = 300.0
-    store: str | None = None
-    warm_start: tuple[str, ...] = ()
-    warm_share: float = 2 / 3
-    epochs: tuple[float, float] | None = None
 
 
 def plan(options: SearchOptions, registry: Registry) -> tuple[SearchRequest, Runtime, tuple[Device, ...]]:
@@ -78,26 +48,26 @@ def plan(options: SearchOptions, registry: Registry) -> tuple[SearchRequest, Run
     if options.search != DEFAULT_SEARCH:  # whoever takes the default's name stops nobody who did not ask for it
         registry.settle("searches", options.search)
     with _naming_broken(registry):
-        settings = load_settings(options.search, registry.search_files())
-    if options.trials is not None and options.trials < 1:
-        raise InputError(f"--trials must be 1 or more, but got {options.trials}")
+        preset = load_preset(options.search, registry.search_files())
+    if options.budget.trials is not None and options.budget.trials < 1:
+        raise InputError(f"--trials must be 1 or more, but got {options.budget.trials}")
     if options.wait_for_device_s < 0:
         raise InputError(f"--wait-for-device must be 0 or more seconds, but got {options.wait_for_device_s:g}")
     target = _with_alternatives(target, options, registry)
     own_quality_limit = options.limits.max_drop is not None or options.limits.min_quality is not None
-    own_budget = options.trials is not None or options.timeout_s is not None
-    trials = options.trials if own_budget else settings.trials
-    timeout_s = options.timeout_s if own_budget else settings.timeout_s
+    own_budget = options.budget.trials is not None or options.budget.timeout_s is not None
+    trials = options.budget.trials if own_budget else preset.trials
+    timeout_s = options.budget.timeout_s if own_budget else preset.timeout_s
     if trials is None and timeout_s is None:
-        raise InputError(f"search '{settings.name}' has no budget: give --trials or --timeout")
+        raise InputError(f"search '{preset.name}' has no budget: give --trials or --timeout")
     samplers = registry.samplers()
-    if settings.sampler not in samplers:
-        raise PluginError(f"search '{settings.name}': {unknown('sampler', settings.sampler, samplers)}" + _broken(registry))
+    if preset.sampler not in samplers:
+        raise PluginError(f"search '{preset.name}': {unknown('sampler', preset.sampler, samplers)}" + _broken(registry))
     own_search = options.search.endswith(".toml")
     if own_search:  # only then the user has named what stands in it
-        registry.settle("samplers", settings.sampler)
+        registry.settle("samplers", preset.sampler)
     methods = registry.methods()
-    named = options.methods or (settings.methods if isinstance(settings.methods, tuple) else ())
+    named = options.methods or (preset.methods if isinstance(preset.methods, tuple) else ())
     for name in (*named, *options.without_methods):
         if name not in methods:
             raise PluginError(unknown("method", name, methods) + _broken(registry))
@@ -108,58 +78,48 @@ def plan(options: SearchOptions, registry: Registry) -> tuple[SearchRequest, Run
                 f"--method {name}: {name.removeprefix(PREFIX)} is none of several runtimes that the search tries; name both with "
                 f"--runtime {target.runtime} --runtime {name.removeprefix(PREFIX)}"
             )
-    if options.metric is not None:
-        registry.settle("metrics", options.metric)
-    chosen = named or tuple(name for name, method in methods.items() if method.usual or settings.methods == "all")
+    if options.task.metric is not None:
+        registry.settle("metrics", options.task.metric)
+    chosen = named or tuple(name for name, method in methods.items() if method.usual or preset.methods == "all")
     chosen = tuple(dict.fromkeys((*chosen, *(f"{PREFIX}{name}" for name in target.alternatives))))
     chosen = tuple(name for name in chosen if not name.startswith(PREFIX) or name.removeprefix(PREFIX) in target.alternatives)
-    if options.student is not None and "student" not in set(chosen) - set(options.without_methods):
+    if options.task.student is not None and "student" not in set(chosen) - set(options.without_methods):
         raise InputError("--student needs the method 'student', but the search leaves it out; give --method student too")
-    task_name, model, data = _task(options, registry)
+    task = _task(options.task, registry)
     for path in options.warm_start:
         read_earlier(path)  # what cannot be read is better known before anything is loaded
     share = CANDIDATE_S if timeout_s is None else max(LEAST_CANDIDATE_S, CANDIDATE_SHARE * timeout_s)
-    return (
-        SearchRequest(
-            task_name=task_name,
-            model=model,
-            data=data,
-            metric=_absolute(options.metric),
-            loss=_absolute(options.loss),
-            student=_student(options, registry),
-            target=target,
-            target_reference=str(Path(options.target).resolve()) if options.target.endswith(".toml") else options.target,
-            folder=str(Path.cwd()),
-            limits=_with_defaults(options.limits, profile),
-            asked=options.limits,
-            useful_drop=settings.useful_drop_share if not own_quality_limit else None,
-            search=settings.name,
-            sampler=settings.sampler,
-            trials=trials,
-            timeout_s=timeout_s,
-            training=settings.training,
-            methods=chosen,
-            without_methods=options.without_methods,
-            without_plugins=options.without_plugins,
-            candidate_timeout_s=settings.candidate_timeout_s or share,
-            memory_bytes=settings.memory_bytes or int(MEMORY_SHARE * psutil.virtual_memory().available),
-            seed=options.seed,
-            storage=_storage(options),
-            artifacts=_artifacts(options),
-            worker_timeout_s=options.worker_timeout_s,
-            input_shapes=options.input_shapes or {},
-            plugins=plugin_versions(registry),
-            wait_for_device_s=options.wait_for_device_s,
-            store=str(store) if (store := store_folder(options.store)) else None,
-            store_bytes=store_bytes(),
-            warm_start=tuple(str(Path(path).resolve()) for path in options.warm_start),
-            warm_share=options.warm_share,
-            early_stopping=settings.early_stopping,
-            epochs=options.epochs,
-        ),
-        runtime,
-        devices,
+    resolved = replace(
+        options,
+        target=_absolute_file(options.target),
+        task=task,
+        search=_absolute_file(options.search),
+        storage=_storage(options),
+        artifacts=_artifacts(options),
+        store=options.store if options.store in (None, OFF) else str(Path(options.store).resolve()),
+        warm_start=tuple(str(Path(path).resolve()) for path in options.warm_start),
     )
+    request = SearchRequest(
+        options=resolved,
+        target=target,
+        limits=_with_defaults(options.limits, profile),
+        budget=replace(options.budget, trials=trials, timeout_s=timeout_s),
+        candidate_timeout_s=preset.candidate_timeout_s or share,
+        memory_bytes=preset.memory_bytes or int(MEMORY_SHARE * psutil.virtual_memory().available),
+        preset=preset,
+        methods=chosen,
+        useful_drop=preset.useful_drop_share if not own_quality_limit else None,
+        folder=str(Path.cwd()),
+        plugins=plugin_versions(registry),
+        store=str(store) if (store := store_folder(options.store)) else None,
+        store_bytes=store_bytes(),
+    )
+    return request, runtime, devices
+
+
+def _absolute_file(name: str) -> str:
+    """Return the absolute path of a TOML file; other names are unchanged."""
+    return str(Path(name).resolve()) if name.endswith(".toml") else name
 
 
 def profile_named(reference: str, registry: Registry) -> HardwareProfile:
@@ -380,20 +340,38 @@ def _with_alternatives(target: Target, options: SearchOptions, registry: Registr
     return replace(target, alternatives=others)
 
 
-def _task(options: SearchOptions, registry: Registry) -> tuple[str, str, str]:
-    """(name, model reference, data reference)."""
-    if options.model is None and options.data is None:
-        default = next((task for task in registry.tasks().values() if task.default), None)
+def _task(task: TaskSpec, registry: Registry) -> TaskSpec:
+    """Return the task with the default filled in and absolute references.
+
+    Raises:
+        InputError: A reference is missing or malformed.
+    """
+    if task.model is None and task.data is None:
+        default = next((source for source in registry.tasks().values() if source.default), None)
         if default is None:
             raise InputError("no plugin brings a default task: give --model and --data")
-        return default.name, default.model, default.data
-    if options.model is None or options.data is None:
-        given, missing = ("--model", "--data") if options.data is None else ("--data", "--model")
-        raise InputError(f"{given} needs {missing} beside it")
-    for option, reference in (("--model", options.model), ("--data", options.data)):
-        _check_reference(option, reference, elsewhere=option == "--model" and registry.loads_models)
-    name = options.model.rpartition(":")[2] if ":" in options.model else Path(options.model).stem
-    return name, absolute(options.model), absolute(options.data)
+        name, model, data = default.name, default.model, default.data
+    else:
+        if task.model is None or task.data is None:
+            given, missing = ("--model", "--data") if task.data is None else ("--data", "--model")
+            raise InputError(f"{given} needs {missing} beside it")
+        _check_reference("--model", task.model, elsewhere=registry.loads_models)
+        _check_reference("--data", task.data, elsewhere=False)
+        name = task.name or (task.model.rpartition(":")[2] if ":" in task.model else Path(task.model).stem)
+        model, data = absolute(task.model), absolute(task.data)
+    if task.student is not None:
+        if task.student.endswith(".onnx"):
+            raise InputError(f"--student '{task.student}' must be a factory of a torch network, which can be trained")
+        _check_reference("--student", task.student, elsewhere=registry.loads_models)
+    return replace(
+        task,
+        name=name,
+        model=model,
+        data=data,
+        metric=_absolute(task.metric),
+        loss=_absolute(task.loss),
+        student=_absolute(task.student),
+    )
 
 
 def _check_reference(option: str, reference: str, *, elsewhere: bool) -> None:
@@ -431,15 +409,6 @@ def _artifacts(options: SearchOptions) -> str | None:
     if options.storage is None:
         raise InputError("--artifacts needs --storage beside it: they are for a search that several machines share")
     return options.artifacts if "://" in options.artifacts else str(Path(options.artifacts).resolve())
-
-
-def _student(options: SearchOptions, registry: Registry) -> str | None:
-    if options.student is None:
-        return None
-    if options.student.endswith(".onnx"):
-        raise InputError(f"--student '{options.student}' must be a factory of a torch network, which can be trained")
-    _check_reference("--student", options.student, elsewhere=registry.loads_models)
-    return absolute(options.student)
 
 
 def _absolute(reference: str | None) -> str | None:

@@ -5,13 +5,12 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from orchestrator.api.resolve import (
-    SearchOptions,
     plan,
     plugin_versions,
     profile_named,
@@ -21,7 +20,7 @@ from orchestrator.api.resolve import (
 from orchestrator.building.builder_client import BuilderClient
 from orchestrator.building.paths import builds, checkpoints
 from orchestrator.devices import interrupt
-from orchestrator.errors import FULL, EnvironmentFailure, InputError, Interrupted, OrchestratorError, PluginError, unknown
+from orchestrator.errors import FULL, EnvironmentFailure, InputError, Interrupted, OrchestratorError, PluginError
 from orchestrator.plugin.device import Device
 from orchestrator.plugin.registry import Registry
 from orchestrator.plugin.runtime import Runtime
@@ -39,7 +38,7 @@ from orchestrator.study.search_space import SearchSpace
 from orchestrator.values.events import SearchStarted
 from orchestrator.values.recipe import Recipe
 from orchestrator.values.results import CandidateResult, RunResult
-from orchestrator.values.target import Limits
+from orchestrator.values.search import BudgetSpec, SearchOptions, with_values
 
 
 def nobody(event: dict[str, Any]) -> None:
@@ -65,7 +64,7 @@ def search(
         Interrupted: the user stopped it; `resume` goes on.
     """
     started = time.monotonic()
-    options = with_options(options, said)
+    options = with_values(options or SearchOptions(), said)
     registry = Registry.discover(without=options.without_plugins)
     request, runtime, devices = plan(options, registry)
     path = Path(output) if output is not None else new_run(request.target.profile.name)
@@ -86,17 +85,6 @@ def search(
             raise
 
 
-def with_options(options: SearchOptions | None, said: dict[str, Any]) -> SearchOptions:
-    """The options with what was given by name; limits may stand there too: `search(max_drop=0.01)`."""
-    limits = {name: said.pop(name) for name in [f.name for f in fields(Limits)] if name in said}
-    known = {f.name for f in fields(SearchOptions)}
-    for name in said:
-        if name not in known:
-            raise InputError(unknown("option", name, known | {f.name for f in fields(Limits)}))
-    options = replace(options or SearchOptions(), **said)
-    return replace(options, limits=replace(options.limits, **limits))
-
-
 def resume(
     run_directory: str | Path, *, trials: int | None = None, timeout_s: float | None = None, observer: Observer = nobody
 ) -> RunResult:
@@ -115,7 +103,7 @@ def resume(
     with run.locked(), surroundings(run):
         state = with_budget(run, trials=trials, timeout_s=timeout_s)
         request = state.request
-        registry = Registry.discover(without=request.without_plugins, strict=False)
+        registry = Registry.discover(without=request.options.without_plugins, strict=False)
         same_plugins(request.plugins, plugin_versions(registry))
         runtime = registry.runtimes()[request.target.runtime]
         _, _, devices = resolve_target(
@@ -144,8 +132,9 @@ def with_budget(run: RunDirectory, *, trials: int | None, timeout_s: float | Non
     state = run.state()
     if trials is None and timeout_s is None:
         return state
-    whole = None if timeout_s is None else run.elapsed() + timeout_s
-    state = replace(state, request=replace(state.request, trials=trials, timeout_s=whole))
+    total_s = None if timeout_s is None else run.elapsed() + timeout_s
+    budget = replace(state.request.budget, trials=trials, timeout_s=total_s)
+    state = replace(state, request=replace(state.request, budget=budget))
     run.write_state(state)
     return state
 
@@ -178,7 +167,7 @@ def preview(options: SearchOptions) -> tuple[SearchRequest, RunState, SearchSpac
     request, runtime, devices = plan(options, registry)
     with tempfile.TemporaryDirectory() as folder:
         run = RunDirectory.create(Path(folder) / "run")
-        unwaiting = replace(request, wait_for_device_s=0.0)
+        unwaiting = replace(request, options=replace(request.options, wait_for_device_s=0.0))
         engine = _engine(run, unwaiting, registry, runtime, devices, started=started, observer=nobody)
         workshop = engine.workshop(None)
         try:
@@ -210,15 +199,11 @@ def build(recipe: str | Path, output: str | Path, *, without_plugins: tuple[str,
         raise InputError(f"--output '{folder}' is not empty; give a new folder")
     options = SearchOptions(
         target=file.target,
-        model=file.model,
-        data=file.data,
-        metric=file.metric,
-        loss=file.loss,
-        student=file.student,
+        task=file.task,
         seed=file.seed,
         threads=file.threads,
         runtimes=tuple(dict.fromkeys((file.runtime, *([other] if (other := runtime_of(file.recipe)) else [])))),
-        trials=1,
+        budget=BudgetSpec(trials=1),
         methods=tuple(dict.fromkeys(step.method for step in file.steps)),
         without_plugins=without_plugins,
     )
@@ -232,9 +217,9 @@ def build(recipe: str | Path, output: str | Path, *, without_plugins: tuple[str,
             with interrupt.heard():
                 found = workshop.prepare()
                 if found.task.weights_digest != file.weights_digest:
-                    raise InputError(f"the weights of '{file.model}' are not those that the recipe was made for")
+                    raise InputError(f"the weights of '{file.task.model}' are not those that the recipe was made for")
                 if found.task.data_digest != file.data_digest:
-                    raise InputError(f"the data of '{file.data}' are not those that the recipe was made for")
+                    raise InputError(f"the data of '{file.task.data}' are not those that the recipe was made for")
                 made = workshop.build(file.recipe, run.folder("built"), timeout_s=request.candidate_timeout_s).model
         finally:
             workshop.close()
@@ -270,7 +255,8 @@ def evaluate(
     named = (*options.runtimes, *(name for recipe in recipes if (name := runtime_of(recipe))))
     if len(named) > len(options.runtimes) and not options.runtimes:
         named = (resolve_target(profile_named(options.target, registry), registry)[0].runtime, *named)
-    asked = replace(options, methods=methods, trials=max(1, len(recipes)), timeout_s=None, runtimes=tuple(dict.fromkeys(named)))
+    budget = replace(options.budget, trials=max(1, len(recipes)), timeout_s=None)
+    asked = replace(options, methods=methods, budget=budget, runtimes=tuple(dict.fromkeys(named)))
     request, runtime, devices = plan(asked, registry)
     with tempfile.TemporaryDirectory() as scratch:
         run = RunDirectory.create(Path(output) if output is not None else Path(scratch) / "run")
@@ -361,11 +347,11 @@ def _started(engine: Engine, state: RunState, baseline: CandidateResult, run: Ru
         known=engine.tried,
         task=state.task,
         target=request.target,
-        trials=request.trials,
-        timeout_s=request.timeout_s,
+        trials=request.budget.trials,
+        timeout_s=request.budget.timeout_s,
         baseline=baseline,
         methods=tuple(offer.method for offer in state.offers if offer.refused is None),
-        parameters={"search": request.search, "sampler": request.sampler, "seed": str(request.seed)},
+        parameters={"search": request.preset.name, "sampler": request.preset.sampler, "seed": str(request.options.seed)},
     )
 
 

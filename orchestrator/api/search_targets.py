@@ -9,16 +9,15 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.api import search
-from orchestrator.api.resolve import SearchOptions, plan, plugin_versions
-from orchestrator.building.store import OFF
+from orchestrator.api.resolve import plan, plugin_versions
 from orchestrator.errors import EnvironmentFailure, InputError, Interrupted
 from orchestrator.plugin.registry import Registry
 from orchestrator.study.engine import Observer
-from orchestrator.study.request import SearchRequest
 from orchestrator.study.run.directory import RunDirectory
 from orchestrator.study.run.event_log import STARTS
 from orchestrator.values.files import write_atomic
 from orchestrator.values.results import RunResult
+from orchestrator.values.search import SearchOptions, with_values
 
 FILE = "targets.json"
 LEAST_SHARE = 0.5
@@ -83,7 +82,8 @@ class Targets:
             for folder, target in zip(_folders(targets), targets, strict=True)
         )
         registry = Registry.discover(without=options.without_plugins)
-        runs = tuple(replace(run, options=_from_anywhere(run.options, plan(run.options, registry)[0])) for run in runs)
+        # Resolved options have absolute paths: the run may be resumed from another folder.
+        runs = tuple(replace(run, options=plan(run.options, registry)[0].options) for run in runs)
         path = Path(output) if output is not None else search.new_run("+".join(run.folder for run in runs)[:100])
         if (path / FILE).exists():
             raise InputError(f"--output '{path}' holds a run already; go on with: orchestrate resume {path}")
@@ -138,7 +138,7 @@ class Targets:
         begun = [run for target in self.runs if (run := RunDirectory(self.path / target.folder)).begun]
         for run in begun:  # before anything is written: what cannot go on stays done
             request = run.state().request
-            registry = Registry.discover(without=request.without_plugins, strict=False)
+            registry = Registry.discover(without=request.options.without_plugins, strict=False)
             search.same_plugins(request.plugins, plugin_versions(registry))
         for run in begun:
             with self._way_on(), run.locked(), search.surroundings(run):
@@ -146,7 +146,7 @@ class Targets:
                 search.with_budget(run, trials=trials, timeout_s=each)
 
         def extended(target: TargetRun) -> TargetRun:
-            options = target.options if trials is None else replace(target.options, trials=trials)
+            options = target.options if trials is None else with_values(target.options, {"trials": trials})
             return replace(target, options=options, timeout_s=target.timeout_s if each is None else each)
 
         self.runs = tuple(extended(target) for target in self.runs)
@@ -172,7 +172,7 @@ class Targets:
             if not run.begun:
                 options = following(target.options, before, targets=len(self.runs))
                 if target.timeout_s is not None:
-                    options = replace(options, timeout_s=target.timeout_s)
+                    options = with_values(options, {"timeout_s": target.timeout_s})
                 return search.search(options, output=path, observer=observer)
             if run.done:
                 return search.load_run(path)
@@ -217,7 +217,7 @@ def search_targets(
         EnvironmentFailure: the disk is full, the run directory is in use, ...
         Interrupted: the user stopped it; `resume_targets` goes on.
     """
-    several = Targets.begin(search.with_options(options, said), targets, output)
+    several = Targets.begin(with_values(options or SearchOptions(), said), targets, output)
     return _all(several, lambda k, before: several.search(k, before, observer=observer))
 
 
@@ -255,32 +255,16 @@ def following(options: SearchOptions, before: Sequence[RunResult], *, targets: i
         targets: How many there are in all.
     """
     runs = tuple(str(result.search["run"]) for result in before)
-    timeout_s = options.timeout_s
+    timeout_s = options.budget.timeout_s
     if timeout_s is not None:
         left = timeout_s - sum(result.seconds["total"] for result in before)
         timeout_s = max(LEAST_SHARE * timeout_s / targets, left / (targets - len(before)))
+    budget = replace(options.budget, timeout_s=timeout_s)
     if not runs:
-        return replace(options, timeout_s=timeout_s)
-    least, most = before[0].search["epochs"]  # or no recipe would be one that was built before
+        return replace(options, budget=budget)
+    least, most = before[0].search["epochs"]  # with other epochs no recipe would match one that was built before
     warm_start = (*runs, *options.warm_start)
-    return replace(options, timeout_s=timeout_s, warm_start=warm_start, warm_share=1.0, epochs=(least, most))
-
-
-def _from_anywhere(options: SearchOptions, request: SearchRequest) -> SearchOptions:
-    """The options with absolute paths: the run may go on from another folder."""
-
-    def profile_or_search(name: str) -> str:
-        return str(Path(name).resolve()) if name.endswith(".toml") else name
-
-    planned = {name: getattr(request, name) for name in PLANNED if getattr(options, name) is not None}
-    return replace(
-        options,
-        **planned,
-        target=profile_or_search(options.target),
-        search=profile_or_search(options.search),
-        warm_start=tuple(str(Path(run).resolve()) for run in options.warm_start),
-        store=options.store if options.store in (None, OFF) else str(Path(options.store).resolve()),
-    )
+    return replace(options, budget=replace(budget, epochs=(least, most)), warm_start=warm_start, warm_share=1.0)
 
 
 def _folders(targets: Sequence[str]) -> list[str]:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,11 @@ from orchestrator.study.engine import Engine, Observer
 from orchestrator.study.request import RunState, SearchRequest
 from orchestrator.study.run import optuna_storage
 from orchestrator.study.run.directory import RunDirectory
+from orchestrator.values.task import TaskSpec
 from orchestrator_devices.host import HostDevice
+
+REFERENCES = ("model", "data", "metric", "loss", "student")
+"""Fields of a task that may have another path on this machine."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,11 +47,7 @@ class WorkerOptions:
     storage: str
     study: str | None = None
     artifacts: str | None = None
-    model: str | None = None
-    data: str | None = None
-    metric: str | None = None
-    loss: str | None = None
-    student: str | None = None
+    task: TaskSpec = field(default_factory=TaskSpec)
     output: Path | None = None
     device: str | None = None
     wait_s: float = 600.0
@@ -112,21 +112,21 @@ def work(options: WorkerOptions, *, observer: Observer = lambda _: None) -> Work
 def _state(exchange: Exchange, charter: Manifest, options: WorkerOptions) -> RunState:
     """The search as the leader published it, with this machine's own references."""
     state = read_state(exchange, charter)
-    there = state.request
-    request = replace(
-        there,
-        model=_own(options.model) or there.model,
-        data=_own(options.data) or there.data,
-        metric=_own(options.metric) or there.metric,
-        loss=_own(options.loss) or there.loss,
-        student=_own(options.student) or there.student,
-        folder=str(Path.cwd()),
+    request = state.request
+    own: dict[str, Any] = {name: absolute(value) for name in REFERENCES if (value := getattr(options.task, name)) is not None}
+    options_here = replace(
+        request.options,
+        task=replace(request.options.task, **own),
         storage=optuna_storage.absolute(options.storage),
-        trials=None,
-        timeout_s=None,
         warm_start=(),
+    )
+    request = replace(
+        request,
+        options=options_here,
+        budget=replace(request.budget, trials=None, timeout_s=None),
         memory_bytes=int(MEMORY_SHARE * psutil.virtual_memory().available),
-        store=str(own) if there.store is not None and (own := store_folder(None)) else None,  # this machine's, not the leader's
+        folder=str(Path.cwd()),
+        store=str(folder) if request.store is not None and (folder := store_folder(None)) else None,  # this machine's
         store_bytes=store_bytes(),
     )
     return replace(state, request=request)
@@ -141,7 +141,7 @@ def _serve(
     options: WorkerOptions,
     observer: Observer,
 ) -> WorkerResult:
-    registry = Registry.discover(without=state.request.without_plugins, strict=False)
+    registry = Registry.discover(without=state.request.options.without_plugins, strict=False)
     check_plugins(state, registry, plugin_versions(registry))
     runtime = registry.runtimes()[state.request.target.runtime]
     check_files(charter, state.request)
@@ -181,10 +181,6 @@ def _serve(
         workshop.close()
         timer.release()
     return WorkerResult(study=name, ended=ended, candidates=guest.made)
-
-
-def _own(reference: str | None) -> str | None:
-    return None if reference is None else absolute(reference)
 
 
 def _changed(name: str, charter: Manifest) -> str:

@@ -83,7 +83,8 @@ class BuilderClient:
                 dropped.append(OfferReply(method=name, version=0, family="", refused=f"it failed: {failure}"))
                 continue
             self._digest, self.judge = reply.task.digest, reply.judge
-            self._request = replace(self._request, offers=False, epochs=reply.epochs)
+            budget = replace(self._request.budget, epochs=reply.epochs)
+            self._request = replace(self._request, offers=False, budget=budget)
             return replace(reply, offers=(*reply.offers, *dropped))
 
     def build(self, recipe: Recipe, folder: Path, *, timeout_s: float, floors: Mapping[str, Floor] | None = None) -> BuildReply:

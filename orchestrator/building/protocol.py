@@ -1,6 +1,6 @@
-"""What the search and its build worker say to each other: plain data, as JSON."""
+"""Messages between the main process and the builder process: plain data, as JSON."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -8,54 +8,44 @@ from pydantic import TypeAdapter
 from orchestrator.measuring.model_info import ModelInfo
 from orchestrator.plugin.parameters import Choice, Number
 from orchestrator.values.results import Floor, QualityResult, Rung
+from orchestrator.values.search import BudgetSpec
 from orchestrator.values.target import Target
-from orchestrator.values.task import TaskDescription
+from orchestrator.values.task import TaskDescription, TaskSpec
 
 ASKING = "asking "
-"""How a worker's report begins while it asks a method what it offers."""
+"""Prefix of progress reports while a method computes its offer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PrepareRequest:
-    """All that a worker must know to build candidates.
+    """Everything that a builder process needs to build candidates.
 
     Attributes:
-        metric, loss: A plugin's name, `file.py:function`, or None for the default.
-        student: The factory of a network to distil into.
-        methods: Names of the methods that take part; None: all that are installed.
-        runtime: What the exported models are made for.
+        task: The task, with absolute references.
+        methods: Names of the methods to load, or None for all that are installed.
+        without_plugins: Names of plugins that are not loaded.
+        budget: The run's budget, which determines the length of recovery trainings. With `budget.epochs` they are fixed.
         workspace: The run's work folder.
-        seconds, trials: Budget of the run, for the length of recovery trainings; None: not limited.
-        offers: Whether to ask the methods what they offer (a worker that replaces a dead one need not).
-        epochs: The epochs that the first worker found; None: find them.
-        store: The folder in which results are kept for other runs; None: none is.
-        store_bytes: The bound of its size.
+        offers: True to collect what the methods offer; False for a process that replaces a dead one.
+        store: Folder of results that are reused in later runs, or None.
+        store_bytes: Size limit of the store.
     """
 
-    name: str
-    model: str
-    data: str
-    metric: str | None
-    loss: str | None
-    student: str | None
+    task: TaskSpec
     target: Target
     methods: tuple[str, ...] | None
-    without: tuple[str, ...]
-    input_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    without_plugins: tuple[str, ...]
+    budget: BudgetSpec
     seed: int
-    runtime: str
     workspace: str
-    seconds: float | None
-    trials: int | None
     offers: bool = True
-    epochs: tuple[float, float] | None = None
     store: str | None = None
     store_bytes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OfferReply:
-    """A method's search ranges, or why it takes no part."""
+    """A method's search ranges, or the reason why it does not apply."""
 
     method: str
     version: int
@@ -66,10 +56,10 @@ class OfferReply:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PrepareReply:
-    """The task as the worker found it.
+    """The loaded task.
 
     Attributes:
-        judge: What stands for the metric in keys of the store; None where nothing is kept.
+        judge: The metric's part of keys of the store, or None without a store.
     """
 
     task: TaskDescription
@@ -81,16 +71,16 @@ class PrepareReply:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuildReply:
-    """What came of a build.
+    """The result of a build.
 
     Attributes:
-        model: The exported file; None where a training was stopped.
-        stopped: The method whose training was stopped, and why.
-        rungs: What trainings had reached on their way.
-        training_s: Seconds that they took.
-        reused: Whether the model came from the store.
-        took_s: Seconds that building it took, when that was done.
-        notes: What the user should know.
+        model: The exported file; None if a training was stopped.
+        stopped: The method whose training was stopped, and the reason.
+        rungs: Intermediate qualities of the trainings.
+        training_s: Duration of the trainings in seconds.
+        reused: True if the model came from the store.
+        took_s: Duration of the original build in seconds.
+        notes: Notes for the user.
     """
 
     model: ModelInfo | None
@@ -111,5 +101,5 @@ QUALITY = TypeAdapter(QualityResult)
 
 
 def as_json(adapter: "TypeAdapter[Any]", value: Any) -> Any:
-    """A value as JSON-ready data."""
+    """Return a value as JSON-ready data."""
     return adapter.dump_python(value, mode="json")

@@ -1,6 +1,7 @@
 """The task as loaded: a network (torch module or ONNX file) and its data, checked against each other before any work."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from orchestrator.building.onnx_model import OnnxModel
 from orchestrator.building.references import call_factory
 from orchestrator.errors import InputError, unknown
 from orchestrator.plugin.registry import Registry
-from orchestrator.values.task import TensorSpec
+from orchestrator.values.task import TaskSpec, TensorSpec
 
 EXAMPLES_DIGESTED = 1000
 EXAMPLES_TRIED = 2
@@ -35,8 +36,7 @@ class LoadedTask:
             length, and their first examples unless a dataset draws them.
     """
 
-    model: str
-    data: str
+    spec: TaskSpec
     module: nn.Module | None
     file: Path | None
     splits: dict[str, Split]
@@ -53,16 +53,20 @@ class LoadedTask:
         return hashlib.sha256(f"{self.weights_digest} {self.data_digest}".encode()).hexdigest()
 
 
-def load_task(model: str, data: str, registry: Registry, input_shapes: dict[str, tuple[int, ...]] | None = None) -> LoadedTask:
-    """Load both references and try the network on the data.
+def load_task(spec: TaskSpec, registry: Registry) -> LoadedTask:
+    """Load the model and the data and run the network on examples.
+
+    Args:
+        spec: `model` and `data` are set.
 
     Raises:
         InputError: one line; the file, factory, shape, type or label that is wrong, and the fix.
     """
+    model, data = spec.model or "", spec.data or ""
     source = _load_model(model, registry)
     splits = load_data(data)
     required, allowed = (source.input_names,) * 2 if isinstance(source, OnnxModel) else network.input_names(source)
-    if {spec.name for spec in specs(splits["validation"])} == {DEFAULT_INPUT}:
+    if {tensor.name for tensor in specs(splits["validation"])} == {DEFAULT_INPUT}:
         if len(required) > 1:
             raise InputError(
                 f"--data '{data}' gives one nameless array, but the model takes {len(required)} inputs: "
@@ -73,19 +77,18 @@ def load_task(model: str, data: str, registry: Registry, input_shapes: dict[str,
     given = specs(splits["validation"])
     # A single input is given by position, so its name is the user's own; an ONNX file's inputs have names only.
     if isinstance(source, OnnxModel) or len(given) > 1:
-        for spec in given:
-            if allowed is not None and spec.name not in allowed:
-                raise InputError(f"--data '{data}': {unknown('input', spec.name, allowed)}")
-        missing = set(required) - {spec.name for spec in given}
+        for tensor in given:
+            if allowed is not None and tensor.name not in allowed:
+                raise InputError(f"--data '{data}': {unknown('input', tensor.name, allowed)}")
+        missing = set(required) - {tensor.name for tensor in given}
         if missing:
             raise InputError(f"--data '{data}' has no input {', '.join(sorted(missing))}, which the model needs")
-    _check_input_shapes(input_shapes or {}, given)
+    _check_input_shapes(spec.input_shapes, given)
     example = splits["validation"].take(range(min(EXAMPLES_TRIED, splits["validation"].count)))[0]
     outputs = _try(source, example, model)
     classes, label_problem = _classes(data, splits, outputs)
     return LoadedTask(
-        model=model,
-        data=data,
+        spec=spec,
         module=None if isinstance(source, OnnxModel) else source,
         file=source.path if isinstance(source, OnnxModel) else None,
         splits=splits,
@@ -170,7 +173,7 @@ def _labels(split: Split) -> np.ndarray | None:
     return split.labels if split.inputs is not None else split.take(range(min(split.count, 64)))[1]
 
 
-def _check_input_shapes(shapes: dict[str, tuple[int, ...]], given: tuple[TensorSpec, ...]) -> None:
+def _check_input_shapes(shapes: Mapping[str, tuple[int, ...]], given: tuple[TensorSpec, ...]) -> None:
     by_name = {spec.name: spec for spec in given}
     for name, shape in shapes.items():
         if name not in by_name:

@@ -99,11 +99,11 @@ def prepare(request: PrepareRequest, report: Report) -> Prepared:
     Raises:
         InputError: whatever is wrong with the user's input, in one line.
     """
-    registry = Registry.discover(without=request.without, strict=False)  # the main process has looked at the names
+    registry = Registry.discover(without=request.without_plugins, strict=False)  # the main process has looked at the names
     report("loading the model and the data", 0.0)
-    task = load_task(request.model, request.data, registry, request.input_shapes)
-    metric = find_metric(request.metric, task, registry)
-    loss = _loss(request.loss, task)
+    task = load_task(request.task, registry)
+    metric = find_metric(request.task.metric, task, registry)
+    loss = _loss(request.task.loss, task)
     methods = _methods(registry, request.methods)
     workspace = Path(request.workspace)
     _lay_out(task, workspace / "data")
@@ -112,7 +112,7 @@ def prepare(request: PrepareRequest, report: Report) -> Prepared:
     later: list[str] = []
     store = None if request.store is None else Store(Path(request.store), bound=request.store_bytes, note=later.append)
     identity = None if store is None else _identity(request, task, metric)
-    epochs = request.epochs
+    epochs = request.budget.epochs
     if epochs is None:
         try:
             epochs = _epochs(task, request, identity, store) if trains else UNTIMED_EPOCHS
@@ -121,9 +121,7 @@ def prepare(request: PrepareRequest, report: Report) -> Prepared:
             notes.append(f"the network cannot be trained here: {text}")
             epochs = (0.0, 0.0)
     description = TaskDescription(
-        name=request.name,
-        model=task.model,
-        data=task.data,
+        spec=task.spec,
         kind="onnx" if task.module is None else "torch",
         inputs=task.inputs,
         outputs=task.outputs,
@@ -136,7 +134,7 @@ def prepare(request: PrepareRequest, report: Report) -> Prepared:
         weights_digest=task.weights_digest,
         data_digest=task.data_digest,
     )
-    student = _student(request.student, registry, task, request.seed)
+    student = _student(request.task.student, registry, task, request.seed)
     builders = partial(
         Builder,
         task,
@@ -152,8 +150,10 @@ def prepare(request: PrepareRequest, report: Report) -> Prepared:
         store=store,
         identity=identity,
         answers={
-            "task_loss": sources_digest(request.loss, beside(request.loss)),
-            "student": None if student is None else [sources_digest(request.student, beside(request.student)), _weights(student)],
+            "task_loss": sources_digest(request.task.loss, beside(request.task.loss)),
+            "student": None
+            if student is None
+            else [sources_digest(request.task.student, beside(request.task.student)), _weights(student)],
         },
     )
     if "test" not in task.splits:
@@ -168,7 +168,7 @@ def prepare(request: PrepareRequest, report: Report) -> Prepared:
         builder=builders(workspace=builds(workspace), ladder=ladder),
         sketcher=builders(workspace=sketches(workspace), trains=False),
         ladder=ladder,
-        runtime=registry.runtimes()[request.runtime],
+        runtime=registry.runtimes()[request.target.runtime],
         target=request.target,
         notes=tuple(notes),
         later_notes=later,
@@ -184,12 +184,16 @@ def _identity(request: PrepareRequest, task: LoadedTask, metric: Metric) -> Iden
         task=[
             task.weights_digest,
             digest_of_training_data(task.splits),
-            [sources_digest(reference, beside(reference)) for reference in (request.model, request.data)],
+            [sources_digest(reference, beside(reference)) for reference in (request.task.model, request.task.data)],
             architecture_of(parts),
             [[spec.name, spec.dtype, spec.shape] for spec in (*task.inputs, *task.outputs)],
             task.classes,
         ],
-        judge=[sources_digest(request.metric, beside(request.metric)), metric.name, code_digest(type(metric).__module__)],
+        judge=[
+            sources_digest(request.task.metric, beside(request.task.metric)),
+            metric.name,
+            code_digest(type(metric).__module__),
+        ],
         classes=tuple(sorted({type(part).__module__ for part in parts})),
     )
 
@@ -346,16 +350,16 @@ def _epochs(task: LoadedTask, request: PrepareRequest, identity: Identity | None
 
     What was once timed on this machine holds for later runs too: so the same search asks for the same recipes.
     """
-    if request.seconds is None or task.module is None or "train" not in task.splits:
+    if request.budget.timeout_s is None or task.module is None or "train" not in task.splits:
         return UNTIMED_EPOCHS
     if store is None or identity is None or (machine := this_machine()) is None:
-        return _timed_epochs(task, request.seconds, request.trials, request.seed)
-    budget = [request.seconds, request.trials, request.seed]
+        return _timed_epochs(task, request.budget.timeout_s, request.budget.trials, request.seed)
+    budget = [request.budget.timeout_s, request.budget.trials, request.seed]
     key = digest_of([FORM, identity.task, machine, budget, versions(), package_digest("building")])
     if (kept := store.get("epochs", key)) is not None:
         least, most = json.loads(kept)
         return least, most
-    found = _timed_epochs(task, request.seconds, request.trials, request.seed)
+    found = _timed_epochs(task, request.budget.timeout_s, request.budget.trials, request.seed)
     store.put("epochs", key, json.dumps(found).encode())
     return found
 

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import click
 
+from orchestrator.cli import options as shared
+
 
 @click.command(name="build")
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.option("--output", type=click.Path(path_type=Path), default="built", show_default=True, metavar="DIR")
-@click.option("--without-plugin", "without_plugins", multiple=True, metavar="NAME", help="Do not load this plugin (repeatable).")
+@shared.without_plugins
 def command(recipe: Path, output: Path, without_plugins: tuple[str, ...]) -> None:
     """Make one candidate again from its recipe.toml. RECIPE lies in each folder of front/ and in recommended/."""
     from orchestrator.api.search import build

@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     "--noisy", type=click.Choice(["pass", "fail"]), help="What counts where noise hides the truth [default: exit code 3]."
 )
 @click.option("--budget", metavar="TIME", help="Time to measure, where the first rounds do not tell [default: 2m].")
-@click.option("--input-shape", "input_shape", multiple=True, metavar="NAME=1,3,32,32", help="Sizes of dynamic axes (repeatable).")
+@shared.input_shapes
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Order of blocks, random inputs.")
-@click.option("--without-plugin", "without_plugins", multiple=True, metavar="NAME", help="Do not load this plugin (repeatable).")
+@shared.without_plugins
 @click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Write JUnit XML, a test case a criterion.")
 @click.option("--markdown", type=click.Path(path_type=Path), metavar="FILE", help="Write the table as Markdown.")
 @click.option("--json", "as_json", is_flag=True, help="Every criterion on stdout as one JSON object.")
@@ -72,7 +72,6 @@ def _options(said: dict[str, Any]) -> "tuple[Path, Path, CheckOptions]":
     from orchestrator.api.check.settings import CheckOptions, limit, read_table
     from orchestrator.values.units import parse_seconds
 
-    shapes = shared.input_shapes(said.pop("input_shape"))
     values = read_table(Path.cwd())
     for name in ("max_slowdown", "max_drop", "max_growth", "max_memory_growth"):
         if (text := said.pop(name)) is not None:
@@ -86,7 +85,7 @@ def _options(said: dict[str, Any]) -> "tuple[Path, Path, CheckOptions]":
         if path is None:
             raise InputError(f"--{name} is missing: an ONNX file, a candidate's folder or a run directory")
         sides.append(Path(path))
-    return sides[0], sides[1], CheckOptions(**values, input_shapes=shapes)
+    return sides[0], sides[1], CheckOptions(**values)
 
 
 def _writable(option: str, path: Path | None) -> None:

@@ -15,10 +15,10 @@ EXIT_INCONCLUSIVE = 3
 @click.argument("a", type=click.Path(path_type=Path))
 @click.argument("b", type=click.Path(path_type=Path))
 @shared.measuring
-@click.option("--margin", default="2%", show_default=True, metavar="SHARE", help="A difference up to this is none.")
+@click.option("--margin", default="2%", show_default=True, type=shared.SHARE, help="Differences up to this count as none.")
 @click.option("--json", "as_json", is_flag=True, help="Ratio, interval, verdict and both measurements as one JSON object.")
 @click.pass_context
-def command(context: click.Context, /, a: Path, b: Path, samples: Path | None, as_json: bool, **said: Any) -> None:
+def command(context: click.Context, /, a: Path, b: Path, samples: Path | None, as_json: bool, **values: Any) -> None:
     """Is B faster than A on this target?
 
     Both are timed side by side, so that what the machine does meanwhile hits both:
@@ -27,10 +27,10 @@ def command(context: click.Context, /, a: Path, b: Path, samples: Path | None, a
 
     Exit code 0: faster, slower or the same; 3: the machine was too noisy to say.
     """
-    from orchestrator.api.measure import compare
+    from orchestrator.api.measure import MeasureOptions, compare
     from orchestrator.report.measure_text import compared_lines, print_json
 
-    found = compare(a, b, shared.measure_options(said), samples=samples)
+    found = compare(a, b, MeasureOptions(**values), samples=samples)
     if as_json:
         document(print_json(found.plain()))
     else:

@@ -1,6 +1,7 @@
 """`orchestrate estimate`."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -18,19 +19,10 @@ SHOWN = 12
 @click.option(
     "--precision", metavar="fp32|fp16|int8", help="As if all arithmetic were done in it [default: as the graph has it]."
 )
-@click.option("--input-shape", "input_shape", multiple=True, metavar="NAME=1,3,32,32", help="Sizes of dynamic axes (repeatable).")
-@click.option("--without-plugin", "without_plugins", multiple=True, metavar="NAME", help="Do not load this plugin (repeatable).")
+@shared.input_shapes
+@shared.without_plugins
 @click.option("--json", "as_json", is_flag=True, help="The figures on stdout as one JSON object.")
-def command(
-    model: Path,
-    target: str,
-    runtime: str | None,
-    threads: int | None,
-    precision: str | None,
-    input_shape: tuple[str, ...],
-    without_plugins: tuple[str, ...],
-    as_json: bool,
-) -> None:
+def command(model: Path, as_json: bool, **values: Any) -> None:
     """Compute a MODEL's latency on a target that is not here.
 
     From its ONNX graph and the target's profile, with the band of its error; at once, and without running anything:
@@ -41,15 +33,7 @@ def command(
     from orchestrator.report.estimate_text import estimated_lines
     from orchestrator.report.measure_text import print_json
 
-    found = estimate(
-        model,
-        target=target,
-        runtime=runtime,
-        threads=threads,
-        precision=precision,
-        input_shapes=shared.input_shapes(input_shape),
-        without_plugins=without_plugins,
-    )
+    found = estimate(model, **values)
     if as_json:
         document(print_json({"model": str(model), **found.plain()}))
     else:

@@ -13,7 +13,7 @@ from orchestrator.cli.output import document
 @click.argument("model", type=click.Path(path_type=Path))
 @shared.measuring
 @click.option("--json", "as_json", is_flag=True, help="The figures on stdout as one JSON object.")
-def command(model: Path, samples: Path | None, as_json: bool, **said: Any) -> None:
+def command(model: Path, samples: Path | None, as_json: bool, **values: Any) -> None:
     """Time one exported MODEL on a target.
 
     In fresh processes, until the figure is sure enough:
@@ -22,10 +22,10 @@ def command(model: Path, samples: Path | None, as_json: bool, **said: Any) -> No
 
     The inputs are random unless --data gives some.
     """
-    from orchestrator.api.measure import measure
+    from orchestrator.api.measure import MeasureOptions, measure
     from orchestrator.report.measure_text import measured_lines, print_json
 
-    found = measure(model, shared.measure_options(said), samples=samples)
+    found = measure(model, MeasureOptions(**values), samples=samples)
     if as_json:
         document(print_json(found.plain()))
     else:

@@ -13,12 +13,11 @@ from orchestrator.cli import options as shared
 @shared.budget
 @click.option("--json", "as_json", is_flag=True, help="The results on stdout as one JSON document, all else on stderr.")
 @click.pass_context
-def command(context: click.Context, run: Path, trials: int | None, timeout: str | None, as_json: bool) -> None:
+def command(context: click.Context, run: Path, trials: int | None, timeout_s: float | None, as_json: bool) -> None:
     """Go on with a run that was stopped, or that is to get a larger budget. RUN is its directory, or that of several targets."""
     from orchestrator.api.search_targets import Targets
     from orchestrator.cli import run_display
 
-    timeout_s = shared.seconds(timeout)
     if Targets.holds(run):
         targets = Targets.open(run)
         targets.extend(trials=trials, timeout_s=timeout_s)

@@ -5,13 +5,14 @@ import shlex
 import shutil
 from collections.abc import Iterator
 
-from orchestrator.api.resolve import SearchOptions, plan, profile_named, resolve_target
+from orchestrator.api.resolve import plan, profile_named, resolve_target
 from orchestrator.devices.agent import cpu_model
 from orchestrator.diagnosis.findings import Finding, State
 from orchestrator.errors import OrchestratorError
 from orchestrator.plugin.registry import Registry
 from orchestrator.report.profile_text import evidence
 from orchestrator.values.profile import HardwareProfile
+from orchestrator.values.search import SearchOptions
 from orchestrator_devices import known_boards, openssh
 from orchestrator_qemu.cpus import CPUS
 from orchestrator_qemu.debian import release

@@ -88,12 +88,14 @@ class Engine:
     ) -> None:
         self._run, self._request, self._registry = run, request, registry
         self._runtime, self._simulated, self._observer = runtime, simulated, observer
-        self._budget = Budget(trials=request.trials, timeout_s=request.timeout_s, started=started, spent_before=run.elapsed())
+        self._budget = Budget(
+            trials=request.budget.trials, timeout_s=request.budget.timeout_s, started=started, spent_before=run.elapsed()
+        )
         self._fleet = DevicePool(
             devices,
             [name.strip() for name in request.target.device.split(",")],
             runtime,
-            wait_s=request.wait_for_device_s,
+            wait_s=request.options.wait_for_device_s,
             left_s=self._budget.whole_left,
             tell=self._tell,
         )
@@ -159,7 +161,9 @@ class Engine:
         """With the recipes of earlier runs that this search begins with."""
         request = self._request
         space = SearchSpace(state.offers, self._registry.methods())
-        recipes, notes = first_recipes(request.warm_start, state.task, space, trials=request.trials, share=request.warm_share)
+        recipes, notes = first_recipes(
+            request.options.warm_start, state.task, space, trials=request.budget.trials, share=request.options.warm_share
+        )
         return replace(state, first=[recipe.as_json() for recipe in recipes], notes=(*state.notes, *notes))
 
     def _hints(self) -> list[str]:
@@ -215,7 +219,7 @@ class Engine:
             DeviceUnavailable: no device is there, after waiting; what was complete by then is kept.
             EnvironmentFailure: the storage or the exchange of a shared search is lost.
         """
-        storage = self._request.storage
+        storage = self._request.options.storage
         if storage is not None and sharing is None:
             finished = self._registry.trial_finished
             sharing = leader(self._run, state, self._fleet, self._runtime, tell=self._tell, finished=finished)
@@ -240,7 +244,7 @@ class Engine:
         Raises:
             DeviceUnavailable: no device is there, after waiting.
         """
-        archive, run, timeout_s = self._known(), self._run, self._request.timeout_s
+        archive, run, timeout_s = self._known(), self._run, self._request.budget.timeout_s
 
         def tell(what: str) -> None:
             self._tell(event="phase", what=what)
@@ -320,7 +324,7 @@ class Engine:
                 inputs=inputs["validation"],
                 most_s=max(LEAST_ANSWER_S, self._request.candidate_timeout_s),
                 memory_bytes=self._request.memory_bytes,
-                seed=self._request.seed,
+                seed=self._request.options.seed,
                 left_s=self._for_an_answer,
                 alternatives=[self._registry.runtimes()[name] for name in self._request.target.alternatives],
             )
@@ -414,7 +418,12 @@ class Engine:
                 logged |= {"state": event["candidate"].state}
             self._run.event(**logged)
         self._observer(
-            {**event, "elapsed_s": self.elapsed(), "timeout_s": self._request.timeout_s, "trials": self._request.trials}
+            {
+                **event,
+                "elapsed_s": self.elapsed(),
+                "timeout_s": self._request.budget.timeout_s,
+                "trials": self._request.budget.trials,
+            }
         )
 
 

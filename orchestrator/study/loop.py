@@ -58,7 +58,7 @@ class Loop:
         self._tell = tell
         space = SearchSpace(state.offers, registry.methods())
         self._salt = [] if sharing is None else sharing.salt
-        generator = np.random.default_rng([self._request.seed, len(archive.known), *self._salt])
+        generator = np.random.default_rng([self._request.options.seed, len(archive.known), *self._salt])
         study = self._study(space)
         self._questions = Proposer(study, space, archive, generator, sharing.claims if sharing else None)
         self._under_way: deque[PendingCandidates] = deque()
@@ -152,7 +152,7 @@ class Loop:
         self, recipe: Recipe, trial: optuna.Trial | None, number: int | None, timeout_s: float
     ) -> CandidateResult | Built | None:
         """Build a candidate and begin to measure it; None where it was left to a process that may time it."""
-        stopping = self._archive.stopping if self._request.early_stopping else None
+        stopping = self._archive.stopping if self._request.preset.early_stopping else None
         if self._sharing is None or not self._sharing.builds_only or trial is None:
             return self._laboratory.begin(recipe, trial=number, timeout_s=timeout_s, stopping=stopping)
         record, model = self._laboratory.build(recipe, trial=number, timeout_s=timeout_s, stopping=stopping)
@@ -178,7 +178,7 @@ class Loop:
         archive, begin = self._archive, time.monotonic()
         made = item.made
         if isinstance(made, Built):
-            hopeless = archive.stopping.hopeless if self._request.early_stopping else _never
+            hopeless = archive.stopping.hopeless if self._request.preset.early_stopping else _never
             made = self._laboratory.finish(made, baseline=archive.baseline, hopeless=hopeless)
         candidate = made
         if candidate is None:
@@ -224,7 +224,7 @@ class Loop:
         told = {c.id: stopping.told(c) for c in archive.known.values()}
         restored = restore(study, space, archive.candidates, told, constraints)
         first = [recipe for steps in self._state.first if space.holds(recipe := Recipe.from_json(steps))]
-        starters = (*first, *space.starters(self._request.trials))
+        starters = (*first, *space.starters(self._request.budget.trials))
         if self._sharing is not None:
             self._sharing.join(study, archive)
             self._sharing.suggest({recipe.identifier: space.parameters(recipe) for recipe in starters})
@@ -257,9 +257,9 @@ def open_study(
         InputError: the storage cannot be opened.
     """
     request = state.request
-    seed = int(np.random.default_rng([request.seed, len(archive.known), *salt]).integers(1 << 31))
-    sampler = registry.samplers()[request.sampler](seed)
-    return studies.open_study(run.study, request.storage, sampler, state.task.direction, state.study)
+    seed = int(np.random.default_rng([request.options.seed, len(archive.known), *salt]).integers(1 << 31))
+    sampler = registry.samplers()[request.preset.sampler](seed)
+    return studies.open_study(run.study, request.options.storage, sampler, state.task.direction, state.study)
 
 
 def _never(candidate: CandidateResult) -> str | None:

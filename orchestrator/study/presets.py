@@ -69,7 +69,7 @@ class SearchPreset:
 _ADAPTER = TypeAdapter(SearchPreset)
 
 
-def load_settings(reference: str, files: Mapping[str, Path]) -> SearchPreset:
+def load_preset(reference: str, files: Mapping[str, Path]) -> SearchPreset:
     """A search by name or by file.
 
     Raises:
@@ -79,7 +79,7 @@ def load_settings(reference: str, files: Mapping[str, Path]) -> SearchPreset:
         raise InputError(unknown("search", reference, files) + "; or give a FILE.toml")
     path = files.get(reference, Path(reference))
     try:
-        settings: SearchPreset = _ADAPTER.validate_python(tomllib.loads(path.read_text("utf-8")))
+        preset: SearchPreset = _ADAPTER.validate_python(tomllib.loads(path.read_text("utf-8")))
     except OSError as error:
         raise InputError(f"search file '{path}' cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -90,8 +90,8 @@ def load_settings(reference: str, files: Mapping[str, Path]) -> SearchPreset:
         if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             raise ProfileError(f"search file '{path}': {unknown('key', key, SearchPreset.__dataclass_fields__)}") from None
         raise ProfileError(f"search file '{path}', key '{key}': {first['msg']}, but got {first.get('input')!r:.60}") from None
-    if settings.trials is not None and settings.trials < 1:
-        raise ProfileError(f"search file '{path}': trials >= 1 must hold, but got {settings.trials}")
+    if preset.trials is not None and preset.trials < 1:
+        raise ProfileError(f"search file '{path}': trials >= 1 must hold, but got {preset.trials}")
     # Their own errors now, not in the middle.
-    _ = settings.timeout_s, settings.candidate_timeout_s, settings.memory_bytes, settings.useful_drop_share
-    return settings
+    _ = preset.timeout_s, preset.candidate_timeout_s, preset.memory_bytes, preset.useful_drop_share
+    return preset

@@ -1,4 +1,4 @@
-"""What a run was asked to do: all of it plain data, kept in the run directory, so that `resume` needs nothing else."""
+"""SearchRequest and RunState: what a run does, as plain data in its run directory, sufficient for `resume`."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -6,82 +6,55 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from orchestrator.building.protocol import OfferReply
+from orchestrator.study.presets import SearchPreset
+from orchestrator.values.search import BudgetSpec, SearchOptions
 from orchestrator.values.target import Limits, Target
 from orchestrator.values.task import TaskDescription
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchRequest:
-    """A search, with every reference absolute and every default filled in.
+    """A search with all names resolved and all defaults filled in.
 
     Attributes:
-        limits: What a model must keep: the user's limits, and the profile's where the user named none.
-        asked: The user's limits alone.
-        useful_drop: See SearchSettings; None where a limit on quality was asked for.
-        trials, timeout_s: The budget; the first that is reached ends the search.
-        target_reference: The target as the user named it, for `build`.
-        student: The reference of a network to distil into.
-        folder: The user's working folder, from which their files read.
-        methods: Names of the methods that take part.
-        candidate_timeout_s: Time that one candidate's build may take.
-        memory_bytes: Memory that a build or a measurement may take.
-        plugins: Versions of the plugins at the start: `resume` wants the same.
-        warm_start: Directories of earlier runs, whose models are tried first.
-        warm_share: The most of the trials that are spent on these.
-        epochs: The range of the epochs of recoveries; None: as many as the budget pays for.
-        early_stopping: Whether candidates are stopped that can no longer reach the front.
-        store: The folder in which results are kept for other runs; None: none is.
-        store_bytes: The bound of its size.
-        wait_for_device_s: How long to wait for a device that is lost before the search ends; 0: not at all.
-        artifacts: Where the processes of a shared search exchange files; None: in the run directory.
-        worker_timeout_s: After so many seconds without a sign of life a process of a shared search is taken for dead.
+        options: The user's options, with absolute paths and the default task filled in.
+        target: The resolved target.
+        limits: The limits in effect: the user's, and the profile's for those that the user did not give.
+        budget: The budget in effect.
+        candidate_timeout_s: Seconds that the build of one candidate may take.
+        memory_bytes: Memory that a build or a measurement may use.
+        preset: The ready-made search.
+        methods: Names of the selected methods.
+        useful_drop: See SearchPreset; None if there is a limit on quality.
+        folder: The user's working directory, from which their files read.
+        plugins: Versions of the plugins at the start: `resume` requires the same.
+        store: Folder of results that are reused in later runs, or None.
+        store_bytes: Size limit of the store.
     """
 
-    task_name: str
-    model: str
-    data: str
-    metric: str | None
-    loss: str | None
-    student: str | None
+    options: SearchOptions
     target: Target
-    target_reference: str
-    folder: str
     limits: Limits
-    asked: Limits
-    useful_drop: float | None
-    search: str
-    sampler: str
-    trials: int | None
-    timeout_s: float | None
-    training: bool
-    methods: tuple[str, ...]
-    without_methods: tuple[str, ...]
-    without_plugins: tuple[str, ...]
+    budget: BudgetSpec
     candidate_timeout_s: float
     memory_bytes: int
-    seed: int
-    storage: str | None
-    input_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    preset: SearchPreset
+    methods: tuple[str, ...]
+    useful_drop: float | None
+    folder: str
     plugins: dict[str, str] = field(default_factory=dict)
-    wait_for_device_s: float = 300.0
     store: str | None = None
     store_bytes: int = 0
-    artifacts: str | None = None
-    worker_timeout_s: float = 60.0
-    warm_start: tuple[str, ...] = ()
-    warm_share: float = 2 / 3
-    early_stopping: bool = True
-    epochs: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunState:
-    """The request and what the first preparation found; fixed from then on.
+    """The request and the results of the first task set-up; constant from then on.
 
     Attributes:
-        study: The Optuna study's name, which no other run has: a storage may be shared.
-        first: Recipes of earlier runs that are asked for before all others.
-        offers: What the methods offered, so that a resumed run searches the same space.
+        study: Unique name of the Optuna study: a storage may be shared.
+        first: Recipes of earlier runs that are proposed before all others.
+        offers: Search ranges that the methods offered, so that a resumed run searches the same space.
     """
 
     request: SearchRequest

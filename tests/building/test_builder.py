@@ -29,6 +29,7 @@ from orchestrator.plugin import (
 from orchestrator.plugin.losses import TeacherLoss
 from orchestrator.plugin.registry import Registry
 from orchestrator.values.direction import Direction
+from orchestrator.values.task import TaskSpec
 
 Project = Any
 
@@ -100,13 +101,13 @@ def make(project: Project, tmp_path: Path) -> Callable[..., Builder]:
     """`make(data="splits", trains=True)`: a builder over the methods above; the same folder each time."""
 
     def builder(data: str = "splits", trains: bool = True) -> Builder:
-        task = load_task(project.ref("model:net"), project.ref(f"data:{data}"), Registry.discover())
+        task = load_task(
+            TaskSpec(name="tiny", model=project.ref("model:net"), data=project.ref(f"data:{data}")), Registry.discover()
+        )
         labels = task.splits["train"].labels
         methods: list[Method] = [Halve(), Learn(), Leave(), Mark(), Table()]
         description = TaskDescription(
-            name="tiny",
-            model=task.model,
-            data=task.data,
+            spec=task.spec,
             kind="torch",
             inputs=task.inputs,
             outputs=task.outputs,

@@ -38,6 +38,7 @@ from orchestrator.plugin.registry import Registry
 from orchestrator.values.direction import Direction
 from orchestrator.values.results import Floor, Rung
 from orchestrator.values.target import Target
+from orchestrator.values.task import TaskSpec
 
 Project = Any
 KEY, OTHER = "ab" * 32, "cd" * 32
@@ -324,12 +325,12 @@ def make(project: Project, tmp_path: Path) -> Callable[..., Builder]:
         trains: bool = True,
         ladder: bool = False,
     ) -> Builder:
-        loaded = load_task(project.ref("model:net"), project.ref("data:splits"), Registry.discover())
+        loaded = load_task(
+            TaskSpec(name="tiny", model=project.ref("model:net"), data=project.ref("data:splits")), Registry.discover()
+        )
         methods: list[Method] = [Scale(), Align(), Learn(), Leave(), Write()]
         description = TaskDescription(
-            name="tiny",
-            model=loaded.model,
-            data=loaded.data,
+            spec=loaded.spec,
             kind="torch",
             inputs=loaded.inputs,
             outputs=loaded.outputs,

@@ -15,14 +15,15 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 import orchestrator.api.dashboard
-from orchestrator.api.resolve import SearchOptions, plan
+from orchestrator.api.resolve import plan
 from orchestrator.building.protocol import OfferReply
 from orchestrator.errors import EnvironmentFailure, InputError
 from orchestrator.plugin.registry import Registry
 from orchestrator.study.request import RunState
 from orchestrator.study.run.directory import RunDirectory
 from orchestrator.values.direction import Direction
-from orchestrator.values.task import TaskDescription
+from orchestrator.values.search import BudgetSpec, SearchOptions
+from orchestrator.values.task import TaskDescription, TaskSpec
 
 Make = Callable[[str | None], Path]
 
@@ -34,9 +35,9 @@ def make(tmp_path: Path) -> Make:
     def made(storage: str | None) -> Path:
         path = tmp_path / "run"
         run = RunDirectory.create(path)
-        request, _, _ = plan(SearchOptions(target="host", trials=3, storage=storage), Registry.discover())
+        request, _, _ = plan(SearchOptions(target="host", budget=BudgetSpec(trials=3), storage=storage), Registry.discover())
         task = TaskDescription(
-            name="digits", model="m", data="d", kind="torch", inputs=(), outputs=(), classes=10, metric="accuracy",
+            spec=TaskSpec(name="digits", model="m", data="d"), kind="torch", inputs=(), outputs=(), classes=10, metric="accuracy",
             direction=Direction.MAXIMIZE, examples={}, labelled=(), digest="", weights_digest="", data_digest="",
         )  # fmt: skip
         offers: tuple[OfferReply, ...] = ()

@@ -14,7 +14,7 @@ from bench import sampler_replay as replay
 from orchestrator.building.protocol import OfferReply
 from orchestrator.plugin import Choice, Method, Number, OnnxMethod, TorchMethod
 from orchestrator.plugin.registry import Registry
-from orchestrator.study.presets import load_settings
+from orchestrator.study.presets import load_preset
 from orchestrator.study.search_space import SearchSpace
 from orchestrator.values.recipe import Recipe
 from orchestrator_samplers.ehvi import EhviSampler
@@ -225,7 +225,7 @@ def test_ready_made_searches_name_samplers_and_methods_that_there_are() -> None:
     files = registry.search_files()
     assert {"quick", "thorough", "no-training", "int8-only"} <= files.keys()
     for name in files:
-        settings = load_settings(name, files)
+        settings = load_preset(name, files)
         assert settings.sampler in registry.samplers()
         assert isinstance(settings.methods, str | None) or set(settings.methods) <= registry.methods().keys()
 
@@ -234,7 +234,7 @@ def test_ready_made_searches_name_samplers_and_methods_that_there_are() -> None:
 def test_default_reaches_in_80_trials_what_chance_reaches_in_200() -> None:
     registry, grid = Registry.discover(), replay.Grid.read()
     yardstick = replay.Yardstick(grid=grid, useful_drop=0.05)
-    default = registry.samplers()[load_settings("thorough", registry.search_files()).sampler]
+    default = registry.samplers()[load_preset("thorough", registry.search_files()).sampler]
 
     def reached(factory: Any, seed: int, trials: int) -> float:
         order = replay.search(grid, factory, seed=seed, trials=trials, starters=None, useful_drop=0.05)

@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from orchestrator.api.resolve import SearchOptions, profile_named
+from orchestrator.api.resolve import profile_named
 from orchestrator.api.search import preview
 from orchestrator.building.protocol import OfferReply
 from orchestrator.plugin import Choice, OnnxMethod
@@ -37,7 +37,9 @@ from orchestrator.values.results import (
     SplitQuality,
     StepResult,
 )
+from orchestrator.values.search import BudgetSpec, SearchOptions
 from orchestrator.values.target import Target
+from orchestrator.values.task import TaskSpec
 from tests.conftest import Project
 
 METHODS = Registry.discover().methods()
@@ -169,8 +171,9 @@ def test_runtimes_are_compared_by_the_recipes_that_ran_in_both() -> None:
 
 
 def test_run_tells_what_it_was_asked_for_so_that_two_can_be_compared(project: Project) -> None:
-    data = {"model": str(project.folder / "model.onnx"), "data": str(project.folder / "arrays.npz")}
-    plain = SearchOptions(target="raspberry-pi", trials=1, methods=("static-int8", "dynamic-int8"), **data)
+    task = TaskSpec(model=str(project.folder / "model.onnx"), data=str(project.folder / "arrays.npz"))
+    methods = ("static-int8", "dynamic-int8")
+    plain = SearchOptions(target="raspberry-pi", task=task, budget=BudgetSpec(trials=1), methods=methods)
     other = dataclasses.replace(plain, methods=("static-int8",), without_methods=("dynamic-int8",))
     first, second = (_options(preview(options)[1]) for options in (plain, other))
     assert json.loads(json.dumps(second)) == second, "the same when it is read back"

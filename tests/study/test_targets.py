@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.api.resolve import SearchOptions
 from orchestrator.api.search_targets import Targets
 from orchestrator.errors import InputError
+from orchestrator.values.search import SearchOptions
+from orchestrator.values.task import TaskSpec
 from tests.conftest import Cli, Project
 from tests.study.test_robustness import results, wait_for_candidates
 
@@ -30,11 +31,11 @@ def test_what_was_named_from_one_folder_is_found_from_another(tmp_path: Path, mo
     Path("mine.toml").write_text(text)
     Path("model.onnx").touch()
     Path("arrays.npz").touch()
-    said = SearchOptions(model="model.onnx", data="arrays.npz", store="kept")
+    said = SearchOptions(task=TaskSpec(model="model.onnx", data="arrays.npz"), store="kept")
     Targets.begin(said, ["mine.toml", "host"], "both")
     mine, host = (run.options for run in Targets.open("both").runs)
     assert (mine.target, host.target) == (str(tmp_path / "mine.toml"), "host")
-    assert (host.model, host.data) == (str(tmp_path / "model.onnx"), str(tmp_path / "arrays.npz"))
+    assert (host.task.model, host.task.data) == (str(tmp_path / "model.onnx"), str(tmp_path / "arrays.npz"))
     assert host.store == str(tmp_path / "kept")
 
 

@@ -3,7 +3,6 @@
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,9 @@ from orchestrator.api.check.settings import CheckOptions
 from orchestrator.api.check.size import judge_size
 from orchestrator.api.check.timing import judge_time_and_memory
 from orchestrator.api.measure import MeasureOptions, open_bench
-from orchestrator.errors import InputError, unknown
+from orchestrator.errors import InputError
 from orchestrator.values.check import CheckResult, Criterion
+from orchestrator.values.search import with_values
 from orchestrator_devices.host import HostDevice
 
 ORDER = ("latency", "quality", "size", "peak-memory")
@@ -115,11 +115,7 @@ def _run(
 
 
 def _said(options: CheckOptions | None, said: dict[str, Any]) -> CheckOptions:
-    known = {f.name for f in fields(CheckOptions)}
-    for name in said:
-        if name not in known:
-            raise InputError(unknown("option", name, known))
-    options = replace(options or CheckOptions(), **said)
+    options = with_values(options or CheckOptions(), said)
     for name in ("max_slowdown", "max_drop", "max_growth", "max_memory_growth"):
         if (value := getattr(options, name)) is not None and not value >= 0:
             raise InputError(f"{name} must be 0 or more, but got {value}")

@@ -48,7 +48,7 @@ def read_side(path: Path, option: str) -> ModelInput:
     if not (folder / RECIPE).is_file():
         raise InputError(f"{option}: '{folder}' holds neither {RECIPE} (a candidate's folder) nor {RESULTS} (a run directory)")
     recipe = read_recipe(folder / RECIPE)
-    said = {name: getattr(recipe, name) for name in ("data", "metric", "target", "threads")}
+    said = {"data": recipe.task.data, "metric": recipe.task.metric, "target": recipe.target, "threads": recipe.threads}
     said["runtime"] = runtime_of(recipe.recipe) or recipe.runtime
     return ModelInput(given=path, model=_model(folder, option), said=said)
 

@@ -17,6 +17,7 @@ from orchestrator.building.export import export_onnx
 from orchestrator.plugin import BuildContext, HardwareProfile, Target, TaskDescription
 from orchestrator.values.direction import Direction
 from orchestrator.values.profile import Cluster, Memory, RuntimeSupport
+from orchestrator.values.task import TaskSpec
 
 CLASSES = 5
 EXAMPLES = 64
@@ -211,9 +212,7 @@ class Case:
         """What a method is handed; `changes` replace fields of it."""
         workspace.mkdir(parents=True, exist_ok=True)
         described = TaskDescription(
-            name="case",
-            model="case.py:model",
-            data="case.py:data",
+            spec=TaskSpec(name="case", model="case.py:model", data="case.py:data"),
             kind="torch",
             inputs=(),
             outputs=(),

@@ -8,7 +8,8 @@ from orchestrator.errors import OrchestratorError
 from orchestrator.hardware.profile_file import check_profile, load_profile
 from orchestrator.plugin.registry import Registry
 from orchestrator.plugin.testing.problems import must, wrong
-from orchestrator.study.presets import load_settings
+from orchestrator.study.presets import load_preset
+from orchestrator.values.task import TaskSpec
 
 
 class ProfileTests:
@@ -40,7 +41,7 @@ class ReadySearchTests:
         """Its keys are known, it has a budget, and its sampler and methods are installed."""
         registry = Registry.discover()
         try:
-            settings = load_settings(str(self.path), {})
+            settings = load_preset(str(self.path), {})
         except OrchestratorError as error:
             wrong(str(error), "see docs/searching.md for the keys")
         must(settings.trials is not None or settings.timeout_s is not None, "it has no budget", "give `trials` or `timeout`")
@@ -63,10 +64,10 @@ class TaskTests:
         """As a search loads them: the model takes the validation inputs, and a second call makes the same weights and data."""
         registry = Registry.discover()
         try:
-            first = load_task(self.task.model, self.task.data, registry)
+            first = load_task(TaskSpec(model=self.task.model, data=self.task.data), registry)
         except OrchestratorError as error:
             wrong(f"a search cannot use it: {error}", "fix the factory that the line names")
-        again = load_task(self.task.model, self.task.data, registry)
+        again = load_task(TaskSpec(model=self.task.model, data=self.task.data), registry)
         must(
             first.weights_digest == again.weights_digest,
             "a second call of the model factory makes other weights",

@@ -18,7 +18,7 @@ from orchestrator.values.results import (
     TargetResult,
     TaskResult,
 )
-from orchestrator.values.task import TaskDescription
+from orchestrator.values.task import TaskDescription, TaskSpec
 
 
 def sample_candidate(name: str, quality: float, latency_ms: float, size_bytes: int) -> CandidateResult:
@@ -95,9 +95,7 @@ def sample_start() -> SearchStarted:
         resumed=False,
         known=0,
         task=TaskDescription(
-            name="digits",
-            model="package:net",
-            data="package:data",
+            spec=TaskSpec(name="digits", model="package:net", data="package:data"),
             kind="torch",
             inputs=(),
             outputs=(),

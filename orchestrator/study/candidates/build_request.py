@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.building.builder_client import BuilderClient
@@ -22,25 +23,16 @@ def workshop_of(
 ) -> BuilderClient:
     """The build worker of this run."""
     prepare = PrepareRequest(
-        name=request.task_name,
-        model=request.model,
-        data=request.data,
-        metric=request.metric,
-        loss=request.loss,
-        student=request.student,
+        task=request.options.task,
         target=request.target,
         methods=method_names(request, registry),
-        without=request.without_plugins,
-        input_shapes=request.input_shapes,
-        seed=request.seed,
+        without_plugins=request.options.without_plugins,
+        budget=replace(request.budget, epochs=state.epochs if state else request.budget.epochs),
+        seed=request.options.seed,
+        workspace=str(run.work),
+        offers=state is None,
         store=request.store,
         store_bytes=request.store_bytes,
-        runtime=request.target.runtime,
-        workspace=str(run.work),
-        seconds=request.timeout_s,
-        trials=request.trials,
-        offers=state is None,
-        epochs=state.epochs if state else request.epochs,
     )
     return BuilderClient(
         prepare,
@@ -57,7 +49,7 @@ def method_names(request: SearchRequest, registry: Registry) -> tuple[str, ...]:
     for name, method in registry.methods().items():
         if name not in request.methods:
             continue
-        if name in request.without_methods or ("train" in method.needs and not request.training):
+        if name in request.options.without_methods or ("train" in method.needs and not request.preset.training):
             continue
         chosen.append(name)
     return tuple(chosen)

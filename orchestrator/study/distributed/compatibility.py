@@ -144,7 +144,8 @@ def code_digests(request: SearchRequest) -> dict[str, str]:
     Raises:
         OSError: a file is not here.
     """
-    return digests({"metric": request.metric, "loss": request.loss, "student": request.student})
+    task = request.options.task
+    return digests({"metric": task.metric, "loss": task.loss, "student": task.student})
 
 
 def check_files(charter: Manifest, request: SearchRequest) -> None:

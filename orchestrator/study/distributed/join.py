@@ -46,12 +46,12 @@ def leader(
     fleet.gather()
     return Leader(
         run,
-        Exchange(request.artifacts or str(run.path / FOLDER), state.study),
+        Exchange(request.options.artifacts or str(run.path / FOLDER), state.study),
         state,
         token=token(),
         device_class=device_class(fleet.present[0].device, runtime, request.target.threads),
         files=code_digests(request),
-        grace_s=request.worker_timeout_s,
+        grace_s=request.options.worker_timeout_s,
         tell=tell,
         finished=finished,
         timer=OnlyTimer(state.study),

@@ -78,8 +78,8 @@ class Leader(Participant):
                 f"({self.device_class}) cannot be compared with those: resume it there, or begin a new run"
             )
         self._exchange.check()
-        request = replace(self._state.request, storage=None)  # who reads this has the storage already, and its password
-        state = replace(self._state, request=request)
+        request = self._state.request  # published without the storage's URL: it may hold a password
+        state = replace(self._state, request=replace(request, options=replace(request.options, storage=None)))
         charter = Manifest(
             version=installed_version(),
             artifacts=self._exchange.url,
@@ -88,7 +88,7 @@ class Leader(Participant):
             device_class=self.device_class,
             leader=self.token,
             host=hostname(),
-            trials=request.trials,
+            trials=request.budget.trials,
             grace_s=self._grace_s,
             files=self._files,
         )

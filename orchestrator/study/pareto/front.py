@@ -76,7 +76,7 @@ class ParetoFront:
             self.front(),
             self.baseline,
             self._request.limits,
-            asked=self._request.asked,
+            asked=self._request.options.limits,
             useful_drop=self._request.useful_drop,
             metric=self._task.metric,
             direction=self._task.direction,

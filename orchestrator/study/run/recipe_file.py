@@ -1,7 +1,7 @@
-"""recipe.toml: all that is needed to make one candidate again."""
+"""recipe.toml: everything that is needed to rebuild one candidate."""
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -13,16 +13,18 @@ from orchestrator.errors import InputError
 from orchestrator.study.request import SearchRequest
 from orchestrator.values.recipe import Recipe, Step
 from orchestrator.values.results import StepResult
-from orchestrator.values.task import TaskDescription
+from orchestrator.values.task import TaskDescription, TaskSpec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RecipeFile:
-    """A recipe with its model, data and target.
+    """A recipe with its task and target.
 
     Attributes:
-        weights_digest, data_digest: Of the model and the data that the recipe was made for.
-        model_digest: SHA-256 of the exported file that it gave then.
+        target: Name or file of the hardware profile, as given.
+        task: The task that the recipe was built for; `metric` is set.
+        weights_digest, data_digest: SHA-256 of the model's weights and of the data.
+        model_digest: SHA-256 of the exported file.
     """
 
     schema: Literal[1]
@@ -30,20 +32,16 @@ class RecipeFile:
     target: str
     runtime: str
     threads: int
-    model: str
-    data: str
-    metric: str
     seed: int
+    task: TaskSpec
     weights_digest: str
     data_digest: str
     model_digest: str
     steps: tuple[StepResult, ...] = ()
-    loss: str | None = None
-    student: str | None = None
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe itself."""
+        """The recipe."""
         return Recipe(
             steps=tuple(
                 Step(method=s.method, version=s.version, parameters=MappingProxyType(dict(s.parameters))) for s in self.steps
@@ -57,19 +55,15 @@ _ADAPTER = TypeAdapter(RecipeFile)
 def recipe_text(
     identifier: str, steps: list[StepResult], request: SearchRequest, task: TaskDescription, model_digest: str
 ) -> str:
-    """The text of a recipe.toml."""
+    """Return the text of a recipe.toml."""
     file = RecipeFile(
         schema=1,
         id=identifier,
-        target=request.target_reference,
+        target=request.options.target,
         runtime=request.target.runtime,
         threads=request.target.threads,
-        model=request.model,
-        data=request.data,
-        metric=request.metric or task.metric,
-        loss=request.loss,
-        student=request.student,
-        seed=request.seed,
+        seed=request.options.seed,
+        task=replace(task.spec, metric=task.spec.metric or task.metric),
         weights_digest=task.weights_digest,
         data_digest=task.data_digest,
         model_digest=model_digest,
@@ -80,10 +74,10 @@ def recipe_text(
 
 
 def read_recipe(path: Path) -> RecipeFile:
-    """A recipe.toml.
+    """Read a recipe.toml.
 
     Raises:
-        InputError: it is missing, no TOML, or breaks the schema; one line.
+        InputError: The file is missing, not TOML, or violates the schema.
     """
     try:
         file: RecipeFile = _ADAPTER.validate_python(tomllib.loads(path.read_text("utf-8")))
