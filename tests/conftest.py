@@ -20,7 +20,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+
+from tests.patching import CheckedMonkeyPatch
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 PROJECTS = Path(__file__).parent / "projects"
@@ -57,6 +59,15 @@ class Project:
     def onnx(self) -> list[str]:
         """Options of a search on the ONNX file, which needs no training."""
         return ["--model", str(self.folder / "model.onnx"), "--data", str(self.folder / "arrays.npz")]
+
+
+@pytest.fixture
+def monkeypatch() -> Iterator[pytest.MonkeyPatch]:
+    """pytest's own, which also fails a test whose fake function of the product nothing has called."""
+    patch = CheckedMonkeyPatch()
+    yield patch
+    patch.undo()
+    assert not patch.uncalled(), "fakes that nothing has called: are they where the product looks for them?"
 
 
 @pytest.fixture(scope="session")

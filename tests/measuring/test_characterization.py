@@ -113,9 +113,10 @@ class MadeUpDevice(Device):
 
 
 @pytest.fixture
-def made_up(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(characterize_module, "attach", lambda reference, registry: (MadeUpDevice(),))
-    yield
+def made_up() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:  # bad input does not get as far as the device
+        patch.setattr(characterize_module, "attach", lambda reference, registry: (MadeUpDevice(),))
+        yield
 
 
 def difference(value: float, spread: float = 0.01) -> Difference:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -76,16 +76,17 @@ def model(tmp_path: Path) -> ModelInfo:
 
 
 @pytest.fixture
-def figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., MeasurementCache]:
+def figures(tmp_path: Path) -> Iterator[Callable[..., MeasurementCache]]:
     """`figures(task, judge)`: as a new run would have them, over one store."""
-    monkeypatch.setattr(module, "_host", lambda: HOST)
 
     def make(task: str = "data", judge: str | None = "accuracy") -> MeasurementCache:
         made = MeasurementCache(Store(tmp_path / "store", bound=BYTES, note=print), task)
         made.judge = judge
         return made
 
-    return make
+    with pytest.MonkeyPatch.context() as patch:  # a board describes itself, and the host is not asked
+        patch.setattr(module, "_host", lambda: HOST)
+        yield make
 
 
 def test_times_come_from_the_store_and_say_so_with_the_estimate_of_now(
