@@ -35,9 +35,9 @@ def unchecked_replacements(source: str) -> Iterator[int]:
             owner = ast.unparse(target.value) if isinstance(target, ast.Attribute) else ""
             if owner in modules or owner.startswith("sys.modules["):
                 yield node.lineno
-        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("setattr", "patch", "patch.object")):
-            if {"raising=False", "create=True"} & {ast.unparse(keyword) for keyword in node.keywords}:
-                yield node.lineno
+        replaces = isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("setattr", "patch", "patch.object"))
+        if replaces and {"raising=False", "create=True"} & {ast.unparse(keyword) for keyword in node.keywords}:
+            yield node.lineno
 
 
 def test_names_are_replaced_with_a_check_only() -> None:
