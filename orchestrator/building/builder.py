@@ -32,6 +32,7 @@ from orchestrator.building.step_cache import ORIGINAL, Identity, StepCache, Trai
 from orchestrator.building.store import Store
 from orchestrator.building.task import LoadedTask
 from orchestrator.errors import FULL, MethodError, Refused
+from orchestrator.plugin.masks import reset_zeros
 from orchestrator.plugin.method import BuildContext, Method, Need, OnnxMethod, TorchMethod, TorchToOnnxMethod
 from orchestrator.plugin.parameters import Choice, Number, checked
 from orchestrator.values.recipe import Recipe, Step
@@ -281,6 +282,7 @@ class Builder:
         module = copy.deepcopy(self._network(steps[:-1], folder))
         made, key, seconds = self._step(folder, steps[:-1], step, partial(method.transform, module))
         finished: nn.Module = made.eval()
+        reset_zeros(finished)
         if seconds > WORTH_KEEPING_S:
             self._results.keep_network(key, finished)
         self._hold(key, finished)
@@ -411,6 +413,7 @@ class Builder:
 
     def _export_to(self, folder: Path, module: nn.Module) -> Path:
         path = folder / "exported.onnx"
+        reset_zeros(module)
         export_onnx(module.eval(), self.context.example, path)
         return path
 

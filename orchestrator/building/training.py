@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from orchestrator.building.data import Split
 from orchestrator.building.network import Inputs, as_tensors, forward
 from orchestrator.errors import MethodError
+from orchestrator.plugin.masks import zeros_kept
 
 BATCH = 128
 LEAST_STEPS_AN_EPOCH = 16
@@ -182,32 +183,33 @@ def train(
     rungs = {round(share * steps): share for share in RUNGS} if watch is not None else {}
     if watch is not None and first == 0:
         watch(rungs[0], model)
-    for step in range(first, steps):
-        inputs, targets = batches.take(place)
-        with autocast(place):
-            outputs = forward(model, inputs)
-            value = loss(outputs, inputs, targets)  # inside: a loss may run a teacher, which is to be as fast
-        if not torch.isfinite(value):
-            raise MethodError(f"the training loss became {value.item()} at step {step} of {steps}; try a lower learning rate")
-        updates.zero_grad(set_to_none=True)
-        value.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(parameters, GRADIENT_NORM[optimizer])
-        updates.step()
-        rates.step()
-        if after_step is not None:
-            with torch.no_grad():
-                after_step()
-        if step % 10 == 0:
-            progress(step / steps)
-        if checkpoint is not None and (step + 1) % steps_an_epoch == 0 and step + 1 < steps:
-            checkpoint.save(step + 1, model, updates, rates, batches)
-        if watch is not None and (share := rungs.get(step + 1)) is not None and step + 1 < steps:
-            try:
-                watch(share, model)
-            except BaseException:
-                if checkpoint is not None:
-                    checkpoint.save(step + 1, model, updates, rates, batches)  # it may be worth going on with later
-                raise
+    with zeros_kept(model):
+        for step in range(first, steps):
+            inputs, targets = batches.take(place)
+            with autocast(place):
+                outputs = forward(model, inputs)
+                value = loss(outputs, inputs, targets)  # inside: a loss may run a teacher, which is to be as fast
+            if not torch.isfinite(value):
+                raise MethodError(f"the training loss became {value.item()} at step {step} of {steps}; try a lower learning rate")
+            updates.zero_grad(set_to_none=True)
+            value.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(parameters, GRADIENT_NORM[optimizer])
+            updates.step()
+            rates.step()
+            if after_step is not None:
+                with torch.no_grad():
+                    after_step()
+            if step % 10 == 0:
+                progress(step / steps)
+            if checkpoint is not None and (step + 1) % steps_an_epoch == 0 and step + 1 < steps:
+                checkpoint.save(step + 1, model, updates, rates, batches)
+            if watch is not None and (share := rungs.get(step + 1)) is not None and step + 1 < steps:
+                try:
+                    watch(share, model)
+                except BaseException:
+                    if checkpoint is not None:
+                        checkpoint.save(step + 1, model, updates, rates, batches)  # it may be worth going on with later
+                    raise
     reestimate_batch_norms(model, (batches.take(place)[0] for _ in itertools.count()))
     model.to("cpu").eval()
     if checkpoint is not None:

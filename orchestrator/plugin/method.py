@@ -57,7 +57,8 @@ class Train(Protocol):
             schedule: One-cycle (Smith 2018) or a linear warm-up followed by half a cosine (Loshchilov and Hutter 2017).
             warm_up: Share of the steps before the peak.
             weight_decay: None: 1e-4 with AdamW, 5e-4 with SGD.
-            after_step: Called after each update of the weights, which it may change in place (to keep pruned ones at zero).
+            after_step: Called after each update of the weights, which it may change in place (weights fixed by
+                `orchestrator.plugin.masks.keep_zeros` stay zero without it).
 
         Raises:
             MethodError: when the loss is not finite.
@@ -131,6 +132,8 @@ class Method(ABC):
         requires: Where not empty, one of these families must stand earlier in the recipe.
         learns_structure: Whether what it learns in a training decides what stays of the network: untrained, the same recipe then
             says nothing of how large and fast the model will be.
+        keeps: Properties that later steps and trainings preserve: "zeros", weights that `transform` set to zero and fixed by
+            `orchestrator.plugin.masks.keep_zeros`.
         usual: Whether a search tries it that does not name its methods; others take part where a search names them or all.
     """
 
@@ -143,6 +146,7 @@ class Method(ABC):
     after: ClassVar[frozenset[str]] = frozenset()
     before: ClassVar[frozenset[str]] = frozenset()
     requires: ClassVar[frozenset[str]] = frozenset()
+    keeps: ClassVar[frozenset[Literal["zeros"]]] = frozenset()
     usual: ClassVar[bool] = True
     learns_structure: ClassVar[bool] = False
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 PATTERNS: Mapping[str, tuple[int, int]] = {"2:4": (2, 4), "4:8": (4, 8)}
-"""So many weights stay of each so many neighbours along the input channels."""
+"""N:M patterns: N weights of M neighbours along the input channels stay."""
 
 
 class Sparsity(TorchMethod):
@@ -54,15 +54,16 @@ class Sparsity(TorchMethod):
     )
     after = frozenset({"morphology"})
     before = frozenset({"distillation", "graph", "quantization"})
+    keeps = frozenset({"zeros"})
     usual = False
 
     def offer(self, model: "nn.Module", parameters: tuple[Parameter, ...], context: BuildContext) -> tuple[Parameter, ...]:
-        from orchestrator_pruning.masks import fits, weights
+        from orchestrator_pruning.magnitude import fits, weights
 
-        found = weights(model)
-        if not found:
+        layers = weights(model).values()
+        if not layers:
             raise Refused("the network has no convolution and no linear layer whose weights could become sparse")
-        patterns = tuple(p for p in ("unstructured", *PATTERNS) if p not in PATTERNS or any(fits(w, PATTERNS[p]) for w in found))
+        patterns = tuple(p for p in ("unstructured", *PATTERNS) if p not in PATTERNS or any(fits(w, PATTERNS[p]) for w in layers))
         return narrowed(parameters, pattern={"choices": patterns})
 
     def phrase(self, parameters: Mapping[str, ParameterValue]) -> str:
@@ -71,14 +72,20 @@ class Sparsity(TorchMethod):
         return f"weights zeroed by magnitude in the pattern {parameters['pattern']}"
 
     def transform(self, model: "nn.Module", parameters: Mapping[str, ParameterValue], context: BuildContext) -> "nn.Module":
-        from orchestrator_pruning.masks import apply, fits, largest, largest_of, weights
+        import torch
 
-        pattern, found = PATTERNS.get(str(parameters["pattern"])), weights(model)
+        from orchestrator.plugin.masks import keep_zeros
+        from orchestrator_pruning.magnitude import fits, largest, largest_of, weights
+
+        pattern, layers = PATTERNS.get(str(parameters["pattern"])), weights(model)
         if pattern is None:
-            masks = {weight: largest(weight.tensor, 1 - float(parameters["ratio"])) for weight in found}
+            masks = {name: largest(weight.detach(), 1 - float(parameters["ratio"])) for name, weight in layers.items()}
         else:
-            masks = {weight: largest_of(weight.tensor, *pattern) for weight in found if fits(weight, pattern)}
+            masks = {name: largest_of(weight.detach(), *pattern) for name, weight in layers.items() if fits(weight, pattern)}
         if not masks:
             raise MethodError(f"{self.name}: no layer's weights can take the pattern {parameters['pattern']}")
-        apply(masks)
+        with torch.no_grad():
+            for name, mask in masks.items():
+                layers[name].mul_(mask)
+        keep_zeros(model, masks)
         return model

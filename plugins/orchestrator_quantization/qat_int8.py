@@ -3,7 +3,7 @@
 Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference".
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -24,7 +24,7 @@ from orchestrator_quantization.int8 import FORM, SCHEME, runnable
 from orchestrator_quantization.static import QuantizerSettings, quantized
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 LEAST_EPOCHS = 0.001
 STEPS = 2
@@ -89,11 +89,14 @@ class QatInt8(TorchToOnnxMethod):
 
     def transform(self, model: "nn.Module", parameters: Mapping[str, ParameterValue], context: BuildContext) -> Path:
         from orchestrator.plugin.losses import TeacherLoss
+        from orchestrator.plugin.masks import keep_zeros
         from orchestrator_quantization.batch_norm import fold, frozen
         from orchestrator_quantization.fake_quantization import fake_quantizers
 
         settings = QuantizerSettings.of(parameters, context.target)
         fold(model.eval(), context.forward, context.example)
+        pruned = (name for name, p in model.named_parameters() if p.ndim > 1 and float((p == 0).float().mean()) > LEAST_ZEROS)
+        keep_zeros(model, pruned)
         # Unsigned weights have a zero point, which symmetric ones come close to: half a step in a range of 255.
         largest = 64 if settings.seven_bits else 127
         with frozen(model), fake_quantizers(model, largest=largest, symmetric=settings.scheme.startswith("s8")):
@@ -102,7 +105,6 @@ class QatInt8(TorchToOnnxMethod):
                 epochs=float(parameters["epochs"]),
                 loss=TeacherLoss.of(context, label_weight=float(parameters["label_weight"])),
                 learning_rate=float(parameters["learning_rate"]),
-                after_step=_pruned_stay(model),
             )
         context.workspace.mkdir(parents=True, exist_ok=True)
         exported = context.export(model)
@@ -110,18 +112,3 @@ class QatInt8(TorchToOnnxMethod):
             return quantized(exported, settings, context, self.name)
         finally:
             exported.unlink(missing_ok=True)
-
-
-def _pruned_stay(model: "nn.Module") -> Callable[[], None]:
-    """What keeps the zeros of pruned weights at zero; called after each update."""
-    masks: list[tuple[Tensor, Tensor]] = []
-    for parameter in model.parameters():
-        kept = parameter.detach() != 0
-        if parameter.ndim > 1 and float(kept.float().mean()) < 1 - LEAST_ZEROS:
-            masks.append((parameter, kept))
-
-    def step() -> None:
-        for parameter, kept in masks:
-            parameter.mul_(kept.to(parameter.device))
-
-    return step

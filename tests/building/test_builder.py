@@ -27,6 +27,7 @@ from orchestrator.plugin import (
     TorchToOnnxMethod,
 )
 from orchestrator.plugin.losses import TeacherLoss
+from orchestrator.plugin.masks import keep_zeros
 from orchestrator.plugin.registry import Registry
 from orchestrator.values.direction import Direction
 from orchestrator.values.task import TaskSpec
@@ -81,6 +82,26 @@ class Mark(OnnxMethod):
         return path
 
 
+class Zero(TorchMethod):
+    name, version, family, summary = "zero", 1, "f", "Zeroes every second input of the head."
+    keeps = frozenset({"zeros"})
+
+    def transform(self, model: nn.Module, parameters: Mapping[str, Any], context: BuildContext) -> nn.Module:
+        with torch.no_grad():
+            model.head.weight[:, ::2] = 0
+        keep_zeros(model, ["head.weight"])
+        return model
+
+
+class Shift(TorchMethod):
+    name, version, family, summary = "shift", 1, "g", "Adds a constant to the head, as a training loop of its own does."
+
+    def transform(self, model: nn.Module, parameters: Mapping[str, Any], context: BuildContext) -> nn.Module:
+        with torch.no_grad():
+            model.head.weight.add_(0.1)
+        return model
+
+
 class Table(TorchMethod):
     name, version, family, summary = "table", 1, "e", "Keeps a table."
     computed = 0
@@ -105,7 +126,7 @@ def make(project: Project, tmp_path: Path) -> Callable[..., Builder]:
             TaskSpec(name="tiny", model=project.ref("model:net"), data=project.ref(f"data:{data}")), Registry.discover()
         )
         labels = task.splits["train"].labels
-        methods: list[Method] = [Halve(), Learn(), Leave(), Mark(), Table()]
+        methods: list[Method] = [Halve(), Learn(), Leave(), Mark(), Table(), Zero(), Shift()]
         description = TaskDescription(
             spec=task.spec,
             kind="torch",
@@ -153,6 +174,14 @@ def test_steps_of_all_kinds_follow_one_another(make: Callable[..., Builder], tmp
         assert made == tmp_path / "-".join(names) / "model.onnx"
         assert onnx.load(made).doc_string.endswith("marked")
         np.testing.assert_allclose(head(made), head(plain) * (0.5 if "halve" in names else 1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("names", [("zero", "learn"), ("zero", "shift"), ("zero", "shift", "learn", "leave")])
+def test_zeros_are_kept_through_later_steps(names: tuple[str, ...], make: Callable[..., Builder], tmp_path: Path) -> None:
+    builder = make()
+    weight = head(builder.build(recipe(*names), tmp_path / "built"))
+    assert not weight[:, ::2].any() and weight[:, 1::2].all()
+    assert not np.allclose(weight[:, 1::2], head(builder.build(recipe("zero"), tmp_path / "zero"))[:, 1::2])
 
 
 @pytest.mark.parametrize("names", [("mark", "halve"), ("leave", "halve"), ("mark", "leave"), ("leave", "leave")])

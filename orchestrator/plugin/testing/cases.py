@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from orchestrator.building.export import export_onnx
 from orchestrator.plugin import BuildContext, HardwareProfile, Target, TaskDescription
+from orchestrator.plugin.masks import zeros_kept
 from orchestrator.values.direction import Direction
 from orchestrator.values.profile import Cluster, Memory, RuntimeSupport
 from orchestrator.values.task import TaskSpec
@@ -178,13 +179,14 @@ class Case:
         optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate)
         batch = self.batch(EXAMPLES)
         model.train()
-        for _epoch in range(max(1, round(epochs))):
-            optimizer.zero_grad()
-            loss(forward(model, batch), batch, self.labels).backward()
-            optimizer.step()
-            if after_step is not None:
-                with torch.no_grad():
-                    after_step()
+        with zeros_kept(model):
+            for _epoch in range(max(1, round(epochs))):
+                optimizer.zero_grad()
+                loss(forward(model, batch), batch, self.labels).backward()
+                optimizer.step()
+                if after_step is not None:
+                    with torch.no_grad():
+                        after_step()
         model.eval()
 
     def samples(self, count: int, batch: int) -> Iterator[tuple[dict[str, Tensor], Tensor | None]]:

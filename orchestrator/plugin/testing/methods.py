@@ -34,12 +34,15 @@ from orchestrator.plugin import (
     TorchToOnnxMethod,
 )
 from orchestrator.plugin.family_order import families_in_order
-from orchestrator.plugin.networks import macs
+from orchestrator.plugin.networks import macs, tensors
 from orchestrator.plugin.parameters import checked
 from orchestrator.plugin.registry import Registry
 from orchestrator.plugin.testing.cases import NETWORKS, Case, make_case
 from orchestrator.plugin.testing.problems import last_line, must, python, wrong
 
+KEEPS = frozenset({"zeros"})
+MANY_ZEROS = 0.05
+"""Share of a weight's elements that a method may set to zero without declaring that it keeps them."""
 FRAMEWORKS = ("torch", "onnx", "onnxruntime")
 
 
@@ -95,6 +98,7 @@ class MethodTests:
             must(getattr(method, attribute, ""), f"`{attribute}` is missing", f"declare `{attribute}` in the class")
         must(method.version >= 1, f"`version` is {method.version}", "begin with 1")
         must(method.summary.endswith("."), f"`summary` is no sentence: {method.summary!r}", "write one sentence with a full stop")
+        must(method.keeps <= KEEPS, f"`keeps` names {sorted(method.keeps - KEEPS)}", f"choose from {sorted(KEEPS)}")
         for parameter in method.parameters:
             must(parameter.help, f"parameter '{parameter.name}' has no `help`", "say in a few words what it means")
             must(parameter.count() >= 1, f"parameter '{parameter.name}' has no values", "give it a range or choices")
@@ -278,6 +282,7 @@ class MethodTests:
             "the exported file answers otherwise than the network",
             "avoid what export freezes: random draws, sizes read as numbers",
         )
+        assert_zeros_stay(self.method, case, changed[0])
         counts = macs(changed[0], context.forward, context.example)
         return {"parameters": sum(p.numel() for p in changed[0].parameters()), "macs": sum(counts.values())}
 
@@ -361,6 +366,35 @@ def assert_untouched(case: Case, before: Any) -> None:
     )
     hooks = any(m._forward_hooks or m._forward_pre_hooks for m in case.model.modules())
     must(not hooks, "a forward hook was left on the original", "remove it in a `finally`")
+
+
+def assert_zeros_stay(method: Method, case: Case, changed: nn.Module) -> None:
+    """Train the changed network for one step: the weights that `transform` set to zero stay zero, as the method declares."""
+    original, trained = _matrices(case.model), copy.deepcopy(changed)
+    case.train(trained, epochs=1, loss=_mean_square, learning_rate=0.01)
+    after, declared = _matrices(trained), "zeros" in method.keeps
+    for name, weight in _matrices(changed).items():
+        if name not in original or name not in after:
+            continue
+        zeros = weight == 0
+        if original[name].shape == weight.shape:
+            zeros &= original[name] != 0
+        lost = int((zeros & (after[name] != 0)).sum())
+        must(
+            not lost or (not declared and zeros.float().mean() <= MANY_ZEROS),
+            f"`transform` set {int(zeros.sum())} weights of '{name}' to zero, and one training step later {lost} of them are not"
+            + (", although `keeps` declares zeros" if declared else ""),
+            "call `orchestrator.plugin.masks.keep_zeros(model)` at the end of `transform`"
+            + ("" if declared else ' and declare keeps = frozenset({"zeros"})'),
+        )
+
+
+def _matrices(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters() if parameter.ndim > 1}
+
+
+def _mean_square(outputs: Any, *_: Any) -> torch.Tensor:
+    return torch.stack([tensor.square().mean() for tensor in tensors(outputs) if tensor.is_floating_point()]).sum()
 
 
 def assert_alike(case: Case, before: Path, after: Path, *, least: float) -> None:
