@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 
@@ -21,13 +22,18 @@ def replace_values(patches: Mapping[str, Any]) -> None:
         TypeError: The dataclass has no such field, or the new value is of another type.
     """
     for name, value in patches.items():
-        module_name, _, attribute = name.partition(":")
-        module = importlib.import_module(module_name)
-        present = getattr(module, attribute)
-        replaced = dataclasses.replace(present, **value) if isinstance(value, dict) else value
-        if not isinstance(replaced, type(present)):
-            raise TypeError(f"{name} is {present!r}, and cannot become {replaced!r}")
-        setattr(module, attribute, replaced)
+        setattr(*replacement(name, value))
+
+
+def replacement(name: str, value: Any) -> tuple[ModuleType, str, Any]:
+    """Return the module, the attribute and its new value. Raises as `replace_values`."""
+    module_name, _, attribute = name.partition(":")
+    module = importlib.import_module(module_name)
+    present = getattr(module, attribute)
+    replaced = dataclasses.replace(present, **value) if isinstance(value, dict) else value
+    if not isinstance(replaced, type(present)):
+        raise TypeError(f"{name} is {present!r}, and cannot become {replaced!r}")
+    return module, attribute, replaced
 
 
 if __name__ == "__main__":

@@ -133,6 +133,7 @@ def test_study_opens_in_optuna(torch_run: tuple[Path, dict[str, Any]]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_timing")
 def test_search_from_python_calls_the_observer_and_returns_the_run(project: Project, tmp_path: Path) -> None:
     events: list[dict[str, Any]] = []
     run = orchestrator.search(
@@ -223,6 +224,7 @@ def test_recipe_says_which_of_model_and_data_has_changed(cli: Cli, project: Proj
     assert done.returncode == 2 and "the data of" in done.stderr and "are not those that the recipe was made for" in done.stderr
 
 
+@pytest.mark.usefixtures("quick_timing")
 def test_given_recipes_are_evaluated_beside_the_original(project: Project) -> None:
     from orchestrator.plugin import Recipe, Step
     from orchestrator.plugin.parameters import checked

@@ -10,6 +10,7 @@ Each page is run in a folder of its own, its blocks in their order. Before a blo
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ import onnx
 import pytest
 
 from orchestrator.cli.program import program
-from tests.conftest import Project, tiny_onnx
+from tests.conftest import Project, orchestrate, tiny_onnx
 from tests.docs.blocks import LANGUAGES, ROOT, Block, blocks, pages
 
 EXEMPTIONS = {
@@ -62,13 +63,17 @@ def with_blocks(*, slow: bool) -> list[str]:
 
 @pytest.fixture
 def desk(project: Project, tmp_path: Path) -> Path:
-    """A folder with the files that the pages speak of."""
+    """A folder with the files that the pages speak of, beside a program that lets their searches measure briefly."""
     folder = tmp_path / "desk"
     shutil.copytree(ROOT / "examples", folder / "examples")
     shutil.copytree(project.folder, folder / "my")
     (folder / "recommended").mkdir()
+    kernels = {"recommended/model.onnx": 1, "old.onnx": 41}  # models of unlike speed are told apart in seconds
     for name in ("original.onnx", "model.onnx", "a.onnx", "b.onnx", "old.onnx", "new.onnx", "recommended/model.onnx"):
-        onnx.save(tiny_onnx(kernel=1 if name == "recommended/model.onnx" else 3), folder / name)
+        onnx.save(tiny_onnx(kernel=kernels.get(name, 3)), folder / name)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "orchestrate").write_text(f'#!/bin/sh\nexec {shlex.join(orchestrate("search")[:-1])} "$@"\n')
+    (tmp_path / "bin" / "orchestrate").chmod(0o755)
     shutil.copy(project.folder / "arrays.npz", folder)
     return folder
 
@@ -79,7 +84,8 @@ def run(block: Block, folder: Path) -> None:
         (folder / block.file).write_text(block.text)
     python = [sys.executable, *(["-c", block.text] if block.file is None else [block.file])]
     command = python if block.language == "python" else ["bash", "-euo", "pipefail", "-c", block.text]
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    short = [str(folder.parent / "bin")] if re.search(r"^orchestrate search ", block.text, re.MULTILINE) else []
+    path = os.pathsep.join([*short, str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {**os.environ, "PATH": path, "COLUMNS": "120"}
     done = subprocess.run(
         command,

@@ -25,8 +25,15 @@ def pip(python: Path, *arguments: str) -> None:
 
 @pytest.fixture(scope="session")
 def product(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh virtual environment with the product as the README installs it, and pytest."""
+    """A fresh virtual environment with the product as the README installs it, and pytest.
+
+    ORCHESTRATE_TEST_ENVIRONMENT names one with the product, where that is made already: CI has it.
+    """
     folder = tmp_path_factory.mktemp("product")
+    if installed := os.environ.get("ORCHESTRATE_TEST_ENVIRONMENT"):
+        shutil.copytree(installed, folder / "venv", symlinks=True)
+        pip(folder / "venv" / "bin" / "python", "-c", str(ROOT / "constraints.txt"), "pytest")
+        return folder / "venv"
     source = folder / "source"
     shutil.copytree(ROOT, source, ignore=LEFT_OUT)  # building writes into the folder
     subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True)
