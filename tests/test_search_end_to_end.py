@@ -12,8 +12,8 @@ import onnxruntime
 import pytest
 
 import orchestrator
-from orchestrator.report.html import render_html
 from orchestrator.values.task import TaskSpec
+from orchestrator_reports.html import render_html
 from tests.conftest import PROJECTS, SHARED, Cli, Project, needs_cases
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli import options as shared
-from orchestrator.cli.output import document
+from orchestrator.cli.output import document, write_output
 from orchestrator.errors import InputError
 
 if TYPE_CHECKING:
@@ -120,15 +120,19 @@ def _show(found: "CheckResult", as_json: bool) -> None:
 
 
 def _write(found: "CheckResult", junit: Path | None, markdown: Path | None) -> None:
-    from orchestrator.report.check_text import render_checked_markdown
-    from orchestrator.report.junit import render_junit
-    from orchestrator.values.files import write_atomic
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if junit is None and markdown is None and not summary:
+        return
+    from orchestrator.plugin.registry import Registry
 
+    registry = Registry.discover()
     if junit is not None:
-        write_atomic(junit, render_junit(found))
-    text = render_checked_markdown(found)
+        write_output(junit, registry.render("junit", found), "--junit")
+    if markdown is None and not summary:
+        return
+    text = registry.render("markdown", found)
     if markdown is not None:
-        write_atomic(markdown, text)
-    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+        write_output(markdown, text, "--markdown")
+    if summary:
         with Path(summary).open("a", encoding="utf-8") as file:
             file.write(text + "\n")

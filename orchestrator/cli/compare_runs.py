@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from orchestrator.cli.output import document
+from orchestrator.cli.output import document, write_output
 
 
 @click.command(name="compare-runs")
@@ -16,16 +16,12 @@ from orchestrator.cli.output import document
 def command(a: Path, b: Path, html: Path | None, as_json: bool) -> None:
     """What changed between two runs. A and B are run directories, or their results.json."""
     from orchestrator.api.search import compare_runs
-    from orchestrator.errors import InputError
-    from orchestrator.report.run_diff_page import print_comparison, render_comparison
-    from orchestrator.values.files import write_atomic
+    from orchestrator.plugin.registry import Registry
+    from orchestrator.report.run_diff_text import print_comparison
 
     found = compare_runs(a, b)
     if html is not None:
-        try:
-            write_atomic(html, render_comparison(found))
-        except OSError as error:
-            raise InputError(f"--html '{html}' cannot be written: {error.strerror}") from None
+        write_output(html, Registry.discover().render("html", found), "--html")
     if as_json:
         document(json.dumps(found.plain(), indent=2))
         return

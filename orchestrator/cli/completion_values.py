@@ -116,9 +116,7 @@ def _settable() -> Iterable[str]:
 
 
 def _formats() -> Iterable[str]:
-    from orchestrator.report.formats import FORMATS
-
-    return [*FORMATS, *_registry().reports()]
+    return [name for name, form in _registry().reports().items() if form.run is not None]
 
 
 def _runs() -> Iterable[str]:

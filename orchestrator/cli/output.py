@@ -4,8 +4,12 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import click
+
+from orchestrator.errors import InputError
+from orchestrator.values.files import write_atomic
 
 _kept: list[int] = []
 """The file descriptor of the real standard output, while everything else goes to standard error."""
@@ -37,3 +41,15 @@ def document(text: str) -> None:
     data = (text + "\n").encode()
     while data:
         data = data[os.write(_kept[-1], data) :]
+
+
+def write_output(path: Path, text: str, option: str) -> None:
+    """Write a file that an option names.
+
+    Raises:
+        InputError: It cannot be written.
+    """
+    try:
+        write_atomic(path, text)
+    except OSError as error:
+        raise InputError(f"{option} '{path}' cannot be written: {error.strerror}") from None

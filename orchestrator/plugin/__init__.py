@@ -33,29 +33,45 @@ from orchestrator.plugin.hookspecs import hookimpl
 from orchestrator.plugin.method import BuildContext, Method, Need, OnnxMethod, TorchMethod, TorchToOnnxMethod, Train
 from orchestrator.plugin.metric import Metric
 from orchestrator.plugin.parameters import Choice, Number, Parameter, narrowed
+from orchestrator.plugin.report_format import ReportFormat
 from orchestrator.plugin.runtime import Runtime
 from orchestrator.plugin.task import TaskSource
 from orchestrator.plugin.wording import percent, plural
+from orchestrator.values.check import CheckResult, Criterion
+from orchestrator.values.direction import Direction
 from orchestrator.values.events import SearchStarted
 from orchestrator.values.profile import HardwareProfile
 from orchestrator.values.recipe import ParameterValue, Recipe, Step
-from orchestrator.values.results import CandidateResult, FailureKind, RunResult
+from orchestrator.values.results import (
+    CandidateResult,
+    FailureKind,
+    Importance,
+    LatencyResult,
+    QualityResult,
+    RunResult,
+    StepResult,
+)
 from orchestrator.values.target import Limits, Target
 from orchestrator.values.task import TaskDescription, TensorSpec
 
 __all__ = [
     "BuildContext",
     "CandidateResult",
+    "CheckResult",
     "Choice",
+    "Criterion",
     "Device",
     "DeviceState",
     "DeviceUnavailable",
+    "Direction",
     "EnvironmentFailure",
     "FailureKind",
     "HardwareProfile",
+    "Importance",
     "InputError",
     "Job",
     "JobFailed",
+    "LatencyResult",
     "Limits",
     "Method",
     "MethodError",
@@ -67,8 +83,10 @@ __all__ = [
     "Parameter",
     "ParameterError",
     "ParameterValue",
+    "QualityResult",
     "Recipe",
     "Refused",
+    "ReportFormat",
     "RunResult",
     "Runtime",
     "SearchStarted",
@@ -76,6 +94,7 @@ __all__ = [
     "Simulated",
     "SimulatedDevice",
     "Step",
+    "StepResult",
     "Target",
     "TaskDescription",
     "TaskSource",

@@ -9,6 +9,7 @@ from orchestrator.plugin.device import Device
 from orchestrator.plugin.method import Method, OnnxMethod, TorchMethod, TorchToOnnxMethod
 from orchestrator.plugin.metric import Metric
 from orchestrator.plugin.parameters import Choice, Number
+from orchestrator.plugin.report_format import ReportFormat
 from orchestrator.plugin.runtime import Runtime
 from orchestrator.plugin.runtime_step import PREFIX
 from orchestrator.plugin.task import TaskSource
@@ -45,7 +46,7 @@ def collected(kind: str, answer: Any) -> dict[str, Any]:
         if not isinstance(answer, dict) or not all(isinstance(name, str) and name for name in answer):
             raise TypeError(f"{hook} must return a dict by name, but got {answer!r:.80}")
         for name, item in answer.items():
-            if not callable(item):
+            if not callable(item) and not isinstance(item, ReportFormat):
                 raise TypeError(f"{hook}: '{name}' must be a function, but is {item!r:.80}")
             if name in RESERVED.get(kind, ()):
                 raise TypeError(f"{hook}: the name '{name}' is the orchestrator's own")
@@ -151,5 +152,5 @@ CONTRACTS = {
 }
 """By what follows `orchestrator_` in the hook's name."""
 
-RESERVED = {"devices": ("host", "qemu", "ssh"), "reports": ("html", "json", "markdown")}
+RESERVED = {"devices": ("host", "qemu", "ssh")}
 """What the core brings itself."""

@@ -70,7 +70,7 @@ def orchestrator_samplers() -> dict[str, Any]:  # type: ignore[empty-body]
 
 @hookspec
 def orchestrator_reports() -> dict[str, Any]:  # type: ignore[empty-body]
-    """Report formats by name: `{name: render(run: RunResult) -> str}`."""
+    """Report formats by name: `{name: render(run: RunResult) -> str}`, or `{name: ReportFormat}`."""
 
 
 @hookspec(firstresult=True)

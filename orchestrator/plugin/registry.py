@@ -9,11 +9,11 @@ import logging
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from orchestrator.errors import PluginError
+from orchestrator.errors import InputError, PluginError, unknown
 from orchestrator.plugin import hookspecs
 from orchestrator.plugin.contributions import CONTRACTS, WrongAnswerError, answered, collected
 from orchestrator.plugin.device import Device
@@ -21,13 +21,18 @@ from orchestrator.plugin.discovery import PluginInfo, installed, unmet
 from orchestrator.plugin.family_order import families_in_order
 from orchestrator.plugin.method import Method
 from orchestrator.plugin.metric import Metric
+from orchestrator.plugin.report_format import ReportFormat
 from orchestrator.plugin.runtime import Runtime
 from orchestrator.plugin.runtime_step import with_runtimes
 from orchestrator.plugin.task import TaskSource
+from orchestrator.values.check import CheckResult
 from orchestrator.values.events import SearchStarted
 from orchestrator.values.recipe import Recipe
 from orchestrator.values.results import CandidateResult, RunResult
 from orchestrator.values.target import Target
+
+if TYPE_CHECKING:
+    from orchestrator.report.run_diff import RunComparison
 
 logger = logging.getLogger(__name__)
 __all__ = ["PluginInfo", "Registry"]
@@ -186,9 +191,26 @@ class Registry:
         """Sampler factories by name."""
         return self._named("samplers")
 
-    def reports(self) -> dict[str, Any]:
-        """Report renderers by name."""
-        return self._named("reports")
+    def reports(self) -> dict[str, ReportFormat]:
+        """Return report formats by name; a plain function renders a run."""
+        formats = self._named("reports")
+        return {name: f if isinstance(f, ReportFormat) else ReportFormat(run=f) for name, f in formats.items()}
+
+    def render(self, name: str, content: "RunResult | CheckResult | RunComparison") -> str:
+        """Return a report in a format.
+
+        Raises:
+            InputError: No plugin provides the format for such a document.
+            PluginError: The format failed.
+        """
+        kind = {"RunResult": "run", "CheckResult": "check"}.get(type(content).__name__, "comparison")
+        functions = {key: function for key, form in self.reports().items() if (function := getattr(form, kind)) is not None}
+        if name not in functions:
+            raise InputError(unknown("format", name, functions))
+        try:
+            return str(functions[name](content))
+        except Exception as error:
+            raise PluginError(f"the format '{name}' could not render this {kind}: {type(error).__name__}: {error}") from error
 
     def load_model(self, source: str) -> Any:
         """A plugin's answer to a model reference, or None."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 
 from orchestrator.report import formatting
-from orchestrator.report.markdown import safe, table
+from orchestrator.report.markdown_table import safe, table
 from orchestrator.report.selection import objective, place, shown_quality
 from orchestrator.report.table import approximate
 from orchestrator.report.usage_snippets import cpp_program, python_program

@@ -1,11 +1,9 @@
 """What `check` prints: the same rows on a terminal and in a job summary."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.report import formatting
-from orchestrator.report.markdown import safe, table
 from orchestrator.report.terminal import ASCII
 from orchestrator.values.check import CheckResult, Criterion
 from orchestrator.values.direction import Direction
@@ -15,7 +13,6 @@ if TYPE_CHECKING:
 
 HEADS = ("criterion", "baseline", "candidate", "change", "limit", "verdict")
 STYLES = {"ok": "green", "regressed": "bold red", "undecided": "bold yellow", "not judged": "dim"}
-MARKS = {"ok": "ok", "regressed": "**regressed**", "undecided": "**undecided**", "not judged": "not judged"}
 LEAST_CONSOLE = 110  # a job's log is no terminal, and rich takes it for a narrow one
 
 
@@ -85,34 +82,15 @@ def print_checked(found: CheckResult, console: "Console") -> None:
         grid.add_row(*cells, text(row.verdict, STYLES[row.verdict]))
     console.print(text(f"baseline   {found.baseline}\ncandidate  {found.candidate}"), soft_wrap=True)
     if found.device:
-        console.print(text(f"on         {_place(found)}"), soft_wrap=True)
+        console.print(text(f"on         {place_of(found)}"), soft_wrap=True)
     console.print(grid)
     for name, sentence in notes(found):
         console.print(text(f"{name}: {formatting.line(sentence, 1000)}"), soft_wrap=True)
     console.print(text(verdict_line(found), STYLES[found.verdict]), soft_wrap=True)
 
 
-def render_checked_markdown(found: CheckResult) -> str:
-    """A section for a job summary or a pull request's comment."""
-    grid = table(
-        HEADS,
-        [
-            [safe(r.name), safe(r.baseline), safe(r.candidate), safe(r.change), safe(r.limit), MARKS[r.verdict]]
-            for r in rows(found)
-        ],
-        left=1,
-    )
-    where = f" on {safe(_place(found))}" if found.device else ""
-    parts = [
-        f"### Model check: {safe(verdict_line(found))}",
-        f"{safe(Path(found.candidate).as_posix())} beside {safe(Path(found.baseline).as_posix())}{where}",
-        grid,
-        "\n".join(f"- {safe(name)}: {safe(sentence)}" for name, sentence in notes(found)),
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-def _place(found: CheckResult) -> str:
+def place_of(found: CheckResult) -> str:
+    """Return the device, runtime, threads and processor of a check."""
     threads = "1 thread" if found.threads == 1 else f"{found.threads} threads"
     processor = found.environment.get("cpu")
     return f"{found.device}, {found.runtime}, {threads}" + (f", {formatting.line(processor)}" if processor else "")

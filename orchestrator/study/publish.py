@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.building.cache_keys import versions
-from orchestrator.errors import InputError
+from orchestrator.errors import InputError, PluginError
 from orchestrator.plugin.method import Method
 from orchestrator.plugin.registry import Registry
 from orchestrator.plugin.runtime_step import PREFIX
 from orchestrator.report import formatting
 from orchestrator.report.card import render_card
-from orchestrator.report.html import render_html
 from orchestrator.report.results import LAYERS, plain, write_results
 from orchestrator.study.candidates.measurement_cache import counted, in_words
 from orchestrator.study.distributed.device_class import shares
@@ -193,7 +192,10 @@ def publish(result: RunResult, found: StudyResult, registry: Registry, run: RunD
     else:
         shutil.rmtree(run.path / "recommended", ignore_errors=True)
     shutil.rmtree(made, ignore_errors=True)
-    write_atomic(run.path / "report.html", render_html(result))
+    try:
+        write_atomic(run.path / "report.html", registry.render("html", result))
+    except (InputError, PluginError) as error:  # the results count more than their page
+        result = replace(result, notes=[*result.notes, f"no report.html: {error}"])
     write_results(result, run.path / "results.json")  # the last: where it is, everything is
 
 

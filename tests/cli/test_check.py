@@ -27,10 +27,11 @@ from orchestrator.cli.check import command
 from orchestrator.cli.program import program
 from orchestrator.errors import InputError
 from orchestrator.report.annotations import annotations
-from orchestrator.report.check_text import render_checked_markdown, verdict_line
-from orchestrator.report.junit import render_junit
+from orchestrator.report.check_text import verdict_line
 from orchestrator.report.results import write_results
 from orchestrator.values.check import CheckResult, Criterion
+from orchestrator_reports.junit import render_junit
+from orchestrator_reports.markdown import render_check_markdown
 from tests.conftest import Cli, Project, tiny_onnx
 from tests.report.conftest import make_digits_run, make_empty_run
 from tests.study.test_robustness import wait_for_agent
@@ -237,8 +238,9 @@ def candidate_folder(folder: Path, files: Path, model: str, **more: Any) -> Path
     (folder / "model.onnx").write_bytes((files / model).read_bytes())
     (folder / "card.md").write_text("# a card")
     recipe = {
-        "schema": 1, "id": folder.name, "target": "host", "runtime": "onnxruntime", "threads": 1, "model": "model.py:net",
-        "data": str(files / "arrays.npz"), "metric": "accuracy", "seed": 0, "weights_digest": "0", "data_digest": "0",
+        "schema": 1, "id": folder.name, "target": "host", "runtime": "onnxruntime", "threads": 1, "seed": 0,
+        "task": {"model": "model.py:net", "data": str(files / "arrays.npz"), "metric": "accuracy"} | more.pop("task", {}),
+        "weights_digest": "0", "data_digest": "0",
         "model_digest": "0", "steps": [], **more,
     }  # fmt: skip
     (folder / "recipe.toml").write_text(tomli_w.dumps(recipe))
@@ -269,7 +271,7 @@ def test_a_run_directory_stands_for_its_recommended_model(files: Path, tmp_path:
 
 def test_sides_that_contradict_each_other_need_a_word(files: Path, tmp_path: Path) -> None:
     old = candidate_folder(tmp_path / "a", files, "model.onnx")
-    new = candidate_folder(tmp_path / "b", files, "model.onnx", metric="agreement")
+    new = candidate_folder(tmp_path / "b", files, "model.onnx", task={"metric": "agreement"})
     with pytest.raises(InputError, match="name different metric: 'accuracy' and 'agreement'; say which with --metric"):
         orchestrator.check(old, new, **UNTIMED)
     found = orchestrator.check(old, new, metric="agreement", **UNTIMED)
@@ -283,7 +285,7 @@ def test_a_candidate_for_another_runtime_is_judged_in_it(files: Path, tmp_path: 
 
 
 def test_data_that_are_not_here_are_named_with_who_named_them(files: Path, tmp_path: Path) -> None:
-    old = candidate_folder(tmp_path / "a", files, "model.onnx", data="/elsewhere/arrays.npz")
+    old = candidate_folder(tmp_path / "a", files, "model.onnx", task={"data": "/elsewhere/arrays.npz"})
     with pytest.raises(InputError, match=r"the data that .*recipe\.toml names cannot be used here .*: give --data"):
         orchestrator.check(old, files / "model.onnx", **UNTIMED)
 
@@ -473,7 +475,7 @@ def test_github_gets_annotations_and_a_summary(shown: Callable[..., Result], tmp
     assert error == "::error title=orchestrate check%2C latency%3A regressed::latency of <it> is 100%25 regressed:%0Aso"
     assert warning.startswith("::warning title=orchestrate check%2C quality%3A not judged::")
     summary = (tmp_path / "summary.md").read_text()
-    assert summary.startswith("before\n") and summary.endswith(render_checked_markdown(found) + "\n")
+    assert summary.startswith("before\n") and summary.endswith(render_check_markdown(found) + "\n")
     as_json = shown(found, "--json", **surroundings)
     assert json.loads(as_json.stdout) and as_json.stderr.count("::") == 4, "annotations are on stderr beside JSON"
     assert "::" not in shown(found).stdout

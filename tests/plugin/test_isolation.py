@@ -170,7 +170,7 @@ def test_report_format_that_raises_is_one_line_and_the_others_go_on(cli: Cli, in
     write_results(sample_run(), cli.folder / "run" / "results.json")
     done = cli("report", "run", "--format", "slides")
     assert done.returncode == 2
-    assert "the plugin's format 'slides' could not write this run: AttributeError: " in done.stderr
+    assert "the format 'slides' could not render this run: AttributeError: " in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert cli("report", "run", "--format", "markdown").returncode == 0
 

@@ -26,7 +26,6 @@ from orchestrator.plugin.testing import (
     SamplerTests,
     TaskTests,
 )
-from orchestrator.report.formats import FORMATS
 from orchestrator_devices.host import HostDevice
 
 REGISTRY = Registry.discover()
@@ -62,8 +61,9 @@ for _name, _path in REGISTRY.profile_files().items():
     made(ProfileTests, _name, path=_path)
 for _name, _path in REGISTRY.search_files().items():
     made(ReadySearchTests, _name, path=_path)
-for _name, _render in FORMATS.items():
-    made(ReportTests, _name, render=staticmethod(_render))
+for _name, _form in REGISTRY.reports().items():
+    if _form.run is not None:
+        made(ReportTests, _name, render=staticmethod(_form.run))
 for _module in (
     orchestrator_distillation,
     orchestrator_graph,

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.report.html import render_html
 from orchestrator.values.results import RunResult
+from orchestrator_reports.html import render_html
 
 CONTRAST = """() => {
   const parse = c => c.match(/[0-9.]+/g).map(Number);

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 
 from orchestrator.report.changes import MOST_ROWS, changes
-from orchestrator.report.charts import agreement_of, course_of
-from orchestrator.report.course import course
-from orchestrator.report.html import render_html
-from orchestrator.report.hypervolume import box_of, hypervolume, objectives, unit_of
-from orchestrator.report.svg import Scale, label
+from orchestrator.report.hypervolume import box_of, course, hypervolume, objectives, unit_of
 from orchestrator.values.layers import Layer, LayerChange
 from orchestrator.values.results import Importance, RunResult
+from orchestrator_reports.charts import agreement_of, course_of
+from orchestrator_reports.html import render_html
+from orchestrator_reports.svg import Scale, label
 from tests.report.conftest import scaled
 
 

@@ -7,9 +7,9 @@ from html.parser import HTMLParser
 import pytest
 
 from orchestrator.report.failures import failure_groups
-from orchestrator.report.html import render_html
-from orchestrator.report.plot import plot_of
 from orchestrator.values.results import RunResult
+from orchestrator_reports.html import render_html
+from orchestrator_reports.plot import plot_of
 
 
 class Page(HTMLParser):

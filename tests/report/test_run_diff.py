@@ -17,9 +17,10 @@ from orchestrator.cli.compare_runs import command
 from orchestrator.errors import InputError
 from orchestrator.report.results import write_results
 from orchestrator.report.run_diff import RunComparison, compared
-from orchestrator.report.run_diff_page import headline, print_comparison, render_comparison
+from orchestrator.report.run_diff_text import headline, print_comparison
 from orchestrator.values.direction import Direction
 from orchestrator.values.results import RunResult
+from orchestrator_reports.html import render_comparison
 from tests.report.conftest import scaled
 
 NAMES = ("runs/a", "runs/b")

@@ -17,14 +17,15 @@ from rich.console import Console
 
 from orchestrator.report import formatting, selection
 from orchestrator.report.card import render_card
-from orchestrator.report.formats import FORMATS
 from orchestrator.report.headline import headline, key_figures
 from orchestrator.report.terminal import print_summary
 from orchestrator.report.usage_snippets import KINDS, cpp_program
 from orchestrator.study.pareto import dominance
 from orchestrator.values.results import Difference, LatencyResult, RunResult
 from orchestrator.values.task import TensorSpec
+from orchestrator_reports import orchestrator_reports
 
+FORMATS = {name: form.run for name, form in orchestrator_reports().items() if form.run is not None}
 INCLUDED = [*filter(None, os.environ.get("CPATH", "").split(os.pathsep)), "/usr/include", "/usr/local/include"]
 HEADERS = [path for folder in INCLUDED for path in Path(folder).rglob("onnxruntime_cxx_api.h")]
 LIBRARY = sorted((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*"))

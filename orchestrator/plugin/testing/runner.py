@@ -58,6 +58,8 @@ def classes(plugins: list[str], device: str | None, module: str) -> dict[str, ty
             base, attribute = KITS[kind]
             for name in names:
                 item = registry.contributions(kind)[name]
+                if kind == "reports" and (item := registry.reports()[name].run) is None:
+                    continue
                 members: dict[str, Any] = {attribute: staticmethod(item) if kind in ("samplers", "reports") else item}
                 if kind == "methods":
                     members["lenient"] = True

@@ -6,15 +6,29 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.report import formatting
-from orchestrator.report.changes import changes
-from orchestrator.report.charts import agreement_of, course_of, why_no_course
-from orchestrator.report.failures import failure_groups
-from orchestrator.report.headline import headline, key_figures, recommended
-from orchestrator.report.plot import plot_of
-from orchestrator.report.selection import objective, objective_label, on_host, ordered, place, role, shown_quality
-from orchestrator.report.table import Column, approximate, columns
-from orchestrator.values.results import Importance, RunResult, StepResult
+from orchestrator.plugin import Importance, RunResult, StepResult
+from orchestrator.plugin.report import (
+    Column,
+    RunComparison,
+    approximate,
+    changes,
+    columns,
+    comparison_content,
+    failure_groups,
+    formatting,
+    headline,
+    key_figures,
+    objective,
+    objective_label,
+    on_host,
+    ordered,
+    place,
+    recommended,
+    role,
+    shown_quality,
+)
+from orchestrator_reports.charts import agreement_of, course_of, why_no_course
+from orchestrator_reports.plot import plot_of
 
 FOLDER = Path(__file__).parent
 PHASES = ("building", "scoring", "measuring", "preparing", "overhead")
@@ -53,6 +67,11 @@ def render_html(run: RunResult) -> str:
         importance=_importance(run.importance, formatting.line(run.task.metric)),
         parameters=lambda step: ", ".join(f"{name} {value}" for name, value in _flat(step.parameters)),
     )
+
+
+def render_comparison(comparison: RunComparison) -> str:
+    """Return the page of a comparison of two runs."""
+    return page("comparison.html.j2", **comparison_content(comparison))
 
 
 def page(template: str, **content: Any) -> str:

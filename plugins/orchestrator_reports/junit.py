@@ -8,9 +8,8 @@ import platform
 from datetime import UTC, datetime
 from xml.etree import ElementTree as ET
 
-from orchestrator.report import formatting
-from orchestrator.report.check_text import rows, verdict_line
-from orchestrator.values.check import CheckResult, Criterion
+from orchestrator.plugin import CheckResult, Criterion
+from orchestrator.plugin.report import check_rows, check_verdict, formatting
 
 SUITE, CLASS = "orchestrate check", "orchestrate.check"
 CHOSEN = {None: "error", "pass": "skipped", "fail": "failure"}
@@ -39,7 +38,7 @@ def render_junit(found: CheckResult) -> str:
     properties = ET.SubElement(suite, "properties")
     for name in ("baseline", "candidate", "target", "device", "runtime", "threads"):
         ET.SubElement(properties, "property", {"name": name, "value": _clean(getattr(found, name))})
-    for criterion, row, mark in zip(found.criteria, rows(found), marks, strict=True):
+    for criterion, row, mark in zip(found.criteria, check_rows(found), marks, strict=True):
         seconds = float(criterion.details.get("seconds", 0.0))
         case = ET.SubElement(suite, "testcase", {"classname": CLASS, "name": criterion.name, "time": f"{seconds:.3f}"})
         if mark is not None:
@@ -52,7 +51,7 @@ def render_junit(found: CheckResult) -> str:
             *([criterion.warning] if criterion.warning and criterion.warning not in criterion.reason else []),
         )
         ET.SubElement(case, "system-out").text = _clean("\n".join(figures))
-    ET.SubElement(suite, "system-out").text = _clean(verdict_line(found))
+    ET.SubElement(suite, "system-out").text = _clean(check_verdict(found))
     root = ET.Element("testsuites")
     root.append(suite)
     ET.indent(root)

@@ -1,14 +1,26 @@
-"""The table of a run as Markdown, for a pull request or a wiki."""
+"""Markdown: the table of a run and of a check, for a pull request or a wiki."""
 
-import re
-from collections.abc import Sequence
+from pathlib import Path
 
-from orchestrator.report import formatting
-from orchestrator.report.failures import failure_groups
-from orchestrator.report.headline import headline
-from orchestrator.report.selection import ordered, place, role
-from orchestrator.report.table import columns
-from orchestrator.values.results import RunResult
+from orchestrator.plugin import CheckResult, RunResult
+from orchestrator.plugin.report import (
+    CHECK_HEADS,
+    check_notes,
+    check_place,
+    check_rows,
+    check_verdict,
+    columns,
+    failure_groups,
+    formatting,
+    headline,
+    markdown_table,
+    ordered,
+    place,
+    role,
+    safe,
+)
+
+MARKS = {"ok": "ok", "regressed": "**regressed**", "undecided": "**undecided**", "not judged": "not judged"}
 
 
 def render_markdown(run: RunResult) -> str:
@@ -30,7 +42,7 @@ def render_markdown(run: RunResult) -> str:
     parts = [
         f"# {safe(run.task.name)} on {safe(place(run))}",
         f"**{safe(headline(run))}** {safe(formatting.line(run.reason, 1000))}".strip(),
-        table(["candidate", "part", "recipe", *map(safe, heads)], rows, left=3),
+        markdown_table(["candidate", "part", "recipe", *map(safe, heads)], rows, left=3),
         "Square brackets hold 95 % intervals; figures with ~ were computed, not measured, and have 90 % bands of their error.",
     ]
     if groups := failure_groups(run):
@@ -46,13 +58,21 @@ def render_markdown(run: RunResult) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> str:
-    """A Markdown table of cells that are safe already; the first `left` columns hold words, the others figures."""
-    rule = ["---" if place < left else "---:" for place in range(len(heads))]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (heads, rule, *rows))
-
-
-def safe(text: str) -> str:
-    """Text from outside in one line, so that Markdown and HTML see no marks in it."""
-    escaped = re.sub(r"([\\`*_\[\]|#])", r"\\\1", formatting.line(text, 1000))
-    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+def render_check_markdown(found: CheckResult) -> str:
+    """A section for a job summary or a pull request's comment."""
+    grid = markdown_table(
+        CHECK_HEADS,
+        [
+            [safe(r.name), safe(r.baseline), safe(r.candidate), safe(r.change), safe(r.limit), MARKS[r.verdict]]
+            for r in check_rows(found)
+        ],
+        left=1,
+    )
+    where = f" on {safe(check_place(found))}" if found.device else ""
+    parts = [
+        f"### Model check: {safe(check_verdict(found))}",
+        f"{safe(Path(found.candidate).as_posix())} beside {safe(Path(found.baseline).as_posix())}{where}",
+        grid,
+        "\n".join(f"- {safe(name)}: {safe(sentence)}" for name, sentence in check_notes(found)),
+    ]
+    return "\n\n".join(parts) + "\n"

@@ -1,11 +1,10 @@
-"""A comparison of two runs as a page and on the terminal."""
+"""A comparison of two runs: content of a page, and text for the terminal."""
 
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.report import formatting
-from orchestrator.report.html import page
 from orchestrator.report.run_diff import ChangedValue, FrontMember, RunComparison
 from orchestrator.report.terminal import ASCII
 
@@ -26,16 +25,15 @@ SECTIONS = (
 ON = {"a": "A", "b": "B", "both": "A and B"}
 
 
-def render_comparison(found: RunComparison) -> str:
-    """The page: notes, hypervolume, fronts, and every setting and figure that is not the same."""
-    return page(
-        "comparison.html.j2",
-        title=headline(found),
-        found=found,
-        heads=_heads(found),
-        members=[_row(member) for member in found.front],
-        sections=[(title, [_shown(row, found) for row in getattr(found, name)]) for name, title in SECTIONS],
-    )
+def comparison_content(found: RunComparison) -> dict[str, Any]:
+    """Return what a page of a comparison shows: title, columns, the members of the fronts, and the sections of differences."""
+    return {
+        "title": headline(found),
+        "found": found,
+        "heads": _heads(found),
+        "members": [_row(member) for member in found.front],
+        "sections": [(title, [_shown(row, found) for row in getattr(found, name)]) for name, title in SECTIONS],
+    }
 
 
 def print_comparison(found: RunComparison, console: "Console") -> None:

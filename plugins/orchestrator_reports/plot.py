@@ -5,11 +5,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from orchestrator.report import formatting, svg
-from orchestrator.report.selection import Role, objective, objective_evidence, objective_label, on_host, ordered, place, role
-from orchestrator.report.table import approximate
-from orchestrator.values.direction import Direction
-from orchestrator.values.results import CandidateResult, LatencyResult, QualityResult, RunResult
+from orchestrator.plugin import CandidateResult, Direction, LatencyResult, QualityResult, RunResult
+from orchestrator.plugin.report import (
+    Role,
+    approximate,
+    formatting,
+    objective,
+    objective_evidence,
+    objective_label,
+    on_host,
+    ordered,
+    place,
+    role,
+)
+from orchestrator_reports import svg
 
 SHAPES: dict[Role, tuple[str, str]] = {
     # Told apart by their shape, not by their colour alone; the later ones lie on top.

@@ -5,11 +5,19 @@ from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
-from orchestrator.report import formatting, svg
-from orchestrator.report.course import course
-from orchestrator.report.hypervolume import box_of, reference_words, why_no_box
-from orchestrator.report.selection import estimated, objective, on_host, ordered
-from orchestrator.values.results import CandidateResult, LatencyResult, RunResult
+from orchestrator.plugin import CandidateResult, LatencyResult, RunResult
+from orchestrator.plugin.report import (
+    box_of,
+    course,
+    estimated,
+    formatting,
+    objective,
+    on_host,
+    ordered,
+    reference_words,
+    why_no_box,
+)
+from orchestrator_reports import svg
 
 SIZE = (456, 260)
 NARROW = (343, 240)
