@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.errors import ParameterError
 from orchestrator.plugin.device import Device
 from orchestrator.plugin.method import Method, OnnxMethod, TorchMethod, TorchToOnnxMethod
 from orchestrator.plugin.metric import Metric
-from orchestrator.plugin.parameters import Choice, Number
+from orchestrator.plugin.parameters import Choice, Number, check_conditions
 from orchestrator.plugin.report_format import ReportFormat
 from orchestrator.plugin.runtime import Runtime
 from orchestrator.plugin.runtime_step import PREFIX
@@ -108,6 +109,10 @@ def _method_name(method: Method) -> str:
     for parameter in method.parameters:
         if not isinstance(parameter, Choice | Number):
             raise TypeError(f"{method.name}: parameters must be Choice or Number, but got {type(parameter).__name__}")
+    try:
+        check_conditions(method.parameters)
+    except ParameterError as error:
+        raise TypeError(f"{method.name}: {error}") from None
     return method.name
 
 

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -19,11 +19,18 @@ class Parameter(ABC):
     Attributes:
         cheaper: The end of the range at which the model is cheapest to run, where that is clear: a search begins with the
             extremes. None: neither.
+        only_if: `("pattern", "unstructured")`: the parameter exists only where the parameter of that name, declared before it,
+            has that value, or one of several values. Empty: it always exists.
     """
 
     name: str
     help: str
     cheaper: Literal["low", "high"] | None = None
+    only_if: tuple[ParameterValue, ...] = ()
+
+    def exists(self, values: Mapping[str, ParameterValue]) -> bool:
+        """Return True if the parameter exists beside these values of the parameters declared before it."""
+        return not self.only_if or values.get(str(self.only_if[0])) in self.only_if[1:]
 
     @property
     @abstractmethod
@@ -53,8 +60,12 @@ class Parameter(ABC):
         """
 
     @abstractmethod
+    def values(self) -> tuple[ParameterValue, ...]:
+        """Return the values that the search can ask for."""
+
     def count(self) -> int:
-        """How many different values the search can ask for."""
+        """Return the number of values that the search can ask for."""
+        return len(self.values())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,8 +85,8 @@ class Choice(Parameter):
                 return choice
         raise ParameterError(f"`{self.name}` must be one of {list(self.choices)}, but got {value!r}")
 
-    def count(self) -> int:
-        return len(self.choices)
+    def values(self) -> tuple[ParameterValue, ...]:
+        return self.choices
 
     def ends(self) -> tuple[ParameterValue, ParameterValue]:
         numbers = [choice for choice in self.choices if isinstance(choice, int | float)]
@@ -119,11 +130,14 @@ class Number(Parameter):
             raise ParameterError(f"`{self.name}` must be {kind} with {low} <= value <= {high}, but got {value!r}")
         return self._typed(value)
 
+    def values(self) -> tuple[ParameterValue, ...]:
+        return tuple(self._typed(round(self.low + k * self.step, DIGITS)) for k in range(self.count()))
+
     def count(self) -> int:
         return int((self.high - self.low) / self.step + 1e-9) + 1
 
     def ends(self) -> tuple[ParameterValue, ParameterValue]:
-        return self._typed(self.low), self._typed(round(self.low + (self.count() - 1) * self.step, DIGITS))
+        return self.values()[0], self.values()[-1]
 
 
 def narrowed(parameters: Sequence[Parameter], **changes: Any) -> tuple[Parameter, ...]:
@@ -135,14 +149,44 @@ def narrowed(parameters: Sequence[Parameter], **changes: Any) -> tuple[Parameter
     return tuple(replace(p, **changes[p.name]) if p.name in changes else p for p in parameters)
 
 
+def assigned(parameters: Sequence[Parameter], value: Callable[[Parameter], ParameterValue]) -> dict[str, ParameterValue]:
+    """Return `value(parameter)` by name for the parameters that exist beside the values of those declared before them."""
+    values: dict[str, ParameterValue] = {}
+    for parameter in parameters:
+        if parameter.exists(values):
+            values[parameter.name] = value(parameter)
+    return values
+
+
+def check_conditions(parameters: Sequence[Parameter]) -> None:
+    """Check that each `only_if` names a parameter that is declared earlier, and values that it can have.
+
+    Raises:
+        ParameterError: It does not; names the parameter.
+    """
+    earlier: dict[str, Parameter] = {}
+    for parameter in parameters:
+        if parameter.only_if:
+            other, *values = parameter.only_if
+            if other not in earlier or not values:
+                raise ParameterError(
+                    f"`{parameter.name}`: only_if must be the name of a parameter declared before it and values of that one, "
+                    f"but is {parameter.only_if}"
+                )
+            for value in values:
+                earlier[str(other)].check(value)
+        earlier[parameter.name] = parameter
+
+
 def checked(method: str, parameters: Sequence[Parameter], values: Mapping[str, Any]) -> dict[str, ParameterValue]:
-    """All parameters of a step: the given values checked, the missing ones at their defaults.
+    """Return all parameters of a step that exist: the given values checked, the missing ones at their defaults.
 
     A declared name that ends in `*` stands for any number of parameters whose names begin so (one for each layer of a network):
     a method's `offer` spells them out, and here each given one is checked by it; those that are not given have no default.
 
     Raises:
-        ParameterError: for an unknown name or an illegal value; names the method.
+        ParameterError: For an unknown name, an illegal value, or a parameter that does not exist beside the others (`only_if`);
+            names the method.
     """
     known = {p.name: p for p in parameters if not p.name.endswith("*")}
     patterns = [p for p in parameters if p.name.endswith("*")]
@@ -153,6 +197,14 @@ def checked(method: str, parameters: Sequence[Parameter], values: Mapping[str, A
         elif name not in known:
             raise ParameterError(f"{method}: {unknown('parameter', name, known)}")
     try:
-        return {name: p.check(values[name]) if name in values else p.start for name, p in known.items()}
+        complete = assigned(list(known.values()), lambda p: p.check(values[p.name]) if p.name in values else p.start)
+        for name in values:
+            if name not in complete:
+                other, *allowed = known[name].only_if
+                raise ParameterError(
+                    f"`{name}` exists only where `{other}` is {' or '.join(map(str, allowed))}, but `{other}` is "
+                    f"{complete.get(str(other))}; leave `{name}` out"
+                )
+        return complete
     except ParameterError as error:
         raise ParameterError(f"{method}: {error}") from None

@@ -4,7 +4,6 @@ import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from optuna.trial import BaseTrial
@@ -13,7 +12,7 @@ from orchestrator.building.protocol import OfferReply
 from orchestrator.errors import PluginError
 from orchestrator.plugin.family_order import families_in_order
 from orchestrator.plugin.method import Method, OnnxMethod, TorchMethod
-from orchestrator.plugin.parameters import Choice, Number, Parameter
+from orchestrator.plugin.parameters import Choice, Number, Parameter, assigned
 from orchestrator.plugin.runtime_step import FAMILY
 from orchestrator.values.recipe import ParameterValue, Recipe, Step
 
@@ -79,7 +78,8 @@ class SearchSpace:
                 continue
             chosen = trial.suggest_categorical(self._label(slot, choices), choices)
             if chosen != NONE:
-                values = {p.name: _suggest(trial, f"{chosen}.{p.name}", p) for p in self._offers[str(chosen)].parameters}
+                suggest = functools.partial(_suggest, trial, str(chosen))
+                values = assigned(self._offers[str(chosen)].parameters, suggest)
                 steps.append(self._step(str(chosen), values))
         return Recipe(steps=tuple(steps))
 
@@ -121,7 +121,7 @@ class SearchSpace:
 
     def size(self) -> int:
         """How many different recipes can be asked for, the original not counted."""
-        counts = {name: int(np.prod([p.count() for p in offer.parameters] or [1])) for name, offer in self._offers.items()}
+        counts = {name: _count(offer.parameters) for name, offer in self._offers.items()}
         return sum(int(np.prod([counts[name] for name in chosen])) for chosen in self.combinations() if chosen)
 
     def starters(self, trials: int | None = None) -> list[Recipe]:
@@ -176,7 +176,7 @@ class SearchSpace:
         return all(self._methods[name].usual for name in chosen)
 
     def _recipe(self, chosen: Sequence[str], value: Callable[[Parameter], ParameterValue]) -> Recipe:
-        return Recipe(steps=tuple(self._step(n, {p.name: value(p) for p in self._offers[n].parameters}) for n in chosen))
+        return Recipe(steps=tuple(self._step(n, assigned(self._offers[n].parameters, value)) for n in chosen))
 
     def fitted(self, recipe: Recipe) -> Recipe | None:
         """A recipe of another run as this search can ask for it, numbers moved to the nearest that are offered; else None."""
@@ -185,7 +185,7 @@ class SearchSpace:
         steps = []
         for step in recipe.steps:
             offered = {p.name: p for p in self._offers[step.method].parameters}
-            if offered.keys() != step.parameters.keys():
+            if not step.parameters.keys() <= offered.keys():
                 return None
             steps.append(self._step(step.method, {name: _nearest(offered[name], v) for name, v in step.parameters.items()}))
         made = Recipe(steps=tuple(steps))
@@ -198,7 +198,8 @@ class SearchSpace:
             return False
         for step in recipe.steps:
             offered = {p.name: p for p in self._offers[step.method].parameters}
-            if step.version != self._methods[step.method].version or offered.keys() != step.parameters.keys():
+            existing = {name for name, p in offered.items() if p.exists(step.parameters)}
+            if step.version != self._methods[step.method].version or existing != step.parameters.keys():
                 return False
             if not all(_asked_for(offered[name], value) for name, value in step.parameters.items()):
                 return False
@@ -208,9 +209,7 @@ class SearchSpace:
         """A recipe drawn uniformly over combinations, then over their parameters."""
         combinations = [chosen for chosen in self.combinations() if chosen]
         chosen = combinations[generator.integers(len(combinations))]
-        return Recipe(
-            steps=tuple(self._step(n, {p.name: _draw(p, generator) for p in self._offers[n].parameters}) for n in chosen)
-        )
+        return self._recipe(chosen, lambda p: p.values()[int(generator.integers(p.count()))])
 
     def describe(self) -> list[str]:
         """The space in words, a line a method."""
@@ -222,7 +221,19 @@ class SearchSpace:
         return lines
 
 
-def _suggest(trial: BaseTrial, name: str, parameter: Parameter) -> ParameterValue:
+def _count(parameters: Sequence[Parameter]) -> int:
+    """Return the number of different steps of a method: those with every combination of the values that others depend on."""
+    names = {p.only_if[0] for p in parameters if p.only_if}
+    total = 0
+    for values in itertools.product(*(p.values() for p in parameters if p.name in names)):
+        known = dict(zip((p.name for p in parameters if p.name in names), values, strict=True))
+        free = [p.count() for p in parameters if p.name not in names and p.exists(known)]
+        total += int(np.prod(free or [1]))
+    return total
+
+
+def _suggest(trial: BaseTrial, method: str, parameter: Parameter) -> ParameterValue:
+    name = f"{method}.{parameter.name}"
     if isinstance(parameter, Choice):
         return parameter.check(trial.suggest_categorical(name, parameter.choices))
     if not isinstance(parameter, Number):
@@ -254,17 +265,9 @@ def _nearest(parameter: Parameter, value: ParameterValue) -> ParameterValue:
     return int(nearest) if parameter.integer else float(nearest)
 
 
-def _draw(parameter: Parameter, generator: np.random.Generator) -> ParameterValue:
-    if isinstance(parameter, Number):
-        value = round(parameter.low + int(generator.integers(parameter.count())) * parameter.step, DIGITS)
-        return int(value) if parameter.integer else float(value)
-    if isinstance(parameter, Choice):
-        return parameter.choices[int(generator.integers(len(parameter.choices)))]
-    return parameter.start
-
-
 def _words(parameter: Parameter) -> str:
+    other, *values = parameter.only_if or ("",)
+    condition = f" where {other} is {' or '.join(map(str, values))}" if values else ""
     if isinstance(parameter, Number):
-        return f"{parameter.name} {parameter.low:g} to {parameter.high:g} by {parameter.step:g}"
-    choices: Any = getattr(parameter, "choices", ())
-    return f"{parameter.name} {' or '.join(str(c) for c in choices)}"
+        return f"{parameter.name} {parameter.low:g} to {parameter.high:g} by {parameter.step:g}{condition}"
+    return f"{parameter.name} {' or '.join(map(str, parameter.values()))}{condition}"

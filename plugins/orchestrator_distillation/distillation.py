@@ -62,11 +62,16 @@ class Distillation(TorchMethod):
             bounds=(1e-3, 100),
         ),
         Choice(name="schedule", help="of the learning rate", choices=("one-cycle", "cosine")),
-        Choice(name="temperature", help="temperature of both softmax functions; for classifiers", choices=(4.0, 2.0, 8.0)),
         Choice(
             name="label_weight",
             help="share of the task's own loss, the rest is the teacher's; 1: labels alone",
             choices=(0.0, 0.1, 0.3, HARD),
+        ),
+        Choice(
+            name="temperature",
+            help="temperature of both softmax functions; for classifiers",
+            choices=(4.0, 2.0, 8.0),
+            only_if=("label_weight", 0.0, 0.1, 0.3),
         ),
         Choice(
             name="hints",
@@ -114,7 +119,7 @@ class Distillation(TorchMethod):
             raise MethodError(f"{self.name}: label_weight {label_weight} needs labels, and the train split has none")
         optimizer: Literal["adamw", "sgd"] = "sgd" if parameters["optimizer"] == "sgd" else "adamw"
         schedule: Literal["one-cycle", "cosine"] = "cosine" if parameters["schedule"] == "cosine" else "one-cycle"
-        loss = TeacherLoss.of(context, temperature=float(parameters["temperature"]), label_weight=label_weight)
+        loss = TeacherLoss.of(context, temperature=float(parameters.get("temperature", 4.0)), label_weight=label_weight)
         pairs: dict[str, str] = {}
         if kind != "none":
             if label_weight == HARD or context.original is None:

@@ -87,6 +87,7 @@ class ChannelPruning(TorchMethod):
         Number(
             name="round_epochs",
             help="passes over the train split between two rounds; fractions are served",
+            only_if=("rounds", 2, 3),
             low=0.25,
             high=0.25,
             step=0.25,
@@ -98,6 +99,7 @@ class ChannelPruning(TorchMethod):
             help="who teaches between rounds: the original, or the network as it was before the round, which is closer in size "
             "(Mirzadeh et al. 2020, teacher assistants)",
             choices=("original", "previous"),
+            only_if=("rounds", 2, 3),
         ),
     )
     after = frozenset({"morphology"})
@@ -164,7 +166,7 @@ class ChannelPruning(TorchMethod):
                 stay = {g.root: max(final[g.root], kept(g.channels, wanted[g.root], step(g, multiple))) for g in groups}
             if all(stay[group.root] == group.channels for group in groups):
                 continue
-            assistant = copy.deepcopy(model) if parameters["round_teacher"] == "previous" else None
+            assistant = copy.deepcopy(model) if parameters.get("round_teacher") == "previous" else None
             groups = cut(model, groups, importance, stay, context)
             if index < rounds:
                 self._train(model, float(parameters["round_epochs"]), context, assistant)

@@ -44,7 +44,8 @@ class Sparsity(TorchMethod):
         Number(
             name="ratio",
             cheaper="high",
-            help="share of each layer's weights that becomes zero; with the patterns 2:4 and 4:8 always one half",
+            help="share of each layer's weights that becomes zero; the patterns 2:4 and 4:8 zero one half",
+            only_if=("pattern", "unstructured"),
             low=0.3,
             high=0.9,
             step=0.1,

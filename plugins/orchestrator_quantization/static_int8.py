@@ -56,6 +56,7 @@ class StaticInt8(OnnxMethod):
         Choice(
             name="symmetry",
             help="zero point of signed activations: symmetric is 0, asymmetric is free; unsigned ones are always asymmetric",
+            only_if=("scheme", "s8s8"),
             choices=("symmetric", "asymmetric"),
         ),
         Number(

@@ -40,6 +40,7 @@ class Recipes:
         self._skeletons: set[frozenset[tuple[str, Any]]] = set()
         self._slots: list[str] = []
         self._reasons: dict[str, set[tuple[str, Any]]] = {}
+        self._layouts: dict[Any, dict[frozenset[str], set[tuple[str, Any]]]] = {}
 
     def learn(self, point: Point, spaces: Mapping[str, BaseDistribution]) -> None:
         """A recipe of which every parameter is known."""
@@ -48,6 +49,9 @@ class Recipes:
             self.names = tuple(sorted(name for name, space in self._spaces.items() if not space.single()))
             self._column = {name: k for k, name in enumerate(self.names)}
             self._cells.clear()
+        for choice, values in point.values():
+            layout = self._layouts.setdefault(choice, {}).setdefault(frozenset(name for name, _ in values), set())
+            layout.update((n, v) for n, v in values if isinstance(spaces[n], CategoricalDistribution | IntDistribution))
         skeleton = frozenset((slot, part[0]) for slot, part in point.items())
         if skeleton not in self._skeletons:
             self._skeletons.add(skeleton)
@@ -87,7 +91,24 @@ class Recipes:
             others = parents if draw.random() < AMONG_GOOD else everyone
             child = self._recombined(child, others[int(draw.integers(len(others)))], everyone, draw)
         varied = sum(name in self._column for _, values in child.values() for name, _ in values)
-        return {slot: self._mutated(part, 1.0 / max(1, varied), draw) for slot, part in child.items()}
+        return {slot: self._existing(self._mutated(part, 1.0 / max(1, varied), draw)) for slot, part in child.items()}
+
+    def _existing(self, part: Part) -> Part:
+        """Return the part without parameters that exist only beside other values of the choice's parameters.
+
+        The condition is learnt from the trials: a value that came with the parameter, and never without it.
+        """
+        choice, values = part
+        layouts = self._layouts.get(choice, {})
+        if len(layouts) < 2:
+            return part
+
+        def exists(name: str) -> bool:
+            without = [pairs for names, pairs in layouts.items() if name not in names]
+            having = (pairs for names, pairs in layouts.items() if name in names)
+            return not without or not set(values).isdisjoint(set[tuple[str, Any]]().union(*having).difference(*without))
+
+        return choice, tuple((name, value) for name, value in values if exists(name))
 
     def _recombined(self, first: Point, second: Point, everyone: Sequence[Point], draw: np.random.Generator) -> Point:
         """The first's parts, some of them exchanged for the second's or for any."""

@@ -1,6 +1,7 @@
 """One door for all plugins."""
 
 import types
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -154,6 +155,18 @@ def test_parameters_are_refused_with_the_law_and_the_value(values: dict[str, Any
     assert line in str(error.value)
 
 
+CONDITIONAL = Number(name="share", help="", low=0.1, high=0.5, step=0.1, default=0.2, only_if=("scheme", "s8s8"))
+
+
+def test_conditional_parameter_exists_only_beside_its_value() -> None:
+    declared = (CHOICE, CONDITIONAL)
+    assert checked("m", declared, {}) == {"scheme": "u8s8"}
+    assert checked("m", declared, {"scheme": "s8s8"}) == {"scheme": "s8s8", "share": 0.2}
+    with pytest.raises(ParameterError) as error:
+        checked("m", declared, {"share": 0.2})
+    assert str(error.value) == "m: `share` exists only where `scheme` is s8s8, but `scheme` is u8s8; leave `share` out"
+
+
 def test_search_range_is_narrowed_and_counted() -> None:
     (ratio,) = narrowed((NUMBER,), ratio={"high": 0.3})
     assert (NUMBER.count(), ratio.count(), CHOICE.count(), WHOLE.count()) == (4, 2, 2, 4)
@@ -213,6 +226,11 @@ def test_plugin_whose_contribution_raises_when_it_is_looked_at_leaves_none_of_it
     [
         ({"after": ["quantization"]}, "nothing must declare `after`, a frozenset of str, but has ['quantization']"),
         ({"needs": "labels"}, "nothing must declare `needs`, a frozenset of str"),
+        ({"parameters": (CONDITIONAL, CHOICE)}, "nothing: `share`: only_if must be the name of a parameter declared before it"),
+        (
+            {"parameters": (CHOICE, replace(CONDITIONAL, only_if=("scheme", "s4")))},
+            "nothing: `scheme` must be one of ['u8s8', 's8s8'], but got 's4'",
+        ),
         ({"name": "on-the-fly"}, "on-the-fly: names that begin with 'on-' are steps that choose a runtime"),
         (
             {"after": frozenset({"quantization"}), "before": frozenset({"pruning"})},

@@ -278,6 +278,24 @@ def test_children_have_the_parameters_that_their_choices_ask_for() -> None:
     assert legal > 190  # what was always seen together counts as a reason, so now and then one is taken for it
 
 
+def test_children_have_conditional_parameters_only_beside_their_values() -> None:
+    pattern = Choice(name="pattern", help="", choices=("free", "2:4"))
+    ratio = Number(name="ratio", help="", low=0.1, high=0.9, step=0.1, default=0.2, only_if=("pattern", "free"))
+    sparse = method(TorchMethod, "sparse", "cut", parameters=(pattern, ratio))
+    offer = OfferReply(method="sparse", version=1, family="cut", parameters=(pattern, ratio), refused=None)
+    recipes, known, points = SearchSpace([offer], {"sparse": sparse}), Recipes(), []
+    study = study_of(optuna.samplers.RandomSampler(seed=0))
+    for _ in range(40):
+        trial = study.ask()
+        recipes.suggest(trial)
+        points.append(point_of(trial.params))
+        known.learn(points[-1], trial.distributions)
+    generator = np.random.default_rng(0)
+    children = [parameters_of(known.child(points, points, generator)) for _ in range(200)]
+    assert {"2:4", "free"} <= {child.get("sparse.pattern") for child in children}
+    assert not any("sparse.ratio" in child for child in children if child.get("sparse.pattern") == "2:4")
+
+
 def test_process_foretells_effects_that_add_up() -> None:
     generator = np.random.default_rng(0)
     points = np.column_stack(

@@ -200,3 +200,25 @@ def test_recipes_of_another_run_are_told_from_those_that_cannot_be_asked_for() -
     assert not s.holds(recipe(("a-static", {"scheme": "u8u8"})))
     assert not s.holds(recipe(("unknown", {})))
     assert not s.holds(Recipe())
+
+
+def test_conditional_parameters_are_proposed_only_beside_their_values() -> None:
+    pattern = Choice(name="pattern", help="", choices=("free", "2:4"))
+    ratio = Number(name="ratio", help="", low=0.1, high=0.3, step=0.1, default=0.2, cheaper="high", only_if=("pattern", "free"))
+    sparse = method(TorchMethod, "sparse", "cut", parameters=(pattern, ratio))
+    s = SearchSpace(
+        [OfferReply(method="sparse", version=1, family="cut", parameters=(pattern, ratio), refused=None)], {"sparse": sparse}
+    )
+    assert s.size() == 4, "three ratios of the free pattern, and 2:4"
+    generator, found = np.random.default_rng(0), set()
+    for seed in range(20):
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+        for recipe in (s.random(generator), s.suggest(study.ask())):
+            assert s.holds(recipe) or not recipe.steps
+            found |= {str(step.parameters) for step in recipe.steps}
+            assert all(("ratio" in step.parameters) == (step.parameters["pattern"] == "free") for step in recipe.steps)
+            assert s.suggest(optuna.trial.FixedTrial(s.parameters(recipe))) == recipe
+    assert len(found) == 4
+    inert = Recipe(steps=(Step(method="sparse", version=1, parameters={"pattern": "2:4", "ratio": 0.2}),))
+    assert not s.holds(inert) and s.fitted(inert) is None
+    assert s.describe() == ["cut: sparse (pattern free or 2:4, ratio 0.1 to 0.3 by 0.1 where pattern is free)"]

@@ -35,7 +35,7 @@ from orchestrator.plugin import (
 )
 from orchestrator.plugin.family_order import families_in_order
 from orchestrator.plugin.networks import macs, tensors
-from orchestrator.plugin.parameters import checked
+from orchestrator.plugin.parameters import check_conditions, checked
 from orchestrator.plugin.registry import Registry
 from orchestrator.plugin.testing.cases import NETWORKS, Case, make_case
 from orchestrator.plugin.testing.problems import last_line, must, python, wrong
@@ -99,6 +99,10 @@ class MethodTests:
         must(method.version >= 1, f"`version` is {method.version}", "begin with 1")
         must(method.summary.endswith("."), f"`summary` is no sentence: {method.summary!r}", "write one sentence with a full stop")
         must(method.keeps <= KEEPS, f"`keeps` names {sorted(method.keeps - KEEPS)}", f"choose from {sorted(KEEPS)}")
+        try:
+            check_conditions(method.parameters)
+        except ParameterError as error:
+            wrong(str(error), "declare the parameter that `only_if` names first, and name values that it can have")
         for parameter in method.parameters:
             must(parameter.help, f"parameter '{parameter.name}' has no `help`", "say in a few words what it means")
             must(parameter.count() >= 1, f"parameter '{parameter.name}' has no values", "give it a range or choices")
@@ -122,8 +126,9 @@ class MethodTests:
                 low, high = parameter.bounds or (parameter.low, parameter.high)
                 values += [low - 1, high + 1]
             for value in values:
+                beside = dict([parameter.only_if[:2]]) if parameter.only_if else {}
                 with pytest.raises(ParameterError, match=f"{name}: `{key}` must be"):
-                    checked(name, self.method.parameters, {key: value})
+                    checked(name, self.method.parameters, {**beside, key: value})
         with pytest.raises(ParameterError, match="unknown parameter"):
             checked(name, self.method.parameters, {"no such parameter": 1})
 
