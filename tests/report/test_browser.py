@@ -1,5 +1,6 @@
 """report.html in a real browser: Debian's Chromium, driven by Playwright's core, without a network."""
 
+import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -90,18 +91,16 @@ def head(page: Any, text: str) -> tuple[Any, int]:
     return heads[index], index
 
 
-@pytest.mark.parametrize("width", [375, 1280])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("name", ["full_run", "empty_run", "failed_run", "host_run"])
-def test_page_fits_and_every_text_has_enough_contrast(
-    name: str, scheme: str, width: int, show: Show, request: pytest.FixtureRequest
-) -> None:
+def test_page_fits_and_every_text_has_enough_contrast(name: str, show: Show, request: pytest.FixtureRequest) -> None:
     """WCAG AA: 4.5 to 1 between each text's colour and the nearest background behind it."""
-    page = show(request.getfixturevalue(name), width, scheme)
-    assert fits(page)
-    page.evaluate("document.querySelectorAll('details').forEach(e => { e.open = true; })")
-    assert fits(page), "with everything opened too"
-    assert page.evaluate(CONTRAST) == []
+    page = show(request.getfixturevalue(name))
+    for opened, (width, scheme) in itertools.product((False, True), itertools.product((375, 1280), ("light", "dark"))):
+        page.set_viewport_size({"width": width, "height": 812})
+        page.emulate_media(color_scheme=scheme)
+        page.evaluate(f"document.querySelectorAll('details').forEach(e => {{ e.open = {str(opened).lower()}; }})")
+        assert fits(page), (width, scheme, opened)
+        assert not opened or page.evaluate(CONTRAST) == [], (width, scheme)
 
 
 def test_plot_has_a_mark_for_every_candidate_with_figures(show: Show, digits_run: RunResult) -> None:

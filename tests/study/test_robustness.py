@@ -29,6 +29,7 @@ def results(folder: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_search_goes_on_when_candidates_raise_crash_hang_or_eat_memory(rogue: Cli, project: Project) -> None:
     (rogue.folder / "fuse.toml").write_text(SEARCH)
     methods = ["exception", "segfault", "exit", "hang", "memory", "nan", "unloadable"]

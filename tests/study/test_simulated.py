@@ -84,6 +84,7 @@ def options(project: Project, toy: Cli) -> Callable[..., list[str]]:
     return made
 
 
+@pytest.mark.slow
 def test_search_simulates_every_candidate_and_scores_the_front_by_the_targets_kernels(
     toy: Cli, options: Callable[..., list[str]]
 ) -> None:
