@@ -81,7 +81,7 @@ class Ours(MethodTests):
 
     def networks(self) -> Sequence[Any]:
         """What takes seconds each and few people use runs with the slow tests."""
-        slow = () if self.method.usual else ("transformer",)
+        slow = () if self.method.usual else ("transformer", "lstm")
         return [pytest.param(n, id=n, marks=[pytest.mark.slow] if n in slow else []) for n in NETWORKS]
 
     def context(self, case: Case, workspace: Path) -> Any:

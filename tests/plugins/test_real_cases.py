@@ -99,6 +99,7 @@ def test_resnet20_loses_blocks_then_channels(resnet: Any, tmp_path: Path) -> Non
     assert resnet.outputs(pruned, 3).shape == (3, 10)
 
 
+@pytest.mark.slow
 @needs_cases
 def test_resnet20_in_int8_is_a_third_of_the_size_and_answers_alike(resnet: Any, export: Any, run: Any, tmp_path: Path) -> None:
     method = StaticInt8()
@@ -113,6 +114,7 @@ def test_resnet20_in_int8_is_a_third_of_the_size_and_answers_alike(resnet: Any, 
         assert agree.mean() > 0.95
 
 
+@pytest.mark.slow
 @needs_cases
 @needs_minilm
 def test_minilm_loses_feed_forward_channels_and_layers(minilm: Any, tmp_path: Path) -> None:

@@ -146,6 +146,7 @@ def check_whole(found: dict[str, Any], trials: int) -> None:
         assert (run / "front" / name / "model.onnx").is_file()
 
 
+@pytest.mark.slow
 def test_a_worker_joins_over_a_shared_folder_and_every_candidate_is_made_once(
     shop: Shop, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
