@@ -113,24 +113,11 @@ def test_half_written_files_of_killed_processes_are_cleared_away(tmp_path: Path)
     assert not old.exists()
 
 
-BUSY = """
-import sys
-from pathlib import Path
-from orchestrator.building.store import Store
-
-notes = []
-store = Store(Path(sys.argv[1]), bound=200_000, note=notes.append)
-for k in range(150):
-    name = f"{(k * 7 + int(sys.argv[2])) % 40:064x}"
-    found = store.get("table", name)
-    assert found in (None, name.encode() * 150)
-    store.put("table", name, name.encode() * 150)
-assert notes == []
-"""
+BUSY = Path(__file__).with_name("busy_store.py")
 
 
 def test_processes_that_write_read_and_evict_at_once_see_whole_entries_only(tmp_path: Path) -> None:
-    several = [subprocess.Popen([sys.executable, "-c", BUSY, str(tmp_path), str(seed)]) for seed in range(3)]
+    several = [subprocess.Popen([sys.executable, str(BUSY), str(tmp_path), str(seed)]) for seed in range(3)]
     assert [process.wait() for process in several] == [0, 0, 0]
     assert sum(p.stat().st_size for p in tmp_path.rglob("*") if p.is_file()) <= 200_000
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Project
+from tests.conftest import PROJECTS, Project
 from tests.examples.conftest import Installer
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -80,10 +80,7 @@ def test_example_of_a_metric_and_a_task_are_searched(fresh: Installer) -> None:
 
 def test_example_of_a_method_takes_part_in_a_search(fresh: Installer, project: Project) -> None:
     cli = fresh("method")
-    (project.folder / "smooth.py").write_text(
-        "import torch\nfrom torch import nn\n\n\ndef net():\n    torch.manual_seed(0)\n"
-        "    return nn.Sequential(nn.Conv2d(1, 4, 3, 2, 1), nn.SiLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))\n"
-    )
+    shutil.copy(PROJECTS / "smooth" / "smooth.py", project.folder)
     shutil.copy(project.folder / "data.py", project.folder / "splits.py")
     done = cli(
         *("search", "--model", project.ref("smooth:net"), "--data", project.ref("splits:splits")),

@@ -9,28 +9,11 @@ import pytest
 
 from orchestrator.plugin.testing import sample_run
 from orchestrator.report.results import write_results
-from tests.conftest import Cli, Project, install
+from tests.conftest import PROJECTS, Cli, Project, install
 
-METHOD = """
-from orchestrator.plugin import OnnxMethod, hookimpl
-
-
-class Mine(OnnxMethod):
-    name, version, family, summary = "{name}", 1, "mine", "copies the file"
-
-    def transform(self, model, parameters, context):
-        context.workspace.mkdir(parents=True, exist_ok=True)
-        path = context.workspace / "copied.onnx"
-        path.write_bytes(model.read_bytes())
-        return path
-
-
-@hookimpl
-def orchestrator_methods():
-    return [Mine()]
-"""
 SEARCHES = Path(__file__).parents[2] / "searches"
-WORKING = METHOD.format(name="mine")
+WORKING = (PROJECTS / "copier" / "copier.py").read_text()
+USED_NAME = WORKING.replace('"mine"', '"static-int8"', 1)
 BROKEN = {
     "raises": ("raise RuntimeError('no licence')", None, "RuntimeError: no licence"),
     "exits": ("raise SystemExit(3)", None, "SystemExit: 3"),
@@ -46,7 +29,7 @@ BROKEN = {
         "'nowhere.toml' must be a TOML file that is there",
     ),
     "used-name": (
-        METHOD.format(name="static-int8"),
+        USED_NAME,
         None,
         "it brings the method 'static-int8', which plugin 'quantization' (model-orchestrator) brings too",
     ),
@@ -184,13 +167,7 @@ def test_json_is_alone_on_standard_output_whatever_plugins_print(cli: Cli, insta
 
 
 def test_plugin_that_takes_the_default_searchs_name_stops_only_who_names_it(cli: Cli, project: Project) -> None:
-    (cli.packages / "quick.toml").write_text("schema = 1\n")
-    source = (
-        "from pathlib import Path\nfrom orchestrator.plugin import hookimpl\n\n\n@hookimpl\ndef orchestrator_searches():\n"
-        "    return [Path(__file__).parent / 'quick.toml']\n\n\n@hookimpl\n"
-        "def orchestrator_samplers():\n    return {'ehvi': print}\n"
-    )
-    install(cli.packages, "acme", source)
+    install(cli.packages, "quick-taker")
     done = cli("search", *project.onnx, "--dry-run")
     assert done.returncode == 0, done.stderr
     (cli.folder / "mine.toml").write_text((SEARCHES / "quick.toml").read_text().replace('name = "quick"', 'name = "mine"'))
@@ -202,7 +179,7 @@ def test_plugin_that_takes_the_default_searchs_name_stops_only_who_names_it(cli:
 def test_recipe_is_built_again_without_a_plugin_that_brings_the_same_method(cli: Cli, project: Project) -> None:
     done = cli("search", *project.onnx, "--method", "static-int8", "--trials", "1", "--output", "run")
     assert done.returncode == 0, done.stderr
-    install(cli.packages, "acme", METHOD.format(name="static-int8"))
+    install(cli.packages, "acme", USED_NAME)
     recipe = next(str(path) for path in (cli.folder / "run" / "front").glob("*/recipe.toml") if "static-int8" in path.read_text())
     contested = cli("build", recipe, "--output", "again")
     assert contested.returncode == 2 and "switch one off with --without-plugin" in contested.stderr

@@ -22,33 +22,7 @@ from orchestrator_qemu.toolchain import Toolchain
 from orchestrator_runtimes.onnxruntime import OnnxRuntime
 
 # What a model does is its file's name: no runtime is needed to see how the emulator takes it.
-LOAD = """
-def load(path, threads, options):
-    import ctypes, os, sys, time
-    with open(path) as file:
-        does = file.read()
-    if does == "no model":
-        raise ValueError("this is no model")
-
-    def run(inputs):
-        if does == "crash":
-            ctypes.string_at(0)
-        if does == "leave":
-            os._exit(3)
-        if does == "hang":
-            while True:
-                time.sleep(1)
-        if does == "grow":
-            kept = []
-            while True:
-                kept.append(b"x" * 10_000_000)
-        if does == "tell":
-            known = [time.time_ns(), time.monotonic_ns(), os.urandom(4), os.getpid(), os.uname(), os.cpu_count()]
-            raise RuntimeError(str([known, sorted(os.environ), os.getcwd(), threads, options, inputs]))
-        return [sum(range(options.get("n", 1000))) for _ in inputs]
-
-    return run
-"""
+LOAD = Path(__file__).with_name("behaviours.py").read_text()
 
 
 @pytest.fixture(scope="module")

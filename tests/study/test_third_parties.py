@@ -1,13 +1,14 @@
 """What plugins and users' files can do wrong in the middle of a run."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import Cli, Project
+from tests.conftest import PROJECTS, Cli, Project
 
 
 def results(folder: Path) -> dict[str, Any]:
@@ -83,20 +84,7 @@ def test_method_that_recovers_is_refused_alone(cli: Cli, project: Project) -> No
 
 @pytest.mark.slow
 def test_optional_input_of_forward_may_be_given(cli: Cli, project: Project) -> None:
-    (project.folder / "two.py").write_text(
-        "import numpy as np\nimport torch\nfrom torch import nn\n\n\n"
-        "class Two(nn.Module):\n"
-        "    def __init__(self):\n        super().__init__()\n        self.linear = nn.Linear(8, 3)\n\n"
-        "    def forward(self, x, scale=None):\n"
-        "        return self.linear(x) if scale is None else self.linear(x * scale)\n\n\n"
-        "def net():\n    torch.manual_seed(0)\n    return Two()\n\n\n"
-        "def splits():\n"
-        "    g = np.random.default_rng(0)\n"
-        "    def one():\n"
-        "        x = g.normal(size=(40, 8)).astype(np.float32)\n"
-        "        return {'x': x, 'scale': np.ones((40, 1), np.float32)}, None\n"
-        "    return {'train': one(), 'validation': one(), 'test': one()}\n"
-    )
+    shutil.copy(PROJECTS / "two_inputs" / "two.py", project.folder)
     done = cli(
         *("search", "--model", project.ref("two:net"), "--data", project.ref("two:splits"), "--method", "dynamic-int8"),
         *("--trials", "1", "--output", "run"),
