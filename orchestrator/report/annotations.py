@@ -1,11 +1,11 @@
-"""A check as annotations of a GitHub job (workflow commands: https://docs.github.com/actions, "Workflow commands")."""
+"""GitHub annotations of a check (workflow commands: https://docs.github.com/actions, "Workflow commands")."""
 
 from orchestrator.report import formatting
 from orchestrator.values.check import CheckResult
 
 
 def annotations(found: CheckResult) -> list[str]:
-    """An error for each regression, a warning for what is undecided, not judged or only half known."""
+    """Return an error line for each regression and a warning line for each undecided, unjudged or partly evaluated criterion."""
     lines = []
     for criterion in found.criteria:
         level = {"regressed": "error", "ok": None}.get(criterion.verdict, "warning")

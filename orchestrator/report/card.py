@@ -1,4 +1,4 @@
-"""card.md: what a model file is, what is known about it and how, and how to run it."""
+"""The model card, card.md: values of a model file with their evidence, and how to run it."""
 
 from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
@@ -12,10 +12,10 @@ from orchestrator.values.results import CandidateResult, Difference, LatencyResu
 from orchestrator.values.task import TensorSpec
 
 OWN = "onnxruntime"
-"""The runtime whose programs the card writes by itself."""
+"""The runtime whose usage programs the card contains."""
 
 FEW = 2000
-"""Of fewer examples the interval of a rate is wider than about a point either way."""
+"""With fewer examples the interval of a rate is wider than about one point to each side."""
 
 
 def render_card(
@@ -26,11 +26,14 @@ def render_card(
     outputs: Sequence[TensorSpec] = (),
     usage: str = "",
 ) -> str:
-    """The Markdown card of one candidate, to stand beside its file.
+    """Return the model card of one candidate as Markdown.
 
     Args:
-        inputs, outputs: Of the model, for the program in C++; without them there is none.
-        usage: How the runtime's plugin says that its files are run, as Markdown; "": in onnxruntime.
+        run: The run that the candidate belongs to.
+        candidate: The candidate.
+        inputs: Inputs of the model, for the C++ program; without them there is none.
+        outputs: Outputs of the model, for the C++ program.
+        usage: The runtime plugin's usage text as Markdown, or "" for onnxruntime's.
     """
     title = f"# {safe(run.task.model or run.task.name)}: {safe(candidate.id)}"
     made_for = f"Made for {safe(place(run))} and the task {safe(run.task.name)} by orchestrator"
@@ -49,7 +52,7 @@ def render_card(
 
 
 def weaknesses(run: RunResult, candidate: CandidateResult) -> list[str]:
-    """What a user of this model should know before trusting its figures, from the figures themselves."""
+    """Return the known weaknesses of a candidate, derived from its values."""
     return [*_doubts_of_quality(run, candidate), *_doubts_of_cost(run, candidate)]
 
 
@@ -100,7 +103,7 @@ def _doubts_of_cost(run: RunResult, candidate: CandidateResult) -> list[str]:
 
 
 def _limits(run: RunResult, candidate: CandidateResult) -> str:
-    """Each limit with the figure that keeps it, or breaks it."""
+    """Return each limit with the candidate's value and whether it is satisfied."""
     rows = []
     for name, limit in run.target.limits.items():
         value = _limited(name, run, candidate)
@@ -116,7 +119,7 @@ def _limits(run: RunResult, candidate: CandidateResult) -> str:
 
 
 def _limited(name: str, run: RunResult, candidate: CandidateResult) -> float | None:
-    """The figure that a limit speaks of."""
+    """Return the value that a limit applies to."""
     latency = objective(run, candidate)
     quality = candidate.quality.validation.value if candidate.quality else None
     base = run.baseline.quality.validation.value if run.baseline.quality else None
@@ -131,7 +134,7 @@ def _limited(name: str, run: RunResult, candidate: CandidateResult) -> float | N
 
 
 def _against(name: str, value: float, limit: float, run: RunResult) -> tuple[str, bool]:
-    """The figure in words, and whether it keeps the limit."""
+    """Return the value as text and whether it satisfies the limit."""
     metric, tiny = run.task.metric, 1e-12
     if name == "max_latency_ms":
         return formatting.milliseconds(value), value <= limit
@@ -189,7 +192,7 @@ def _figures(run: RunResult, candidate: CandidateResult) -> str:
 
 
 def _conditions(candidate: CandidateResult) -> list[str]:
-    """How the first latency was measured, where it was."""
+    """Return the conditions of the first latency measurement, if there is one."""
     latency = next((entry for entry in candidate.latency if entry.evidence.startswith("measured")), None)
     if latency is None or not latency.conditions:
         return _equality(candidate)
@@ -200,7 +203,7 @@ def _conditions(candidate: CandidateResult) -> list[str]:
 
 
 def _equality(candidate: CandidateResult) -> list[str]:
-    """Whether the target's own kernels compute what this machine's do."""
+    """Return how the outputs of the target's kernels compare with this machine's."""
     there = candidate.simulated_outputs
     if there is None:
         return []
@@ -230,7 +233,7 @@ def _quality_row(metric: str, split: str, figure: QualityResult, before: Quality
 
 
 def _counterpart(k: int, candidate: CandidateResult, base: CandidateResult) -> LatencyResult | None:
-    """The baseline's figure that was taken when this one was: of the same kind and device, and as many before it."""
+    """Return the baseline's latency of the same evidence and device, at the same position among those."""
 
     def alike(entry: LatencyResult) -> bool:
         return (entry.evidence, entry.device) == (candidate.latency[k].evidence, candidate.latency[k].device)

@@ -1,4 +1,4 @@
-"""What became of the original's layers in a candidate, in words and in rows."""
+"""Changes of the original's layers in a candidate, as text and as table rows."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,16 +8,16 @@ from orchestrator.report import formatting
 from orchestrator.values.layers import Layer, LayerChange, LayerTable
 
 MOST_ROWS = 60
-"""Of larger networks the layers that take the most time, or have the most multiply-accumulates, are listed."""
+"""Largest number of listed layers: those with the largest time, or with the most multiply-accumulates."""
 FORMATS = {"int8": "INT8", "float16": "float16", "bfloat16": "bfloat16", "float32": "float32"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LayerRow:
-    """One layer; a pair is before and after, and after is "" where nothing changed.
+    """One layer. A pair is (before, after); after is "" if nothing changed.
 
     Attributes:
-        bars: Lengths of the two times' bars in per cent of the longest; None where there are no times.
+        bars: Lengths of the bars of the two times in per cent of the longest, or None without times.
     """
 
     name: str
@@ -35,9 +35,9 @@ class Changes:
     """A candidate's layers beside the original's.
 
     Attributes:
-        summary: In one line.
-        folded: What stands for the layers that have no row.
-        others: The time of all other operators, before and after; None where there are no times.
+        summary: One line.
+        folded: Text for the layers without a row.
+        others: Time of all other operators, before and after, or None without times.
     """
 
     summary: str
@@ -49,7 +49,7 @@ class Changes:
 
 
 def changes(table: LayerTable) -> Changes:
-    """The table of one candidate in formatting."""
+    """Return the table of one candidate as text."""
     weights = [_weight(change) for change in table.layers]
     kept = set(sorted(range(len(weights)), key=lambda k: -weights[k])[:MOST_ROWS])
     listed = [change for k, change in enumerate(table.layers) if k in kept]

@@ -1,4 +1,4 @@
-"""What calibrating a machine found, in words and as plain tables."""
+"""Terminal and JSON output of `orchestrate profiles characterize`."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from orchestrator.values.characterization import CharacterizedMachine, FitCheck
 
 
 def characterization_lines(found: CharacterizedMachine) -> list[str]:
-    """The machine, its estimates held against measurements, notes, and what to do with the file."""
+    """Return lines with the machine, the validation of its estimates, notes, and how to use the file."""
     lines = [f"{found.profile.name}: {found.profile.title}", "", *machine_lines(found.profile)]
     if found.checks:
         lines += ["", "networks that were not in the fit: measured, and estimated from the profile", *_table(found.checks)]
@@ -21,7 +21,7 @@ def characterization_lines(found: CharacterizedMachine) -> list[str]:
 
 
 def characterization_tables(found: CharacterizedMachine) -> dict[str, Any]:
-    """The same for programs; milliseconds."""
+    """Return the same content as plain data; times in milliseconds."""
     return {
         "profile": found.profile.name,
         "path": None if found.path is None else str(found.path),

@@ -1,4 +1,4 @@
-"""What `check` prints: the same rows on a terminal and in a job summary."""
+"""Text of a check, shared by the terminal and the report formats."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 HEADS = ("criterion", "baseline", "candidate", "change", "limit", "verdict")
 STYLES = {"ok": "green", "regressed": "bold red", "undecided": "bold yellow", "not judged": "dim"}
-LEAST_CONSOLE = 110  # a job's log is no terminal, and rich takes it for a narrow one
+LEAST_CONSOLE = 110  # rich assumes a narrow terminal for a CI log
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CriterionRow:
-    """One criterion in formatting."""
+    """One criterion as text."""
 
     name: str
     baseline: str
@@ -29,7 +29,7 @@ class CriterionRow:
 
 
 def rows(found: CheckResult) -> list[CriterionRow]:
-    """A row for each criterion."""
+    """Return a row for each criterion."""
     return [
         CriterionRow(
             name=_name(criterion),
@@ -44,7 +44,7 @@ def rows(found: CheckResult) -> list[CriterionRow]:
 
 
 def verdict_line(found: CheckResult) -> str:
-    """All of it in a line."""
+    """Return the overall verdict in one line."""
     worse = [criterion.name for criterion in found.criteria if criterion.verdict == "regressed"]
     unsure = [criterion.name for criterion in found.criteria if criterion.verdict == "undecided"]
     if worse:
@@ -58,14 +58,14 @@ def verdict_line(found: CheckResult) -> str:
 
 
 def notes(found: CheckResult) -> list[tuple[str, str]]:
-    """(criterion, sentence): the reasons, and what the verdicts must not hide."""
+    """Return (criterion, sentence) pairs: the reasons and the warnings."""
     said = [(criterion.name, criterion.reason) for criterion in found.criteria]
     warned = [(c.name, f"mind: {c.warning}") for c in found.criteria if c.warning and c.warning not in c.reason]
     return [*said, *warned]
 
 
 def print_checked(found: CheckResult, console: "Console") -> None:
-    """Print the table, the reasons and the verdict, which comes last."""
+    """Print the table, the reasons and, last, the verdict."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -119,7 +119,7 @@ def _changed(criterion: Criterion) -> str:
 
 
 def _sign(criterion: Criterion) -> int:
-    """A loss of accuracy is shown as people write it: with a minus."""
+    """Return the sign with which a change is shown: a loss of accuracy is negative."""
     return -int(Direction(criterion.details.get("direction", "maximize")).sign) if criterion.name == "quality" else 1
 
 

@@ -1,4 +1,4 @@
-"""What `estimate` prints."""
+"""Terminal output of `orchestrate estimate`."""
 
 from pathlib import Path
 
@@ -7,10 +7,12 @@ from orchestrator.values.measure import LatencyEstimate
 
 
 def estimated_lines(model: Path, found: LatencyEstimate, most: int) -> list[str]:
-    """An estimate for a terminal.
+    """Return an estimate as lines for a terminal.
 
     Args:
-        most: How many operators are listed, the dearest first.
+        model: The model file.
+        found: Its estimate.
+        most: Number of listed operators, the most expensive first.
     """
     threads = "1 thread" if found.threads == 1 else f"{found.threads} threads"
     lines = [

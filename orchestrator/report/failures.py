@@ -1,4 +1,4 @@
-"""What has no figures, and why, grouped by reason."""
+"""Failed, rejected and stopped candidates, grouped by reason."""
 
 import re
 from dataclasses import dataclass, field, replace
@@ -18,11 +18,11 @@ _FIGURES = re.compile(r"\d[\d.,]*(e[+-]?\d+)?")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FailureGroup:
-    """The candidates that ended in one way, for one reason.
+    """Candidates that failed in the same way for the same reason.
 
     Attributes:
-        message: What all of them say or, where they differ in their figures alone, what the first of them says.
-        alike: Whether it is what all of them say.
+        message: Their common message; the first one's if the messages differ only in numbers.
+        alike: True if all messages are equal.
     """
 
     title: str
@@ -32,13 +32,13 @@ class FailureGroup:
 
 
 def failure_groups(run: RunResult) -> list[FailureGroup]:
-    """The groups, the largest first."""
+    """Return the groups, the largest first."""
     groups: dict[tuple[str, str], FailureGroup] = {}
     for candidate in run.candidates:
         if candidate.state == "complete":
             continue
         title, message = _reason(candidate)
-        key = title, _FIGURES.sub("#", message)  # "316 kB: size over 200 kB" and "240 kB: size over 200 kB" are one reason
+        key = title, _FIGURES.sub("#", message)  # "316 kB: size over 200 kB" and "240 kB: size over 200 kB" have the same reason
         group = groups.setdefault(key, FailureGroup(title=title, message=message))
         if group.message != message:
             groups[key] = group = replace(group, alike=False)
@@ -52,7 +52,7 @@ def _reason(candidate: CandidateResult) -> tuple[str, str]:
         known = {"stopped": "Stopped early: it could not reach the front", "rejected": "Rejected before it was built"}
         return known.get(candidate.state, "Failed, without a reason"), ""
     if candidate.state == "stopped" and failure.step == "estimate":
-        return "Not simulated: by its estimate it could not reach the front", ""  # each says so with figures of its own
+        return "Not simulated: by its estimate it could not reach the front", ""  # each message has its own numbers
     if candidate.state == "stopped":
         return "Stopped in its training: it could no longer reach the front", ""
     if candidate.state == "rejected" and failure.step == "sketch":

@@ -1,4 +1,4 @@
-"""Figures and recipes in words: sensible digits, units, and nothing that could disturb a page or a terminal."""
+"""Formatting of values and recipes: significant digits, units, and text that is safe for pages and terminals."""
 
 import math
 import re
@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestrator.values.results import Difference, QualityResult, StepResult
 
-# Metrics that are shares of the examples, shown in per cent; every other one is shown as a plain number.
+# Metrics that are shares of the examples, shown in per cent; all others are shown as plain numbers.
 RATES = frozenset({"accuracy", "agreement", "balanced-accuracy", "error-rate", "precision", "recall", "top-1", "top-5"})
 EVIDENCE = {
     "measured-on-target": "measured",
@@ -22,45 +22,45 @@ _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def clean(text: object) -> str:
-    """Text from outside without control characters, direction marks and lone surrogates; line breaks stay."""
+    """Return text without control characters, direction marks and lone surrogates; line breaks are kept."""
     joined = str(text).replace("\r\n", "\n").encode("utf-8", "replace").decode()
     return _UNSAFE.sub("", joined)
 
 
 def line(text: object, limit: int = 300) -> str:
-    """`clean` text as one line of at most `limit` characters."""
+    """Return `clean` text as one line of at most `limit` characters."""
     words = " ".join(clean(text).split())
     return words if len(words) <= limit else words[: limit - 1] + "…"
 
 
 def decimals(value: float, digits: int = 3) -> int:
-    """How many decimals show `value` with that many significant digits."""
+    """Return the number of decimals that show `value` with that many significant digits."""
     return 0 if value == 0 else min(8, max(0, digits - 1 - math.floor(math.log10(abs(value)))))
 
 
 def number(value: float, digits: int = 3) -> str:
-    """A plain number with so many significant digits: 0.631, 12.4, 1,240."""
+    """Format a number with that many significant digits: 0.631, 12.4, 1,240."""
     return f"{value:,.{decimals(value, digits)}f}"
 
 
 def milliseconds(value: float | None) -> str:
-    """A latency: 0.631 ms."""
+    """Format a latency: 0.631 ms."""
     return NONE if value is None else f"{number(value)} ms"
 
 
 def span(low: float, high: float, like: float) -> str:
-    """An interval with as many decimals as the figure in its middle: [0.58, 0.70]."""
+    """Format an interval with as many decimals as its central value: [0.58, 0.70]."""
     places = decimals(like)
     return f"[{low:,.{places}f}, {high:,.{places}f}]"
 
 
 def size(value: int | None) -> str:
-    """A size in bytes, in decimal units as the limits are: 812 bytes, 81.3 kB, 1.24 MB."""
+    """Format a size in bytes in decimal units, as limits are given: 812 bytes, 81.3 kB, 1.24 MB."""
     return _scaled(value, (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)), " bytes")
 
 
 def count(value: int | None) -> str:
-    """A count of operations or parameters: 812, 81.3 k, 1.24 M."""
+    """Format a count of operations or parameters: 812, 81.3 k, 1.24 M."""
     return _scaled(value, (("G", 1e9), ("M", 1e6), ("k", 1e3)), "")
 
 
@@ -74,17 +74,17 @@ def _scaled(value: int | None, units: Sequence[tuple[str, float]], rest: str) ->
 
 
 def is_rate(metric: str) -> bool:
-    """Whether the metric is a share of the examples."""
+    """Return True if the metric is a share of the examples."""
     return metric.lower().replace("_", "-") in RATES
 
 
 def quality(metric: str, value: float, examples: int = 0) -> str:
-    """The metric's value: 97.8 % for a rate, 0.9931 for another."""
+    """Format a value of the metric: 97.8 % for a rate, 0.9931 for another."""
     return f"{value * 100:.{_rate_places(examples)}f} %" if is_rate(metric) else number(value, 4)
 
 
 def quality_span(metric: str, figure: QualityResult) -> str:
-    """The interval of a quality: [96.9, 98.6], in per cent for a rate."""
+    """Format the interval of a quality: [96.9, 98.6], in per cent for a rate."""
     if is_rate(metric):
         places = _rate_places(figure.examples)
         return f"[{figure.low * 100:.{places}f}, {figure.high * 100:.{places}f}]"
@@ -93,22 +93,22 @@ def quality_span(metric: str, figure: QualityResult) -> str:
 
 
 def difference(metric: str, figure: Difference, examples: int = 0) -> str:
-    """Candidate minus baseline: −0.3 points for a rate, −0.0012 for another."""  # noqa: RUF002
+    """Format candidate minus baseline: −0.3 points for a rate, −0.0012 for another."""
     return f"{_signed(metric, figure.value, examples)} points" if is_rate(metric) else _signed(metric, figure.value)
 
 
 def difference_span(metric: str, figure: Difference, examples: int = 0) -> str:
-    """The interval of a difference: [−0.9, +0.3]."""  # noqa: RUF002
+    """Format the interval of a difference: [−0.9, +0.3]."""
     return f"[{_signed(metric, figure.low, examples)}, {_signed(metric, figure.high, examples)}]"
 
 
 def ratio_span(figure: Difference) -> str:
-    """The interval of a ratio of times: [0.47, 0.50]."""
+    """Format the interval of a ratio of times: [0.47, 0.50]."""
     return f"[{figure.low:.2f}, {figure.high:.2f}]"
 
 
 def _rate_places(examples: int) -> int:
-    """More decimals of a per cent only where there are examples enough to give them a meaning."""
+    """Return the number of decimals of a per cent value that the number of examples supports."""
     return 2 if examples > 5000 else 1
 
 
@@ -118,7 +118,7 @@ def _signed(metric: str, value: float, examples: int = 0) -> str:
 
 
 def seconds(value: float) -> str:
-    """A time: 0.4 s, 42 s, 3 min 20 s, 1 h 5 min."""
+    """Format a duration: 0.4 s, 42 s, 3 min 20 s, 1 h 5 min."""
     if value < 60:
         return f"{value:.1f} s" if value < 9.95 else f"{value:.0f} s"
     if value < 3600:
@@ -127,25 +127,25 @@ def seconds(value: float) -> str:
 
 
 def step_words(step: StepResult) -> str:
-    """One step: static-int8 (scheme u8s8)."""
+    """Format a step: static-int8 (scheme u8s8)."""
     parameters = ", ".join(f"{line(k).replace('_', ' ')} {value_words(v)}" for k, v in step.parameters.items())
     return f"{line(step.method)} ({parameters})" if parameters else line(step.method)
 
 
 def recipe_words(recipe: Sequence[StepResult], *, parameters: bool = True) -> str:
-    """A recipe: channel-pruning (ratio 0.3) → static-int8 (scheme u8s8)."""
+    """Format a recipe: channel-pruning (ratio 0.3) → static-int8 (scheme u8s8)."""
     if not recipe:
         return "the original"
     return " → ".join(step_words(step) if parameters else line(step.method) for step in recipe)
 
 
 def sentence(recipe: Sequence[StepResult]) -> str:
-    """A recipe as the methods tell it: channels -35 % by Taylor importance; 6 epochs of recovery; INT8 static."""
+    """Join the methods' phrases of a recipe: channels -35 % by Taylor importance; 6 epochs of recovery; INT8 static."""
     return "; ".join(line(step.phrase) or step_words(step) for step in recipe) or "the original, unchanged"
 
 
 def value_words(value: Any) -> str:
-    """A parameter's or setting's value as a reader writes it."""
+    """Format the value of a parameter or setting."""
     if value is None:
         return "none"
     if isinstance(value, bool):
@@ -158,7 +158,7 @@ def value_words(value: Any) -> str:
 
 
 def limit_words(name: str, value: float, metric: str) -> str:
-    """A limit: 'latency at most 20 ms', from its name in results.json."""
+    """Format a limit, given its name in results.json: 'latency at most 20 ms'."""
     match name:
         case "max_latency_ms":
             return f"latency at most {value:g} ms"
@@ -175,12 +175,12 @@ def limit_words(name: str, value: float, metric: str) -> str:
 
 
 def energy(millijoules: float | None) -> str:
-    """Energy of one inference: '1.25 mJ'."""
+    """Format the energy of one inference: '1.25 mJ'."""
     return NONE if millijoules is None else f"{millijoules:.3g} mJ"
 
 
 def condition_words(conditions: Mapping[str, Any] | None) -> list[str]:
-    """What the machine was doing while a latency was measured, or what was executed; nothing of what it does not tell."""
+    """Return the known conditions of a latency: the state of the machine, or the executed instructions."""
     found = conditions or {}
     parts = []
     if executed := found.get("counts", {}).get("instructions"):

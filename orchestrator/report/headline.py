@@ -1,4 +1,4 @@
-"""What a run comes to, in one plain sentence, and the few figures behind it."""
+"""The headline of a run: one sentence and its key values."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ from orchestrator.values.results import CandidateResult, LatencyResult, QualityR
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KeyValue:
-    """One figure of the baseline and of the recommended candidate ("" where there is none), and what changed."""
+    """One value of the baseline and of the recommended candidate ("" without one), and its change."""
 
     title: str
     detail: str = ""
@@ -31,12 +31,12 @@ class KeyValue:
 
 
 def recommended(run: RunResult) -> CandidateResult | None:
-    """The recommended candidate, None where nothing is recommended."""
+    """Return the recommended candidate, or None."""
     return None if run.recommended is None else run.candidate(run.recommended)
 
 
 def headline(run: RunResult) -> str:
-    """One sentence: what is recommended, and what it gains over the baseline."""
+    """Return one sentence: the recommendation and its gain over the baseline."""
     best = recommended(run)
     if best is None:
         return "No model is recommended."
@@ -60,7 +60,7 @@ def _no_gain(run: RunResult, best: CandidateResult) -> str:
 
 
 def key_figures(run: RunResult) -> list[KeyValue]:
-    """The few figures that matter: the baseline's, and the recommended candidate's beside them."""
+    """Return the key values of the baseline and of the recommended candidate."""
     best = recommended(run)
     best = None if best is None or best.id == run.baseline.id else best
     figures = [_quality_figure(run, best), _latency_figure(run, best), _host_figure(run, best), _size_figure(run, best)]
@@ -68,7 +68,7 @@ def key_figures(run: RunResult) -> list[KeyValue]:
 
 
 def _time_fact(run: RunResult, best: CandidateResult) -> str:
-    """What the uncertainty of the two times leaves of their difference."""
+    """Return the change in time that is certain given the uncertainty of both times."""
     ratio, evidence = relative_time(run, best), objective_evidence(run)
     said = "" if ratio is None else speed(ratio)
     if not said or evidence is None:

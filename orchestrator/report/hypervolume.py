@@ -1,4 +1,4 @@
-"""The hypervolume of a run's candidates: how much of the space of quality, latency and size they dominate."""
+"""The hypervolume of a run's candidates: the share of the space of quality, latency and size that they dominate."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -11,21 +11,23 @@ from orchestrator.values.direction import Direction
 from orchestrator.values.results import CandidateResult, RunResult
 
 MARGIN = 0.1
-"""The reference point lies so much of the range of the fronts beyond their worst values (Ishibuchi et al. 2018, "How to specify a
-reference point in hypervolume calculation for fair performance comparison")."""
+"""Distance of the reference point beyond the worst values of the fronts, as a share of their range.
+
+Ishibuchi et al. 2018, "How to specify a reference point in hypervolume calculation for fair performance comparison".
+"""
 
 Point = tuple[float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Box:
-    """The space between the best and the worst that is looked at: quality, latency in ms, size in bytes.
+    """The box of quality, latency in ms and size in bytes in which the hypervolume is computed.
 
-    The volume is that share of it which a set of candidates dominates; latency and size count by their logarithms, for a model of
-    half the time is as much of a gain at 1 ms as at 100 ms.
+    The hypervolume is the share of the box that a set of candidates dominates. Latency and size count by their logarithms,
+    because halving the time is the same gain at 1 ms as at 100 ms.
 
     Attributes:
-        unit_ms: What the ratios of measured times are multiplied with; None: times were computed.
+        unit_ms: Factor of ratios of measured times, or None if times were computed.
     """
 
     reference: Point
@@ -34,7 +36,7 @@ class Box:
     unit_ms: float | None = None
 
     def place(self, point: Point) -> Point:
-        """A point as coordinates to be minimised: 0 is the best, 1 the reference; what is beyond it is cut off."""
+        """Return a point as coordinates to be minimised: 0 is the best, 1 the reference; values beyond it are clipped."""
         sides = []
         for k, (value, best, worst) in enumerate(zip(point, self.ideal, self.reference, strict=True)):
             low, high, at = (best, worst, value) if k == 0 else (math.log(best), math.log(worst), math.log(value))
@@ -44,22 +46,24 @@ class Box:
         return sides[0], sides[1], sides[2]
 
     def volume(self, points: Iterable[Point]) -> float:
-        """The share of the box that the points dominate, 0 to 1."""
+        """Return the share of the box that the points dominate, 0 to 1."""
         return hypervolume([self.place(point) for point in points])
 
 
 def unit_of(run: RunResult) -> float | None:
-    """The original's time, in ms, where times were measured; None where they were computed, or it has none."""
+    """Return the original's time in ms if times were measured, or None."""
     latency = objective(run, run.baseline)
     return latency.median_ms if latency is not None and latency.evidence.startswith("measured") else None
 
 
 def objectives(run: RunResult, candidate: CandidateResult, unit_ms: float | None) -> Point | None:
-    """Quality on validation, latency in ms and size in bytes; None where one of them is not there.
+    """Return quality on validation, latency in ms and size in bytes, or None if one of them is missing.
 
     Args:
-        unit_ms: A measured latency is its ratio to the original, with which it was timed side by side, times this: what a machine
-            is slower or faster by from one hour to the next is no gain. See `unit_of`.
+        run: The run.
+        candidate: One of its candidates.
+        unit_ms: See `unit_of`. A measured latency counts as its ratio to the original, which was timed beside it, times this
+            value, so that drift of the machine is not counted as a gain.
     """
     latency = objective(run, candidate)
     if candidate.state != "complete" or candidate.quality is None or candidate.artifact is None or latency is None:
@@ -74,7 +78,7 @@ def objectives(run: RunResult, candidate: CandidateResult, unit_ms: float | None
 
 
 def box_of(runs: Sequence[RunResult]) -> Box | None:
-    """One box for these runs, from their fronts and originals; None where there is none, see `why_no_box`."""
+    """Return one box for these runs, from their fronts and originals, or None; see `why_no_box`."""
     unit_ms = unit_of(runs[0])
     points = _points(runs, unit_ms)
     if len(set(points)) < 2:
@@ -92,7 +96,7 @@ def box_of(runs: Sequence[RunResult]) -> Box | None:
 
 
 def why_no_box(runs: Sequence[RunResult]) -> str:
-    """Why `box_of` these runs is None: between points that are all alike there is no space of which to have a share."""
+    """Return the reason why `box_of` these runs is None: identical points span no box."""
     if not _points(runs, unit_of(runs[0])):
         return "nothing has all three of quality, latency and size"
     return "the front holds nothing whose figures are other than the original's"
@@ -104,16 +108,16 @@ def _points(runs: Sequence[RunResult], unit_ms: float | None) -> list[Point]:
 
 
 def reference_words(box: Box, metric: str) -> str:
-    """The reference point: 'accuracy 93.1 %, 3.4 ms, 1.9 MB'."""
+    """Format the reference point: 'accuracy 93.1 %, 3.4 ms, 1.9 MB'."""
     quality, latency, size = box.reference
     cost = f"{formatting.milliseconds(latency)}, {formatting.size(round(size))}"
     return f"{formatting.line(metric)} {formatting.quality(metric, quality)}, {cost}"
 
 
 def hypervolume(points: Sequence[Point]) -> float:
-    """The volume of the unit cube that points dominate, all three coordinates to be minimised.
+    """Return the volume of the unit cube that points dominate, all three coordinates to be minimised.
 
-    Slices along the third coordinate, each of them an area under stairs: n log n a slice, which is enough for a front.
+    Computed by slices along the third coordinate, each an area under stairs: n log n a slice.
     """
     front = [p for p in points if max(p) < 1]
     levels = sorted({p[2] for p in front})
@@ -124,7 +128,7 @@ def hypervolume(points: Sequence[Point]) -> float:
 
 
 def _area(points: Sequence[tuple[float, float]]) -> float:
-    """The area of the unit square that points dominate; they are sorted."""
+    """Return the area of the unit square that sorted points dominate."""
     area, lowest = 0.0, 1.0
     for x, y in points:
         if y < lowest:
@@ -135,7 +139,7 @@ def _area(points: Sequence[tuple[float, float]]) -> float:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Moment:
-    """The hypervolume after so many candidates, and so many seconds (None: the run does not know)."""
+    """The hypervolume after a number of candidates, and of seconds (None if unknown)."""
 
     candidates: int
     seconds: float | None
@@ -143,7 +147,7 @@ class Moment:
 
 
 def course(run: RunResult, box: Box) -> list[Moment]:
-    """The original first, then every candidate in the order of its trials; those without figures add nothing."""
+    """Return the hypervolume after the original and after each candidate, in the order of trials."""
     found: list[Point] = []
     moments: list[Moment] = []
     volume = 0.0

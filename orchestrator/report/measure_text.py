@@ -1,4 +1,4 @@
-"""What `measure` and `compare` print."""
+"""Terminal and JSON output of `orchestrate measure` and `compare`."""
 
 import json
 from typing import Any
@@ -9,12 +9,12 @@ from orchestrator.values.measure import Comparison, ModelMeasurement
 
 
 def print_json(found: dict[str, Any]) -> str:
-    """One JSON object; figures that are not finite are null."""
+    """Return one JSON object; values that are not finite are null."""
     return json.dumps(plain(found), indent=2, allow_nan=False)
 
 
 def measured_lines(found: ModelMeasurement) -> list[str]:
-    """One model's figures for a terminal."""
+    """Return one model's values as lines for a terminal."""
     latency = found.latency
     conditions = latency.conditions or {}
     if latency.evidence == "simulated":
@@ -38,7 +38,7 @@ def measured_lines(found: ModelMeasurement) -> list[str]:
 
 
 def compared_lines(found: Comparison) -> list[str]:
-    """A comparison for a terminal, the verdict last."""
+    """Return a comparison as lines for a terminal, the verdict last."""
     width = max(len(found.a.model), len(found.b.model))
     lines = [f"{name}  {each.model:<{width}}  {_figure(each)}" for name, each in (("A", found.a), ("B", found.b))]
     if found.basis != "simulated":

@@ -1,4 +1,4 @@
-"""A hardware profile in words: the machine, what runs on it, how its latencies are known, and the errors of its own models."""
+"""Terminal output of a hardware profile: the machine, its runtimes, the evidence of its latencies, and their errors."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ NO_EVIDENCE = "only measured, on the device"
 
 
 def evidence(profile: HardwareProfile) -> str:
-    """How a latency for this machine can be had, the strongest way first, with the error of estimates: one line."""
+    """Return the available evidence of latencies, the strongest first, with the error of estimates, in one line."""
     found = ["measured here"] if profile.device == "host" else [f"measured on {profile.device}"] if profile.device else []
     if profile.simulations:
         found.append(f"simulated ({', '.join(dict.fromkeys(s.cpu for s in profile.simulations))})")
@@ -20,13 +20,13 @@ def evidence(profile: HardwareProfile) -> str:
 
 
 def profile_lines(profile: HardwareProfile) -> list[str]:
-    """The machine as a person reads it, with all sources."""
+    """Return the profile as lines for a terminal, with all sources."""
     sources = [f"  {name}: {text}" for name, text in profile.sources.items()]
     return [f"{profile.name}: {profile.title}", "", *machine_lines(profile), "", "sources", *sources]
 
 
 def machine_lines(profile: HardwareProfile) -> list[str]:
-    """Its cores, memory, runtimes, models and limits."""
+    """Return the cores, memory, runtimes, models and limits as lines."""
     rows: list[tuple[str, str]] = [("kind", profile.kind)]
     if profile.aliases:
         rows.append(("also", ", ".join(profile.aliases)))
@@ -100,7 +100,7 @@ def _simulation(model: SimulationModel) -> str:
 
 
 def _shortest_error(profile: HardwareProfile, runtime: str) -> str:
-    """The error of a runtime's estimates: the mean over its tables where networks were left out, else the widest band."""
+    """Return the error of a runtime's estimates: the mean error of networks left out of the fit, else the widest band."""
     models = [model for model in profile.latency_models if model.runtime == runtime]
     if not models:
         return ""
@@ -115,7 +115,7 @@ def _percent(share: float) -> str:
 
 
 def _binary(value: int) -> str:
-    """Memory and caches come in powers of two: 32 KiB, 1 MiB, 4 GiB."""
+    """Format memory and caches in powers of two: 32 KiB, 1 MiB, 4 GiB."""
     for unit, factor in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
         if value >= factor:
             return f"{value / factor:.3g} {unit}"

@@ -1,4 +1,4 @@
-"""results.json, schema 1: written at once, validated when it is read."""
+"""results.json, schema 1: written atomically, validated when read."""
 
 import dataclasses
 import functools
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 LAYERS = "layers.json"
-"""Beside each file of the front: what became of the original's layers."""
+"""Name of the table of layers beside each file of the front."""
 
 
 def render_json(run: RunResult) -> str:
-    """The text of results.json. NaN and infinity are never in it: where a figure may be absent they become null.
+    """Return the text of results.json. NaN and infinity are null where a value may be absent.
 
     Raises:
-        ValueError: A figure that must be there is NaN or infinite, or something is of the wrong type.
+        ValueError: A required value is NaN or infinite, or a value has the wrong type.
     """
     from pydantic import ValidationError
 
     data = plain(dataclasses.replace(run, layers={}))
-    del data["layers"]  # they have files of their own
+    del data["layers"]  # stored in their own files
     try:
         _adapter().validate_python(data)
     except ValidationError as error:
@@ -39,7 +39,7 @@ def render_json(run: RunResult) -> str:
 
 
 def write_results(run: RunResult, path: Path) -> None:
-    """Write `run` to the file `path`, so that a reader finds the old content or the new one.
+    """Write `run` to the file `path` atomically.
 
     Raises:
         ValueError: As `render_json`.
@@ -49,7 +49,7 @@ def write_results(run: RunResult, path: Path) -> None:
 
 
 def read_results(path: Path) -> RunResult:
-    """The run that the file `path` (or the run directory `path`) describes. Keys that are not known are passed over.
+    """Return the run of a results.json or of a run directory. Unknown keys are ignored.
 
     Raises:
         InputError: The file is missing, damaged, or of another schema.
@@ -81,7 +81,7 @@ def read_results(path: Path) -> RunResult:
 
 
 def _read_layers(run: RunResult, folder: Path) -> dict[str, LayerTable]:
-    """The tables that lie beside the files of the front. One that is missing or damaged is left out: reports go without."""
+    """Return the tables beside the files of the front, without those that are missing or damaged."""
     from pydantic import ValidationError
 
     found = {}
@@ -112,7 +112,7 @@ def _layers_adapter() -> "TypeAdapter[LayerTable]":
 
 
 def _first(error: "ValidationError") -> str:
-    """The first complaint as 'where: what', in one line."""
+    """Return the first validation error as 'where: what', in one line."""
     first = error.errors(include_url=False, include_context=False)[0]
     return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
 
@@ -125,13 +125,13 @@ def _finite(text: str) -> float:
 
 
 def plain(value: Any) -> Any:
-    """Dataclasses, mappings and NumPy scalars as what JSON knows; numbers that are not finite as None."""
+    """Return dataclasses, mappings and NumPy scalars as JSON types; numbers that are not finite become None."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         found = {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
         if found.get("energy_mj", 0) is None:
-            del found["energy_mj"]  # where there is no counter there is no figure, not even an empty one
+            del found["energy_mj"]  # absent without an energy counter
         if found.get("machines", True) == {}:
-            del found["machines"]  # the search was not shared
+            del found["machines"]  # only shared searches have it
         for key in ("finished_s", "phrase"):
             if found.get(key, 0) in (None, ""):
                 del found[key]
@@ -144,6 +144,6 @@ def plain(value: Any) -> Any:
         return value
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
-    if callable(item := getattr(value, "item", None)):  # a NumPy scalar; numpy itself is not needed for this
+    if callable(item := getattr(value, "item", None)):  # a NumPy scalar, without importing numpy
         return plain(item())
     return str(value)

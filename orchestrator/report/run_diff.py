@@ -1,4 +1,4 @@
-"""What changed between two runs: options, versions, plugins, target, figures of the originals, fronts, hypervolume, budget."""
+"""Differences between two runs: options, versions, plugins, target, values of the originals, fronts, hypervolume, budget."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -13,7 +13,7 @@ from orchestrator.values.results import CandidateResult, RunResult
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChangedValue:
-    """One setting or figure that is not the same in both runs; None: it is not there."""
+    """A setting or value that differs between the runs; None if a run does not have it."""
 
     what: str
     a: Any
@@ -22,11 +22,11 @@ class ChangedValue:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FrontSummary:
-    """What one run knows of a recipe; None: not that.
+    """The values of a recipe in one run; None if unknown.
 
     Attributes:
-        quality: Of `metric`, on the validation split.
-        median_ms: Of `evidence`, as the report of that run has it.
+        quality: Value of `metric` on the validation split.
+        median_ms: Latency of `evidence`, as in that run's report.
     """
 
     metric: str
@@ -38,11 +38,11 @@ class FrontSummary:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FrontMember:
-    """A recipe on one of the fronts; None: that run does not have it, or without figures.
+    """A recipe on one of the fronts; a side is None if that run does not have it, or has no values of it.
 
     Attributes:
-        on: Whose fronts it is on.
-        identifier: The candidate's id: the same recipe has the same in both runs.
+        on: The fronts that contain it.
+        identifier: The candidate's id, which is the same for the same recipe.
     """
 
     identifier: str
@@ -54,10 +54,10 @@ class FrontMember:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hypervolumes:
-    """How much of one box the candidates of each run dominate that keep the limits, 0 to 1; None with the reason why not.
+    """The share of a common box that each run's candidates within the limits dominate, 0 to 1, or None with the reason.
 
     Attributes:
-        basis: What measured times count by; "" where times were computed.
+        basis: Basis of measured times; "" if times were computed.
     """
 
     a: float | None = None
@@ -72,13 +72,13 @@ class RunComparison:
     """Two runs side by side.
 
     Attributes:
-        names: What the two are called.
-        notes: What keeps their figures from being compared, and what else a reader must know.
-        metrics: What qualities are in, of A and of B.
-        evidence: What every latency of A, and of B, rests on; None where nothing was timed.
-        same: Those parts of which both runs know something, and the same: "task", "target", "options", "versions", "plugins".
+        names: Names of the runs.
+        notes: Reasons why values cannot be compared, and other remarks.
+        metrics: Metrics of A and of B.
+        evidence: Evidence of every latency of A and of B, or None if nothing was timed.
+        same: Parts that both runs record and that are equal: "task", "target", "options", "versions", "plugins".
         silent: Which of "A" and "B" did not record all options.
-        best: The ids of what is recommended, of A and of B; None where nothing is.
+        best: Ids of the recommended candidates of A and of B, or None.
     """
 
     names: tuple[str, str]
@@ -101,7 +101,7 @@ class RunComparison:
     notes: list[str]
 
     def plain(self) -> dict[str, Any]:
-        """One object for JSON; the settings as `{what: {"a": ..., "b": ...}}`, only those that changed."""
+        """Return JSON-ready data; settings as `{name: {"a": ..., "b": ...}}`, only those that differ."""
         found = asdict(self)
         for key, value in found.items():
             if value and isinstance(value, list) and isinstance(value[0], dict) and value[0].keys() == {"what", "a", "b"}:
@@ -116,11 +116,11 @@ OPTIONS = (
     *("methods", "offered", "without", "runtimes", "training", "early_stopping", "useful_drop", "candidate_timeout_s"),
     *("loss", "student", "warm_start", "warm_share", "input_shapes"),
 )
-"""What decides what a search finds, by its name in results.json; older runs do not tell all of it."""
+"""Options that affect the result, by their names in results.json; older runs do not record all of them."""
 
 
 def compared(a: RunResult, b: RunResult, names: tuple[str, str]) -> RunComparison:
-    """What is not the same in two runs. Figures are put side by side whatever they are; `notes` say what they are worth."""
+    """Return the differences between two runs. `notes` state whether their values are comparable."""
     fronts = (set(a.front), set(b.front))
     members = [*a.front, *(name for name in b.front if name not in fronts[0])]
     told = [key for key in OPTIONS if key in a.search and key in b.search]
@@ -152,7 +152,7 @@ def compared(a: RunResult, b: RunResult, names: tuple[str, str]) -> RunCompariso
 
 
 def _unknown(silent: list[str], told: list[str], parts: Mapping[str, tuple[Any, Any]]) -> list[str]:
-    """What could not be compared, for one of the two does not tell it."""
+    """Return notes on parts that could not be compared because a run does not record them."""
     notes = []
     if silent:
         listed = ", ".join(key.removesuffix("_s").replace("_", " ") for key in told)
@@ -183,13 +183,13 @@ def _target(run: RunResult) -> dict[str, Any]:
 
 
 def _host(run: RunResult) -> dict[str, Any]:
-    """What names the machine; its load of the moment is not part of that."""
+    """Return the identity of the machine without its momentary load."""
     host = run.environment.get("host", {})
     return {k: v for k, v in host.items() if k != "load"} if isinstance(host, Mapping) else {}
 
 
 def _figures(run: RunResult, candidate: CandidateResult) -> dict[str, Any]:
-    """Validation and test quality, objective latency and sizes, by their names in results.json."""
+    """Return validation and test quality, objective latency and sizes, by their names in results.json."""
     found: dict[str, Any] = {}
     if candidate.quality is not None:
         found["quality_validation"] = candidate.quality.validation.value
@@ -247,7 +247,7 @@ def _front_figures(run: RunResult, candidate: CandidateResult | None) -> FrontSu
 
 
 def _machine_of(run: RunResult) -> tuple[Any, ...]:
-    """What objective latencies of two runs must have in common to be compared."""
+    """Return the properties that objective latencies of two runs must share to be comparable."""
     latency = run.baseline.latency[0] if run.baseline.latency else None
     if latency is None:
         return (None,)
@@ -260,7 +260,7 @@ def _limits(run: RunResult) -> dict[str, float]:
 
 
 def _hypervolumes(a: RunResult, b: RunResult) -> Hypervolumes:
-    """Only where the figures speak of one thing: task, metric, evidence, device, runtime, threads and limits."""
+    """Return both hypervolumes if task, metric, evidence, device, runtime, threads and limits are the same."""
     reasons = []
     if a.task.digest != b.task.digest or a.task.metric != b.task.metric or a.task.direction != b.task.direction:
         reasons.append("the runs are of other models, data or metrics")

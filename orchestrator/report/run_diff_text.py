@@ -37,7 +37,7 @@ def comparison_content(found: RunComparison) -> dict[str, Any]:
 
 
 def print_comparison(found: RunComparison, console: "Console") -> None:
-    """The same for a terminal."""
+    """Print the comparison on a terminal."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -55,7 +55,7 @@ def print_comparison(found: RunComparison, console: "Console") -> None:
     for title, rows in _tables(found):
         table = Table(box=box.SIMPLE_HEAD, title=text(title, "bold"), title_justify="left", pad_edge=False)
         for k, column in enumerate(("", "A", "B") if rows and len(rows[0]) == 3 else _front_heads(found)):
-            # Figures stay whole: the recipes take what room there is.
+            # Values are never wrapped; the recipes get the remaining width.
             table.add_column(text(column), overflow="fold", no_wrap=len(rows[0]) > 3 and k > 0)
         for row in rows:
             table.add_row(*map(text, row))
@@ -63,7 +63,7 @@ def print_comparison(found: RunComparison, console: "Console") -> None:
 
 
 def headline(found: RunComparison) -> str:
-    """One sentence."""
+    """Return one sentence on the recommendation and the fronts."""
     parts = [title.lower() for name, title in SECTIONS if name not in ("budget", "recommended") and getattr(found, name)]
     only = {side: sum(member.on == side for member in found.front) for side in ("a", "b", "both")}
     shared = f"{only['both']} recipe{'' if only['both'] == 1 else 's'}"
@@ -84,7 +84,7 @@ def _best(found: RunComparison) -> str:
 
 
 def _same(found: RunComparison) -> str:
-    """What was compared and found to be the same."""
+    """Return which parts were compared and are equal."""
     known = ["the recorded options" if part == "options" and found.silent else part for part in found.same]
     listed = f"{', '.join(known[:-1])} and {known[-1]}" if len(known) > 1 else known[0]
     return f"{listed} {'is' if known in (['task'], ['target']) else 'are'} the same"
@@ -114,12 +114,12 @@ def _tables(found: RunComparison) -> Iterator[tuple[str, list[list[str]]]]:
 
 
 def _kind(evidence: str | None) -> str:
-    """How a latency is known, as the report's labels have it."""
+    """Return the report's label of an evidence."""
     return formatting.EVIDENCE[evidence] if evidence is not None else ""
 
 
 def _heads(found: RunComparison) -> list[tuple[str, str]]:
-    """The columns of the fronts' table: what they hold, and the kind of evidence where that matters."""
+    """Return the columns of the fronts' table: title, and the evidence where it matters."""
     heads = [("candidate", ""), ("recipe", ""), ("on the front of", "")]
     heads += [(f"{formatting.line(metric)}, {side}", "") for side, metric in zip("AB", found.metrics, strict=True)]
     for side, evidence in zip("AB", found.evidence, strict=True):
@@ -129,7 +129,7 @@ def _heads(found: RunComparison) -> list[tuple[str, str]]:
 
 
 def _front_heads(found: RunComparison) -> list[str]:
-    """The same for a terminal, where A and B share a column."""
+    """Return the columns for a terminal, where A and B share a column."""
     metrics = "\n".join(dict.fromkeys(formatting.line(metric) for metric in found.metrics))
     kinds = []
     for side, evidence in zip("AB", found.evidence, strict=True):
@@ -171,7 +171,7 @@ def _shown(row: ChangedValue, found: RunComparison) -> dict[str, str]:
 
 
 def _figure(key: str, value: Any, metric: str) -> str:
-    """A value in words, by the unit that its name ends in."""
+    """Format a value by the unit that its name ends in."""
     if value is None:
         return formatting.NONE
     if isinstance(value, int | float) and not isinstance(value, bool):

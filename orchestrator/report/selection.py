@@ -1,4 +1,4 @@
-"""Which figure of a candidate stands where: the objective, the host's time, and the part that a candidate plays."""
+"""Selection of values: the objective latency, the time on the host, and the role of a candidate."""
 
 import math
 from typing import Literal
@@ -7,13 +7,13 @@ from orchestrator.report.formatting import EVIDENCE, line
 from orchestrator.values.results import CandidateResult, Difference, LatencyResult, QualityResult, RunResult
 
 DISTURBED = 2.0
-"""A disturbed ratio's interval counts as so many times as wide (in logarithms), as it does for the front."""
+"""Factor by which a disturbed ratio's interval is widened (in logarithms), as for the front."""
 
 Role = Literal["baseline", "recommended", "front", "dominated", "over a limit", "failed", "rejected", "stopped"]
 
 
 def objective_evidence(run: RunResult) -> str | None:
-    """The kind of evidence that this run's front compares; None where nothing was timed."""
+    """Return the evidence that this run's front compares, or None if nothing was timed."""
     for candidate in (run.baseline, *run.candidates):
         if candidate.latency:
             return candidate.latency[0].evidence
@@ -21,24 +21,24 @@ def objective_evidence(run: RunResult) -> str | None:
 
 
 def objective(run: RunResult, candidate: CandidateResult) -> LatencyResult | None:
-    """The latency that the search used; a figure of another kind of evidence never takes its place."""
+    """Return the latency that the search used; a value of other evidence never replaces it."""
     if candidate.latency and candidate.latency[0].evidence == objective_evidence(run):
         return candidate.latency[0]
     return None
 
 
 def estimated(candidate: CandidateResult) -> LatencyResult | None:
-    """What was computed for the target from the graph."""
+    """Return the latency that was estimated for the target."""
     return next((latency for latency in candidate.latency if latency.evidence == "estimated"), None)
 
 
 def on_host(candidate: CandidateResult) -> LatencyResult | None:
-    """The time on this host, which is shown beside the target's and never mixed with it."""
+    """Return the time on this host, which is never mixed with the target's."""
     return next((latency for latency in candidate.latency if latency.evidence == "measured-on-host"), None)
 
 
 def role(run: RunResult, candidate: CandidateResult) -> Role:
-    """The part that a candidate plays in the run."""
+    """Return the role of the candidate in the run."""
     if candidate.id == run.recommended:
         return "recommended"
     if candidate.id == run.baseline.id:
@@ -51,7 +51,7 @@ def role(run: RunResult, candidate: CandidateResult) -> Role:
 
 
 def ordered(run: RunResult) -> list[CandidateResult]:
-    """The baseline, the recommended one, the front from fast to slow, then the others as the search found them."""
+    """Return the baseline, the recommended candidate, the front from fast to slow, then the others in the order of trials."""
     rank = {"recommended": 1, "front": 2, "dominated": 3, "over a limit": 4, "stopped": 5, "failed": 6, "rejected": 7}
 
     def key(candidate: CandidateResult) -> tuple[int, float]:
@@ -63,7 +63,7 @@ def ordered(run: RunResult) -> list[CandidateResult]:
 
 
 def shown_quality(candidate: CandidateResult) -> tuple[str, QualityResult] | None:
-    """The split and the quality that a conclusion rests on: the test split where it was touched, else validation."""
+    """Return the split and the quality for conclusions: the test split if it was used, else validation."""
     if candidate.quality is None:
         return None
     if candidate.quality.test is not None:
@@ -72,10 +72,11 @@ def shown_quality(candidate: CandidateResult) -> tuple[str, QualityResult] | Non
 
 
 def relative_time(run: RunResult, candidate: CandidateResult) -> Difference | None:
-    """The candidate's objective latency over the original's, with its interval; None where one of them was not timed.
+    """Return the candidate's objective latency over the original's, with its interval, or None if one was not timed.
 
-    Where the two were timed or simulated side by side, that ratio. Else its ends are those of two independent errors (Zou and
-    Donner 2008, "Construction of confidence limits about effect measures"), too wide where a part of the error is shared.
+    If the two were timed or simulated side by side, it is that ratio. Otherwise the interval is that of two independent errors
+    (Zou and Donner 2008, "Construction of confidence limits about effect measures"), too wide if they share a part of the
+    error.
     """
     own, base = objective(run, candidate), objective(run, run.baseline)
     if own is None or own.median_ms <= 0:
@@ -97,12 +98,12 @@ def _between(value: float, below: float, above: float) -> Difference:
 
 
 def _log(high: float, low: float) -> float:
-    """How far apart two times are, in natural logarithms."""
+    """Return the distance of two times in natural logarithms."""
     return math.inf if low <= 0 else max(0.0, math.log(high / low))
 
 
 def speed(ratio: Difference) -> str:
-    """A ratio of times in words: '2.3 times faster', '5 % slower'; "" where its interval holds 1, or there is nothing to say."""
+    """Format a ratio of times: '2.3 times faster', '5 % slower'; "" if its interval contains 1."""
     if ratio.value <= 0 or ratio.low <= 1 <= ratio.high:
         return ""
     gain = ratio.high < 1
@@ -114,23 +115,23 @@ def speed(ratio: Difference) -> str:
 
 
 def per_cent(share: float, *, gain: bool) -> str:
-    """A change of so much as a whole number of per cent, never better than it is; "" where nothing is left of it."""
+    """Format a change as a whole per cent, never better than it is; "" if it rounds to nothing."""
     whole = _whole(100 * share, gain=gain)
     return f"{whole} %" if whole >= 1 else ""
 
 
 def _whole(value: float, *, gain: bool) -> int:
-    """A gain is rounded down, a loss up."""
+    """Round a gain down and a loss up."""
     return math.floor(value + 1e-9) if gain else math.ceil(value - 1e-9)
 
 
 def place(run: RunResult) -> str:
-    """Where the objective is true, in words: 'Raspberry Pi 4'."""
+    """Return the machine of the objective: 'Raspberry Pi 4'."""
     return line(run.target.title or run.target.profile)
 
 
 def objective_label(run: RunResult) -> str:
-    """The evidence and the place of the objective: 'estimated, Raspberry Pi 4'."""
+    """Return the evidence and the machine of the objective: 'estimated, Raspberry Pi 4'."""
     evidence = objective_evidence(run)
     if evidence is None:
         return f"not timed, {place(run)}"

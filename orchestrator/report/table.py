@@ -1,4 +1,4 @@
-"""The table of all candidates, once for every format: which columns there are, and what stands in a cell."""
+"""The table of all candidates for every format: columns and cells."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from orchestrator.values.results import CandidateResult, LatencyResult, QualityR
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cell:
-    """A figure in words, its interval or remark, and what it is sorted by (None: always last)."""
+    """A value as text, its interval or remark, and its sort key (None sorts last)."""
 
     text: str = formatting.NONE
     note: str = ""
@@ -19,10 +19,10 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Column:
-    """One figure of every candidate.
+    """One value of every candidate.
 
     Attributes:
-        evidence: "measured", "estimated", "simulated", or "" where there is nothing to confuse.
+        evidence: "measured", "estimated", "simulated", or "" if it is not a latency.
     """
 
     title: str
@@ -31,7 +31,7 @@ class Column:
 
 
 def columns(run: RunResult) -> list[Column]:
-    """The figure columns of this run; one that would be empty for every candidate is left out."""
+    """Return the columns of this run, without those that would be empty for every candidate."""
     metric = formatting.line(run.task.metric)
     evidence = formatting.EVIDENCE.get(objective_evidence(run) or "", "")
     here = objective_evidence(run) == "measured-on-host"
@@ -66,7 +66,7 @@ def columns(run: RunResult) -> list[Column]:
 
 
 def approximate(latency: LatencyResult) -> str:
-    """The latency in words, with the sign of approximation unless it was measured."""
+    """Format the latency, with the sign of approximation unless it was measured."""
     sign = "" if latency.evidence.startswith("measured") else "~ "
     return sign + formatting.milliseconds(latency.median_ms)
 
@@ -83,7 +83,7 @@ def _quality(metric: str, figure: QualityResult | None) -> Cell:
 
 
 def _there(metric: str, candidate: CandidateResult) -> Cell:
-    """The quality on the simulated CPU, and on how many examples: often fewer than those of the validation split."""
+    """Return the quality on the simulated CPU and its number of examples, often fewer than the validation split's."""
     found = candidate.simulated_outputs
     if found is None:
         return Cell()
@@ -124,7 +124,7 @@ def _amount(show: Callable[[int | None], str], value: int | None) -> Cell:
 
 
 def _machine(candidate: CandidateResult) -> Cell:
-    """Where several machines share a search: who built it, and who timed it where that is another one."""
+    """Return who built the candidate in a shared search, and who timed it if that is another machine."""
     built, measured = candidate.machines.get("built"), candidate.machines.get("measured")
     if built is None:
         return Cell()

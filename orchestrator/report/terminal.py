@@ -1,4 +1,4 @@
-"""The summary at the end of a search, on the terminal."""
+"""The summary at the end of a search on the terminal."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 ROWS = 10
-# For terminals that are not UTF-8.
+# Replacements for terminals that are not UTF-8.
 ASCII = str.maketrans({"→": ">", "−": "-", "±": "+-", "–": "-", "★": "*", "…": "~"})  # noqa: RUF001
 
 
 def print_summary(run: RunResult, console: "Console", folder: Path) -> None:
-    """Print the front with the baseline first and the recommended one marked, the reason, and where the files are."""
+    """Print the front, baseline first and recommended candidate marked, the reason, and the paths of the files."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -44,7 +44,7 @@ def print_summary(run: RunResult, console: "Console", folder: Path) -> None:
         name.append_text(text(_steps(candidate, wide), "not bold dim"))
         cells = [_quality(run, candidate), _time(objective(run, candidate))]
         if host:
-            # A narrow terminal has no room for the interval of a figure that decides nothing.
+            # A narrow terminal omits the interval of values that are not objectives.
             cells.append(_time(on_host(candidate), interval=wide))
         cells.append(formatting.size(candidate.artifact.size_bytes if candidate.artifact else None))
         table.add_row(name, *map(text, cells), style=style)
@@ -64,9 +64,9 @@ def print_summary(run: RunResult, console: "Console", folder: Path) -> None:
 
 
 def _rows(run: RunResult) -> tuple[list[CandidateResult], int]:
-    """The baseline, then the front from fast to slow, and how many of the front found no room."""
+    """Return the baseline, then the front from fast to slow, and the number of members left out for lack of space."""
     front = [candidate for candidate in ordered(run)[1:] if candidate.id in (*run.front, run.recommended)]
-    # `ordered` puts the recommended one first, so it is never among those that are left out.
+    # `ordered` returns the recommended candidate first, so it is never left out.
     kept = front[: ROWS - 1]
 
     def time(candidate: CandidateResult) -> float:
@@ -77,7 +77,7 @@ def _rows(run: RunResult) -> tuple[list[CandidateResult], int]:
 
 
 def _steps(candidate: CandidateResult, wide: bool) -> str:
-    """The recipe below the candidate's name: in one line, or a line for each step."""
+    """Return the recipe in one line, or a line for each step."""
     if not candidate.recipe:
         return ""
     recipe = formatting.recipe_words(candidate.recipe, parameters=False)

@@ -1,4 +1,4 @@
-"""How to run an exported model in onnxruntime: complete programs in Python and C++, for the inputs that this model has."""
+"""Programs in Python and C++ that run an exported model in onnxruntime with its actual inputs."""
 
 from collections.abc import Sequence
 from math import prod
@@ -69,15 +69,18 @@ KINDS = {
 
 
 def python_program(file: str, threads: int) -> str:
-    """A program that loads the file, runs it on zeros and prints what came out."""
+    """Return a program that loads the file, runs it on zeros and prints the outputs."""
     return PYTHON.format(file=formatting.line(file), threads=threads)
 
 
 def cpp_program(file: str, threads: int, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> str | None:
-    """The same in C++17; None where the inputs are not known, or one is of a type that C++ has no vector of.
+    """Return the same program in C++17, or None if the inputs are unknown or of a type without a C++ vector.
 
     Args:
-        inputs, outputs: As the task has them; the axis of the examples, which is left out there, becomes 1.
+        file: Name of the model file.
+        inputs: Inputs of the task; the omitted axis of the examples becomes 1.
+        outputs: Outputs of the task.
+        threads: Threads of one inference.
     """
     if not inputs or not outputs or any(spec.dtype not in KINDS for spec in (*inputs, *outputs)):
         return None
@@ -105,14 +108,14 @@ def cpp_program(file: str, threads: int, inputs: Sequence[TensorSpec], outputs: 
 
 
 def _shown(k: int, spec: TensorSpec) -> str:
-    """How a value is printed: a byte as a number, and half precision as a float."""
+    """Return the expression that prints a value: a byte as a number, half precision as a float."""
     if spec.dtype in ("int8", "uint8"):
         return f"static_cast<int>(values_{k}[0])"
     return f"values_{k}[0].ToFloat()" if spec.dtype == "float16" else f"values_{k}[0]"
 
 
 def _literal(text: str) -> str:
-    """A C++ string literal."""
+    """Return a C++ string literal."""
     # "??/" would be a trigraph.
     escaped = formatting.line(text).replace("\\", "\\\\").replace('"', '\\"').replace("?", "\\?")
     return f'"{escaped}"'

@@ -1,4 +1,4 @@
-"""The smaller drawings: the course of a search, and estimates beside what was measured or simulated."""
+"""The smaller charts: the course of a search, and estimates beside measured or simulated values."""
 
 import statistics
 from dataclasses import dataclass
@@ -28,10 +28,10 @@ class Course:
     """The course of a search.
 
     Attributes:
-        reference: The reference point of the hypervolume in formatting.
-        last: The volume at the end, 0 to 1.
-        ninety: After how many candidates nine tenths of it were there.
-        drawings: Over candidates and, where the run knows, over time.
+        reference: The reference point of the hypervolume as text.
+        last: The final hypervolume, 0 to 1.
+        ninety: Number of candidates after which nine tenths of it were reached.
+        drawings: SVG over candidates and, if known, over time.
     """
 
     reference: str
@@ -41,7 +41,7 @@ class Course:
 
 
 def course_of(run: RunResult) -> Course | None:
-    """None where there is nothing to follow: see `why_no_course`."""
+    """Return the course of a run, or None; see `why_no_course`."""
     box = box_of([run])
     if box is None or len(run.candidates) < 2:
         return None
@@ -60,12 +60,12 @@ def course_of(run: RunResult) -> Course | None:
 
 
 def why_no_course(run: RunResult) -> str:
-    """Why `course_of` this run is None."""
+    """Return the reason why `course_of` this run is None."""
     return why_no_box([run]) if box_of([run]) is None else "one candidate alone has no course"
 
 
 def _rising(timed: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """By time; a shared search may finish its trials in another order."""
+    """Return (seconds, volume) by time, never falling: a shared search may finish its trials in another order."""
     found: list[tuple[float, float]] = []
     for seconds, volume in sorted(timed):
         found.append((seconds, max(volume, found[-1][1] if found else 0.0)))
@@ -87,15 +87,15 @@ def _steps(points: list[tuple[float, float]], unit: str) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EstimateAgreement:
-    """Estimates of the target's latency beside the same candidates' stronger evidence.
+    """Estimates of the target's latency beside stronger evidence of the same candidates.
 
     Attributes:
-        against: What they are held against, in formatting.
-        number: How many candidates have both.
-        ratio: Median of the other figure over the estimate.
-        spread: Nine tenths of the candidates lie within this factor of that median.
-        tau: Kendall's rank correlation of the two; None with fewer than three candidates.
-        same_target: Whether both figures speak of the same machine.
+        against: The other evidence as text.
+        number: Number of candidates with both.
+        ratio: Median of the other value over the estimate.
+        spread: Factor around that median that contains nine tenths of the candidates.
+        tau: Kendall's rank correlation, or None with fewer than three candidates.
+        same_target: True if both values are of the same machine.
     """
 
     against: str
@@ -108,7 +108,7 @@ class EstimateAgreement:
 
 
 def agreement_of(run: RunResult) -> EstimateAgreement | None:
-    """The better of what there is to hold estimates against: the target's own figures, else this host's; else None."""
+    """Return the comparison of estimates with the target's own values, else with this host's, or None."""
     for same_target in (True, False):
         pairs = [
             (candidate, own, other)
@@ -152,7 +152,7 @@ def _agreement(
 
 
 def _tau(a: list[float], b: list[float]) -> float | None:
-    """Kendall's tau-b: +1 where both put the candidates into the same order; None where one of them knows no order."""
+    """Return Kendall's tau-b, +1 for the same order, or None if one side is constant."""
     from scipy.stats import kendalltau
 
     found = float(kendalltau(a, b).statistic)
@@ -160,7 +160,7 @@ def _tau(a: list[float], b: list[float]) -> float | None:
 
 
 def _scatter(pairs: list[tuple[CandidateResult, LatencyResult, LatencyResult]], against: str, *, equal: bool) -> str:
-    """The line of equal figures is drawn where both speak of one machine."""
+    """Return the scatter plot, with the line of equality if both values are of one machine."""
     (width, height), (left, right, top, bottom) = SIZE, (58, 14, 34, 46)
     across, up = [own.median_ms for _, own, _ in pairs], [other.median_ms for _, _, other in pairs]
     x = svg.around(across, left, width - right, log=True)

@@ -1,4 +1,4 @@
-"""report.html: one self-contained page that needs no network and trusts no text that it shows."""
+"""HTML: one self-contained page without network requests, in which all text is escaped."""
 
 import base64
 import hashlib
@@ -33,11 +33,11 @@ from orchestrator_reports.plot import plot_of
 FOLDER = Path(__file__).parent
 PHASES = ("building", "scoring", "measuring", "preparing", "overhead")
 LISTED = 8
-"""So many parameters at most are shown by importance."""
+"""Largest number of parameters shown by importance."""
 
 
 def render_html(run: RunResult) -> str:
-    """The page of a run: headline, front, layers, table, failures, course and surroundings, in one file."""
+    """Return the page of a run: headline, front, layers, table, failures, course and environment."""
     return page(
         "report.html.j2",
         run=run,
@@ -75,7 +75,7 @@ def render_comparison(comparison: RunComparison) -> str:
 
 
 def page(template: str, **content: Any) -> str:
-    """A template of this folder with our style and script. Every text is escaped and free of control characters."""
+    """Render a template of this package with its style and script. All text is escaped and free of control characters."""
     import jinja2
     import markupsafe
 
@@ -95,7 +95,7 @@ def page(template: str, **content: Any) -> str:
         words=formatting,
         flat=_flat,
         told=_told,
-        # The drawings escape what they show; style and script are our own files.
+        # Drawings escape their own text; style and script are files of this package.
         drawn=lambda text: markupsafe.Markup(formatting.clean(text)),  # noqa: S704
         style=markupsafe.Markup((FOLDER / "report.css").read_text(encoding="utf-8")),  # noqa: S704
         script=markupsafe.Markup(script),  # noqa: S704
@@ -105,12 +105,12 @@ def page(template: str, **content: Any) -> str:
 
 
 def _hash(script: str) -> str:
-    """The script's name in the page's content security policy: no other script runs, should one ever get in."""
+    """Return the script's hash for the page's content security policy, which blocks any other script."""
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def _front_columns(run: RunResult) -> list[Column]:
-    """The few columns that the front is about: quality, what it lost, the objective latency, its ratio, the file."""
+    """Return the columns of the front: quality, its loss, the objective latency, its ratio, the file size."""
     metric, listed = formatting.line(run.task.metric), columns(run)
     quality = [c for c in listed if c.title in (f"{metric}, validation", f"{metric}, test")]
     timed = [c for c in listed if c.title.startswith(("latency on ", "ratio to the original"))]
@@ -118,7 +118,7 @@ def _front_columns(run: RunResult) -> list[Column]:
 
 
 def _importance(found: Importance | None, metric: str) -> dict[str, Any] | None:
-    """What the page shows of it: (title, rows) for each figure; a row is name, value, chance, and whether it says something."""
+    """Return (title, rows) for each objective; a row is name, importance, chance level, and whether it exceeds chance."""
     if found is None:
         return None
     groups = [
@@ -131,13 +131,13 @@ def _importance(found: Importance | None, metric: str) -> dict[str, Any] | None:
 
 
 def _states(run: RunResult) -> list[tuple[str, int]]:
-    """How many candidates ended in which state."""
+    """Return the number of candidates in each state."""
     states = [candidate.state for candidate in run.candidates]
     return [(state, states.count(state)) for state in ("complete", "stopped", "rejected", "failed") if state in states]
 
 
 def _told(recipe: Sequence[StepResult]) -> str:
-    """A recipe as a sentence whose figures keep their units on their line."""
+    """Return a recipe as a sentence with values that do not wrap from their units."""
     return formatting.sentence(recipe).replace(" %", "\u00a0%")
 
 

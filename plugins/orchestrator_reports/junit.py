@@ -1,7 +1,7 @@
-"""A check as JUnit XML: one test case a criterion.
+"""JUnit XML of a check: one test case a criterion.
 
-The elements and attributes are those of the schema that Jenkins' xUnit plugin publishes (junit-10.xsd), which GitLab, Azure
-Pipelines and others read too.
+Elements and attributes follow the schema of Jenkins' xUnit plugin (junit-10.xsd), which GitLab, Azure Pipelines and others
+read.
 """
 
 import platform
@@ -16,10 +16,10 @@ CHOSEN = {None: "error", "pass": "skipped", "fail": "failure"}
 
 
 def render_junit(found: CheckResult) -> str:
-    """The text of the file.
+    """Return the text of the file.
 
-    A regression is a failure, what was not judged is skipped. What noise left undecided is an error; where --noisy chose, it is
-    a failure, or skipped: never a test that passed.
+    A regression is a failure, an unjudged criterion is skipped. An undecided criterion is an error; with --noisy it is
+    a failure or skipped, but never a passed test.
     """
     marks = [_mark(found, criterion) for criterion in found.criteria]
     suite = ET.Element(
@@ -70,5 +70,5 @@ def _message(found: CheckResult, criterion: Criterion) -> str:
 
 
 def _clean(text: object) -> str:
-    """XML 1.0 has no place for control characters and lone surrogates, nor for U+FFFE and U+FFFF."""
+    """Return text without characters that XML 1.0 cannot represent."""
     return formatting.clean(text).replace("\ufffe", "").replace("\uffff", "")

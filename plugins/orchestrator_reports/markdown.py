@@ -24,7 +24,7 @@ MARKS = {"ok": "ok", "regressed": "**regressed**", "undecided": "**undecided**",
 
 
 def render_markdown(run: RunResult) -> str:
-    """Headline, reason, the table of all candidates, and what did not work."""
+    """Return the headline, the reason, the table of all candidates, and the failures."""
     listed = columns(run)
     heads = [f"{column.title} ({column.evidence})" if column.evidence else column.title for column in listed]
     rows = []
@@ -59,7 +59,7 @@ def render_markdown(run: RunResult) -> str:
 
 
 def render_check_markdown(found: CheckResult) -> str:
-    """A section for a job summary or a pull request's comment."""
+    """Return a section for a job summary or a pull request's comment."""
     grid = markdown_table(
         CHECK_HEADS,
         [

@@ -1,4 +1,4 @@
-"""The front as a drawing: quality against latency, every candidate a link to its row."""
+"""The plot of the front: quality against latency, every candidate a link to its row."""
 
 import math
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from orchestrator.plugin.report import (
 from orchestrator_reports import svg
 
 SHAPES: dict[Role, tuple[str, str]] = {
-    # Told apart by their shape, not by their colour alone; the later ones lie on top.
+    # Distinguished by shape, not by colour alone; later ones are drawn on top.
     "dominated": ("circle", "rest open"),
     "over a limit": ("cross", "bad"),
     "stopped": ("square", "rest open"),
@@ -31,14 +31,14 @@ SHAPES: dict[Role, tuple[str, str]] = {
 }
 WIDE, NARROW = (960, 460), (343, 400)
 CROWDED = 60
-"""From so many points on, the intervals of those that are not on the front are left out."""
+"""Number of points from which the intervals of candidates off the front are omitted."""
 OUTLYING = 3.0
-"""What lies further below the front than this many times its height is left out of the picture, and counted."""
+"""Points further below the front than this many times its height are omitted and counted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Point:
-    """One candidate in the picture; rates in per cent."""
+    """One candidate in the plot; rates in per cent."""
 
     identifier: str
     role: Role
@@ -51,12 +51,12 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plot:
-    """What is drawn.
+    """The plot in two sizes.
 
     Attributes:
-        left_out: How many candidates have figures so far off that they are not in the picture.
-        legend: The roles that occur, with the drawing of each one's mark.
-        drawings: For a wide and for a narrow screen.
+        left_out: Number of candidates whose values are too far off to be shown.
+        legend: The occurring roles with their marks.
+        drawings: SVG for a wide and for a narrow screen.
     """
 
     points: list[Point]
@@ -69,7 +69,7 @@ class Plot:
 
 
 def plot_of(run: RunResult) -> Plot:
-    """The front of a run as a picture; without points it has no drawings."""
+    """Return the front of a run as a plot; without points it has no drawings."""
     metric = formatting.line(run.task.metric)
     found = objective_evidence(run)
     where = "this host" if found == "measured-on-host" else place(run)
@@ -113,7 +113,7 @@ def _point(run: RunResult, candidate: CandidateResult) -> Point | None:
 
 
 def _label(run: RunResult, candidate: CandidateResult, latency: LatencyResult, figure: QualityResult) -> str:
-    """What the pointer's box and a screen reader say of a point, a line each."""
+    """Return the text of a point for the tooltip and screen readers, one fact a line."""
     metric = formatting.line(run.task.metric)
     lines = [
         f"{formatting.line(candidate.id)}: {role(run, candidate)}",
@@ -130,7 +130,7 @@ def _label(run: RunResult, candidate: CandidateResult, latency: LatencyResult, f
 
 
 def _in_sight(points: list[Point], direction: Direction) -> list[Point]:
-    """Without those that would squeeze the front into a corner by their quality."""
+    """Return the points without those whose quality would compress the front."""
     kept = [p.y[1] for p in points if p.role in ("front", "recommended", "baseline")]
     if not kept:
         return points
@@ -174,7 +174,7 @@ def _draw(run: RunResult, plot: Plot, width: int, height: int, *, narrow: bool) 
 
 
 def _bars(point: Point, x: svg.Scale, y: svg.Scale) -> str:
-    """The two intervals; what lies beyond the picture is cut off."""
+    """Return the two intervals, clipped to the plot."""
     across, up = x.at(point.x[1]), y.at(point.y[1])
     ends = [max(x.start, min(x.end, x.at(value))) for value in (point.x[0], point.x[2])]
     tops = [min(y.start, max(y.end, y.at(value))) for value in (point.y[0], point.y[2])]
@@ -187,7 +187,7 @@ def _legend(shape: tuple[str, str]) -> str:
 
 
 def _stairs(points: Sequence[Point], direction: Direction) -> list[tuple[float, float]]:
-    """The corners of the front in the two shown objectives; a third one may put further candidates on the front."""
+    """Return the corners of the front in the two shown objectives; the third one may put further candidates on the front."""
     corners: list[tuple[float, float]] = []
     for point in sorted(points, key=lambda p: (p.x[1], -direction.sign * p.y[1])):
         better = not corners or direction.better(point.y[1], corners[-1][1])

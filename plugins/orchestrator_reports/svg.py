@@ -1,6 +1,6 @@
-"""Drawings as SVG text: scales with round ticks, axes, marks. Colours are classes, so one drawing serves light, dark and paper.
+"""Charts as SVG text: scales with round ticks, axes, marks. Colours are CSS classes, for light, dark and print.
 
-No script is needed to see them, and none of the page's weight is a plotting library.
+No script and no plotting library is needed to show them.
 """
 
 import math
@@ -20,11 +20,13 @@ MARKS = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scale:
-    """Values to places on the paper, linear or logarithmic.
+    """A linear or logarithmic scale from values to positions.
 
     Attributes:
-        low, high: Values at the ends; positive where it is logarithmic.
-        start, end: Places of the ends, in units of the drawing.
+        low: Value at the start; positive if logarithmic.
+        high: Value at the end.
+        start: Position of the low end, in units of the drawing.
+        end: Position of the high end.
     """
 
     low: float
@@ -34,14 +36,14 @@ class Scale:
     log: bool = False
 
     def at(self, value: float) -> float:
-        """The place of a value; of one beyond an end it lies beyond that end."""
+        """Return the position of a value; values beyond an end are mapped beyond it."""
         low, high, value = (
             (math.log(self.low), math.log(self.high), math.log(max(value, 1e-300))) if self.log else (self.low, self.high, value)
         )
         return self.start + (value - low) / (high - low) * (self.end - self.start)
 
     def ticks(self, most: int) -> list[float]:
-        """Round values between the ends, at most about `most` of them."""
+        """Return round values between the ends, about `most` of them at most."""
         if self.log and self.high / self.low > 3:
             return _log_ticks(self.low, self.high, most)
         step = 10 ** math.floor(math.log10((self.high - self.low) / most))
@@ -61,7 +63,7 @@ def _log_ticks(low: float, high: float, most: int) -> list[float]:
 
 
 def around(values: Sequence[float], start: float, end: float, *, log: bool = False, margin: float = 0.06) -> Scale:
-    """A scale that holds all values with a margin; values that are all alike stand in its middle."""
+    """Return a scale that contains all values with a margin; equal values are centred."""
     low, high = min(values), max(values)
     if low == high:
         low, high = (low / 1.5, high * 1.5) if log else (low - (abs(low) or 1.0) * 0.1, high + (abs(high) or 1.0) * 0.1)
@@ -72,7 +74,7 @@ def around(values: Sequence[float], start: float, end: float, *, log: bool = Fal
 
 
 def label(value: float, like: Sequence[float]) -> str:
-    """A tick's text: as many decimals as tell these ticks apart."""
+    """Return a tick's text with as many decimals as distinguish these ticks."""
     smallest = min((abs(b - a) for a, b in pairwise(like)), default=abs(value) or 1.0)
     finest = min([smallest, *(abs(v) for v in like if v)]) if len(like) > 1 else smallest
     places = max(0, -math.floor(math.log10(finest) + 1e-9)) if finest > 0 else 0
@@ -81,7 +83,7 @@ def label(value: float, like: Sequence[float]) -> str:
 
 
 def axes(x: Scale, y: Scale, x_title: str, y_title: str, *, x_ticks: int, y_ticks: int) -> str:
-    """Grid, ticks and titles; the y axis runs from its start (below) to its end (above)."""
+    """Return the grid, ticks and titles; the y axis runs from its start (bottom) to its end (top)."""
     parts = []
     across, up = x.ticks(x_ticks), y.ticks(y_ticks)
     for value in up:
@@ -100,7 +102,7 @@ def axes(x: Scale, y: Scale, x_title: str, y_title: str, *, x_ticks: int, y_tick
 
 
 def mark(shape: str, x: float, y: float, radius: float, name: str) -> str:
-    """A mark of one shape, of about the area of a circle of that radius."""
+    """Return a mark of one shape with about the area of a circle of that radius."""
     if shape == "star":
         points = [
             (1.5 * radius * (1 if k % 2 == 0 else 0.45)) * complex(math.sin(k * math.pi / 5), -math.cos(k * math.pi / 5))
@@ -113,7 +115,7 @@ def mark(shape: str, x: float, y: float, radius: float, name: str) -> str:
 
 
 def stairs(points: Sequence[tuple[float, float]], name: str) -> str:
-    """A line that runs level to each point and then steps to it; places on the paper."""
+    """Return a line that is level up to each point and then steps to it."""
     if not points:
         return ""
     path = f"M{points[0][0]:.1f},{points[0][1]:.1f}" + "".join(f"H{x:.1f}V{y:.1f}" for x, y in points[1:])
@@ -121,7 +123,7 @@ def stairs(points: Sequence[tuple[float, float]], name: str) -> str:
 
 
 def drawing(width: int, height: int, body: str, *, name: str, title: str, interactive: bool = False) -> str:
-    """The whole: an image with a name or, where its marks are links, a group of them."""
+    """Return the complete SVG: an image with a title or, if its marks are links, a group of them."""
     role = "group" if interactive else "img"
     return (
         f'<svg class="chart {name}" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="{role}" '
