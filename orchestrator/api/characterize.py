@@ -1,4 +1,4 @@
-"""The public Python face of `orchestrate profiles characterize`: measure a machine, and write the profile that came of it."""
+"""Characterization: measure a machine and write its hardware profile."""
 
 import re
 import tempfile
@@ -36,13 +36,13 @@ MEMORY_SHARE = 0.5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CharacterizeOptions:
-    """`orchestrate profiles characterize` as the user said it; None: not said.
+    """The options of `orchestrate profiles characterize`.
 
     Attributes:
-        device: The machine that is measured: "host", or a device's reference.
-        threads: The numbers of threads to measure; empty: one, and one a fast core.
-        seconds: The budget for measuring. A model is fitted to at least a dozen networks, however short it is.
-        name: Of the profile; None: from the machine's own.
+        device: Reference of the machine to measure; "host" for this one.
+        threads: Numbers of threads to measure; empty for one, and one a fast core.
+        seconds: Budget for measuring. A model is fitted to at least a dozen networks, however short it is.
+        name: Name of the profile, or None to derive it from the machine's.
     """
 
     device: str = "host"
@@ -65,15 +65,19 @@ def characterize(
     """Measure a machine by micro-benchmarks, and fit its latency models to them.
 
     Args:
-        options: Or give its fields by name: `characterize(device="ssh://pi@board", seconds=120)`.
-        output: The .toml file to write, or a folder, in which it gets the profile's name; None: nothing is written.
-        overwrite: Whether a file that is there already may be replaced.
-        progress: Is told in words what is done next.
+        options: The options; or give fields by name: `characterize(device="ssh://pi@board", seconds=120)`.
+        output: The .toml file to write, or a folder, in which it gets the profile's name; None writes nothing.
+        overwrite: True to replace an existing file.
+        progress: Called with a description of each next step.
+        **said: Fields of the options.
+
+    Returns:
+        The profile, its validation and notes.
 
     Raises:
-        InputError: something that was given cannot be used, or the runtime cannot run the simplest network there.
-        EnvironmentFailure: the device is out of reach or in use, or the file cannot be written.
-        Interrupted: the user asked to stop; nothing was written.
+        InputError: An option cannot be used, or the runtime cannot run the simplest network on the machine.
+        EnvironmentFailure: The device is unreachable or in use, or the file cannot be written.
+        Interrupted: The user interrupted it; nothing was written.
     """
     options = with_values(options or CharacterizeOptions(), said)
     begin = time.monotonic()
@@ -96,7 +100,7 @@ def characterize(
 
 @contextmanager
 def _machine(options: CharacterizeOptions, progress: Callable[[str], None]) -> Iterator[CharacterizationData]:
-    """Everything checked and described; the device is given back at the end."""
+    """Check the options and yield the described machine; release the device at the end."""
     _check(options)
     registry = Registry.discover(without=options.without_plugins)
     runtime = _runtime(options.runtime, registry)
@@ -148,7 +152,7 @@ def _machine(options: CharacterizeOptions, progress: Callable[[str], None]) -> I
 def _described(
     options: CharacterizeOptions, device: Device, runtime: Runtime, registry: Registry, folder: Path
 ) -> HardwareProfile:
-    """The machine as it describes itself, with the one runtime that is measured."""
+    """Return the profile that the machine reports, with the runtime to be measured."""
     if device.remote:
         files = machine_files(device, folder)
         facts = device.environment()
@@ -207,7 +211,7 @@ def _check(options: CharacterizeOptions) -> None:
 
 
 def _target(output: Path, name: str, *, overwrite: bool) -> Path:
-    """The file to write, found out before the minutes of measuring."""
+    """Return the file to write, and fail before the measurement if it cannot be written."""
     path = output / f"{name}.toml" if output.is_dir() else output
     if path.suffix != ".toml":
         raise InputError(f"--output '{output}' must be a .toml file or a folder that is there")
@@ -226,4 +230,4 @@ def _write(path: Path, text: str) -> None:
 
 
 def _silent(_: str) -> None:
-    """Nobody listens."""
+    """Ignore progress."""

@@ -18,7 +18,7 @@ from orchestrator.values.distribution import install_command
 
 
 class _Quiet(WSGIRequestHandler):
-    """A page asks several times a second: that is no news."""
+    """A request handler that logs nothing, because a page sends several requests a second."""
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name in the base class
         pass
@@ -27,15 +27,17 @@ class _Quiet(WSGIRequestHandler):
 def serve(path: Path, *, host: str, port: int, ready: Callable[[str], None]) -> None:
     """Serve the dashboard until the process is interrupted.
 
-    The run's own journal is opened as it is, without the run's lock: a search that is under way is not disturbed.
+    The run's own journal is opened without the run's lock, so that a search in progress is not disturbed.
 
     Args:
-        port: 0: one that is free.
+        path: The run directory.
+        host: Address to listen on.
+        port: Port to listen on; 0 for a free one.
         ready: Called with the address of the study's page, once it is served.
 
     Raises:
-        InputError: `path` is no run directory or has no study, or optuna-dashboard is not installed.
-        EnvironmentFailure: the address cannot be listened at, or the study's storage is out of reach.
+        InputError: `path` is not a run directory or has no study, or optuna-dashboard is not installed.
+        EnvironmentFailure: The address cannot be bound, or the study's storage is unreachable.
     """
     if find_spec("optuna_dashboard") is None:
         raise InputError(f"the dashboard needs the package optuna-dashboard: {install_command('dashboard')}")
@@ -59,7 +61,7 @@ def serve(path: Path, *, host: str, port: int, ready: Callable[[str], None]) -> 
         said = f"--host {host} --port {port}: {error.strerror}"
         raise EnvironmentFailure(f"{said}; give another port, or 0 for a free one") from None
     with server:
-        # In a thread of its own, for an interruption in the middle of an answer would be swallowed there as that answer's error.
+        # In a thread of its own: wsgiref would report an interruption in the middle of a response as an error of that response.
         thread = Thread(target=server.serve_forever, daemon=True)
         thread.start()
         ready(f"http://{host}:{server.server_port}/dashboard/studies/{study}")

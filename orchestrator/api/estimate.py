@@ -1,4 +1,4 @@
-"""The face's part for targets that are not here: a model's latency, computed from its graph and the target's profile."""
+"""Estimates: a model's latency, computed from its graph and the target's profile."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from orchestrator.values.measure import LatencyEstimate
 from orchestrator.values.profile import HardwareProfile, NumberFormat
 
 PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
-"""Short names of number formats; the long ones serve too."""
+"""Short names of number formats."""
 
 
 def estimate(
@@ -25,18 +25,22 @@ def estimate(
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     without_plugins: Sequence[str] = (),
 ) -> LatencyEstimate:
-    """Estimate one exported model's latency on a machine that is not here; nothing is run.
+    """Estimate the latency of an exported model on a target, without running anything.
 
     Args:
         model: An ONNX file.
-        target: The name, alias or file of a profile.
-        runtime: What it speaks of; None: the first of the profile that it has constants for.
-        threads: Of one inference; None: what the profile says of that runtime.
-        precision: "fp32", "fp16" or "int8": as if all arithmetic were done in that; None: as the graph has it.
+        target: Name, alias or file of a profile.
+        runtime: Runtime of the estimate, or None for the first of the profile that has constants.
+        threads: Threads of one inference, or None for the profile's.
+        precision: "fp32", "fp16" or "int8" to compute all arithmetic in that format; None for the formats of the graph.
         input_shapes: Full shapes of inputs with dynamic axes, by name.
+        without_plugins: Names of plugins that are not loaded.
+
+    Returns:
+        The estimate with its 90 % band, and its parts by operator.
 
     Raises:
-        InputError: something that was given cannot be used, or the profile has no constants for it.
+        InputError: An argument cannot be used, or the profile has no constants for it.
     """
     path = Path(model)
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""The second half of the public Python face: measure one exported model, compare two."""
+"""Measurements: time one exported model, or compare two."""
 
 import csv
 import functools
@@ -45,7 +45,7 @@ DISTURBED_WAIT = 0.05
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MeasureOptions:
-    """`orchestrate measure` and `compare` as the user said it. See the commands' help for each."""
+    """The options of `orchestrate measure` and `compare`; their help describes each."""
 
     target: str = "host"
     device: str | None = None
@@ -67,12 +67,16 @@ def measure(
 
     Args:
         model: The file.
-        options: Or give its fields by name: `measure("model.onnx", target="host", threads=1)`.
-        samples: A CSV file to keep the raw samples in.
+        options: The options; or give fields by name: `measure("model.onnx", target="host", threads=1)`.
+        samples: A CSV file for the raw samples.
+        **said: Fields of the options.
+
+    Returns:
+        The latency with its interval, memory, energy and size of the model.
 
     Raises:
-        InputError: something that was given cannot be used, or the runtime cannot load the model (in its own words).
-        EnvironmentFailure: the device is out of reach or in use.
+        InputError: An option cannot be used, or the runtime cannot load the model.
+        EnvironmentFailure: The device is unreachable or in use.
     """
     options = with_values(options or MeasureOptions(), said)
     _check_samples(samples)
@@ -88,14 +92,21 @@ def measure(
 def compare(
     a: str | Path, b: str | Path, options: MeasureOptions | None = None, *, samples: str | Path | None = None, **said: Any
 ) -> Comparison:
-    """Whether B is faster than A on a target: timed side by side, in rounds of fresh processes.
+    """Test whether B is faster than A on a target: timed side by side, in rounds of new processes.
 
     Args:
-        samples: A CSV file to keep the raw samples in.
+        a: The first model.
+        b: The second model.
+        options: The options; or give fields by name.
+        samples: A CSV file for the raw samples.
+        **said: Fields of the options.
+
+    Returns:
+        The ratio of B's time to A's with its interval, the verdict and both measurements.
 
     Raises:
-        InputError: as `measure`, and where the two take different inputs.
-        EnvironmentFailure: the device is out of reach or in use.
+        InputError: As `measure`, and if the two have different inputs.
+        EnvironmentFailure: The device is unreachable or in use.
     """
     options = with_values(options or MeasureOptions(), said)
     _check_samples(samples)
@@ -156,7 +167,7 @@ def _compared(bench: "Bench", above: Timing, below: Timing, options: MeasureOpti
 
 
 def _reason(found: str, ratio: Difference, options: MeasureOptions, basis: str, waited: float, bench: "Bench") -> str:
-    # Threads that wake each other make times scatter by several per cent where they take all cores.
+    # With threads on all cores, wake-ups scatter times by several per cent.
     steadier = "--threads 1, which is steadier, " if bench.evaluator.threads > 1 else ""
     fix = f"give more time with --max-seconds, {steadier}another --margin, or a quieter machine"
     said = _sentence(found, ratio, options.margin, "95 % interval", fix)
@@ -181,12 +192,12 @@ class Bench:
     """Models that are ready to be timed on one device.
 
     Attributes:
-        paths: The files that the user named.
-        files: What the runtime loads: the same, or its own form of them.
-        shapes: Of inputs with dynamic axes.
-        inputs: What they are run on, in words.
-        names: Of the inputs.
-        simulation: What runs them instead, where the device is a simulated CPU.
+        paths: The given files.
+        files: The files that the runtime loads: the same, or its own form of them.
+        shapes: Shapes of inputs with dynamic axes.
+        inputs: Description of the inputs.
+        names: Names of the inputs.
+        simulation: Simulated execution, if the device is a simulated CPU.
     """
 
     paths: Sequence[Path]
@@ -201,15 +212,15 @@ class Bench:
 
     @property
     def elsewhere(self) -> str | None:
-        """That this is not the target's own time, where it is not."""
+        """Return a remark if this is not the target's own time."""
         target = self.evaluator.target
         return None if target.is_device else f"timed on this host, which is no {target.profile.title}"
 
     def time(self, plan: Plan, *, seed: int | None = None) -> list[Timing]:
-        """In the order of the models, the last one being what the others' ratios are to.
+        """Time all models side by side, in their order; ratios are to the last one.
 
         Raises:
-            InputError: one cannot be loaded or run; which, and the runtime's own reason.
+            InputError: A model cannot be loaded or run, with the runtime's reason.
         """
         try:
             return self.evaluator.time(self.files, plan, seed=seed)
@@ -217,10 +228,10 @@ class Bench:
             raise self._blamed(error) from None
 
     def simulated(self) -> list[Run]:
-        """What executing each model on the simulated CPU gave, in the order of the models.
+        """Execute each model on the simulated CPU, in the order of the models.
 
         Raises:
-            InputError: one cannot be run; which, and the runtime's own reason.
+            InputError: A model cannot be run, with the runtime's reason.
         """
         if self.simulation is None:
             raise RuntimeError("nothing is simulated here")
@@ -233,14 +244,15 @@ class Bench:
         return runs
 
     def outputs(self, k: int, inputs: Mapping[str, Path], folder: Path) -> list[np.ndarray]:
-        """What one model gives on examples, a fresh process running it; where the target is simulated, one of this host.
+        """Run one model on examples in a new process; on this host if the target is simulated.
 
         Args:
+            k: Index of the model.
             inputs: `{input name: .npy file}`, first axis the examples.
-            folder: A new folder for what is passed between the processes.
+            folder: A new folder for the files that the processes exchange.
 
         Raises:
-            InputError: it cannot be run.
+            InputError: The model cannot be run.
         """
         path, file = self.paths[k], self.files[k]
         batch = scoring_batch(path) if path.suffix == ".onnx" else 1
@@ -251,13 +263,13 @@ class Bench:
         return [np.load(each, allow_pickle=False) for each in made]
 
     def simulated_figures(self, k: int, run: Run) -> ModelMeasurement:
-        """All figures of one model that was simulated."""
+        """Return all values of one simulated model."""
         if self.simulation is None:
             raise RuntimeError("nothing is simulated here")
         return self._figures(k, self.simulation.result(run, None), self.simulation.device.environment())
 
     def _blamed(self, error: JobFailed) -> OrchestratorError:
-        """Which of the models failed: each is tried by itself."""
+        """Return which of the models failed, by running each alone."""
         device = self.evaluator.target.device
         if len(self.files) == 1:
             return _unusable(self.paths[0], self.runtime, device, error)
@@ -270,7 +282,7 @@ class Bench:
         return InputError(f"{names} failed on {device}, and each ran by itself afterwards: {error}")
 
     def figures(self, k: int, timing: Timing) -> ModelMeasurement:
-        """All figures of one model."""
+        """Return all values of one measured model."""
         latency = self.evaluator.latency(timing)
         note = "; ".join(part for part in (latency.note, self.elsewhere) if part)
         figures = self._figures(k, replace(latency, ratio=None, note=note or None), self.environment)
@@ -293,7 +305,7 @@ class Bench:
 
     @functools.cached_property
     def environment(self) -> dict[str, Any]:
-        """The device, with the version of the runtime there."""
+        """Return the description of the device, with the version of its runtime."""
         found = self.evaluator.device.environment()
         there = found.get("versions", {})
         version = next((there[module] for module in self.runtime.imports if module in there), None)
@@ -302,10 +314,12 @@ class Bench:
 
 @contextmanager
 def open_bench(paths: Sequence[Path], options: MeasureOptions, splits: Mapping[str, Split] | None = None) -> Iterator[Bench]:
-    """Everything checked, the device ready, inputs laid out; all of it is given back at the end.
+    """Check everything, prepare the device and the inputs, and release all of it at the end.
 
     Args:
-        splits: What `options.data` names, where it is loaded already.
+        paths: The model files.
+        options: The options.
+        splits: The loaded splits of `options.data`, if the caller has them.
     """
     _check(options)
     registry = Registry.discover(without=options.without_plugins)
@@ -384,7 +398,7 @@ def _check(options: MeasureOptions) -> None:
 
 
 def _form(path: Path, options: MeasureOptions) -> dict[str, TensorType]:
-    """The inputs of a model; empty where the file is no ONNX, and the data must tell."""
+    """Return the inputs of a model; empty if the file is not ONNX and the data must name them."""
     if not path.is_file():
         raise InputError(f"there is no file '{path}'")
     if path.suffix != ".onnx":
@@ -422,7 +436,7 @@ def _dtype(kind: TensorType) -> np.dtype[Any]:
 def _inputs(
     path: Path, form: Mapping[str, TensorType], options: MeasureOptions, splits: Mapping[str, Split] | None
 ) -> tuple[dict[str, np.ndarray], str]:
-    """Examples by input name, and where they come from."""
+    """Return examples by input name, and their description."""
     if options.data is not None:
         split = (splits or load_data(absolute(options.data)))["validation"].arrays()
         arrays = {name: array[:EXAMPLES] for name, array in (split.inputs or {}).items()}
@@ -443,18 +457,18 @@ def _inputs(
     made = {}
     for name, kind in form.items():
         shape, dtype = (EXAMPLES, *kind.shape[1:]), _dtype(kind)
-        # Ones and zeros are legal for token ids, masks and flags alike.
+        # Zeros and ones are valid as token ids, masks and flags.
         made[name] = (random.standard_normal(shape) if dtype.kind == "f" else random.integers(0, 2, shape)).astype(dtype)
     return made, "random (normal; whole numbers 0 and 1)"
 
 
 def _loadable(path: Path, runtime: Runtime, device: Device, folder: Path) -> Path:
-    """What the runtime loads there: its own form of the model, in one file where that travels."""
+    """Return the file that the runtime loads: its own form of the model, in one file for other machines."""
     folder.mkdir()
     if path.suffix == runtime.suffix != ".onnx":
         return path.resolve()
     if device.remote:
-        model = onnx.load(path)  # with what lies in files beside it
+        model = onnx.load(path)  # with its external data
         if model.ByteSize() > MOST_BYTES_IN_ONE_FILE:
             raise InputError(f"'{path}' is larger than 2 GB, and cannot be sent to {device.scheme} in one file")
         onnx.save(model, folder / path.name)
@@ -469,7 +483,7 @@ def _unusable(path: Path, runtime: Runtime, device: str, reason: JobFailed) -> O
 
 
 def _check_samples(path: str | Path | None) -> None:
-    """That the file can be written is better known before the measurement than after it."""
+    """Fail before the measurement if the file cannot be written."""
     if path is None:
         return
     try:

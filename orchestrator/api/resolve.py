@@ -36,16 +36,16 @@ LEAST_WORKER_TIMEOUT_S = 2.0
 
 
 def plan(options: SearchOptions, registry: Registry) -> tuple[SearchRequest, Runtime, tuple[Device, ...]]:
-    """A complete request, with what it runs on.
+    """Return a complete request, with the runtime and the devices.
 
     Raises:
-        InputError: an unknown name or an impossible combination, in one line; nothing has been done yet.
+        InputError: An unknown name or an impossible combination; nothing has been done yet.
     """
     profile = profile_named(options.target, registry)
     target, runtime, devices = resolve_target(
         profile, registry, runtimes=options.runtimes, device=options.device, threads=options.threads
     )
-    if options.search != DEFAULT_SEARCH:  # whoever takes the default's name stops nobody who did not ask for it
+    if options.search != DEFAULT_SEARCH:  # a plugin that takes the default's name affects only searches that name it
         registry.settle("searches", options.search)
     with _naming_broken(registry):
         preset = load_preset(options.search, registry.search_files())
@@ -64,7 +64,7 @@ def plan(options: SearchOptions, registry: Registry) -> tuple[SearchRequest, Run
     if preset.sampler not in samplers:
         raise PluginError(f"search '{preset.name}': {unknown('sampler', preset.sampler, samplers)}" + _broken(registry))
     own_search = options.search.endswith(".toml")
-    if own_search:  # only then the user has named what stands in it
+    if own_search:  # names in the user's own file count as named by the user
         registry.settle("samplers", preset.sampler)
     methods = registry.methods()
     named = options.methods or (preset.methods if isinstance(preset.methods, tuple) else ())
@@ -87,7 +87,7 @@ def plan(options: SearchOptions, registry: Registry) -> tuple[SearchRequest, Run
         raise InputError("--student needs the method 'student', but the search leaves it out; give --method student too")
     task = _task(options.task, registry)
     for path in options.warm_start:
-        read_earlier(path)  # what cannot be read is better known before anything is loaded
+        read_earlier(path)  # fail before anything is loaded
     share = CANDIDATE_S if timeout_s is None else max(LEAST_CANDIDATE_S, CANDIDATE_SHARE * timeout_s)
     resolved = replace(
         options,
@@ -123,7 +123,7 @@ def _absolute_file(name: str) -> str:
 
 
 def profile_named(reference: str, registry: Registry) -> HardwareProfile:
-    """The profile of a target's name, alias or file; `host` is probed."""
+    """Return the profile of a target's name, alias or file; `host` is probed."""
     registry.settle("hardware_profiles", reference)
     with _naming_broken(registry):
         return resolve_profile(reference, registry.profile_files(), lambda: registry.probe_host() or probe_host())
@@ -138,11 +138,15 @@ def resolve_target(
     threads: int | None = None,
     searched: bool = True,
 ) -> tuple[Target, Runtime, tuple[Device, ...]]:
-    """The profile with a runtime that it lists and that works here, and the devices to time on.
+    """Return the profile with a runtime that it lists and that works here, and the devices to time on.
 
     Args:
-        device: One reference, or several devices of one kind with commas between them; None: the profile's own, else this host.
-        searched: Whether models are to be made for the target, which takes more of a profile than timing them.
+        profile: The profile.
+        registry: The plugins.
+        runtimes: Requested runtimes, the preferred one first; empty for the profile's.
+        device: One reference, or several devices of one kind separated by commas; None for the profile's, else this host.
+        threads: Threads of one inference, or None for the profile's.
+        searched: True if models are searched for the target, which needs more of a profile than timing them.
     """
     runtimes = tuple(runtimes)
     if profile.device == HostDevice.scheme:
@@ -154,7 +158,7 @@ def resolve_target(
     simulator: str | None
     if simulated is not None:
         profile = _simulated_profile(profile, simulated, runtime.name, registry, searched=searched)
-        simulator, reference = reference, HostDevice.scheme  # beside the simulated CPU, models run and are scored here
+        simulator, reference = reference, HostDevice.scheme  # models run and are scored here, beside the simulated CPU
         devices = attach(reference, registry)
     else:
         simulator = _ready_simulator(profile, runtime, registry) if device is None and searched else None
@@ -231,7 +235,7 @@ def _ready_simulator(profile: HardwareProfile, runtime: Runtime, registry: Regis
         try:
             reference = f"{scheme}:{constants.cpu}"
             device.attach(reference).check(runtime)
-        except OrchestratorError:  # not set up, or for other CPUs: the estimate takes over
+        except OrchestratorError:  # not set up, or for other CPUs: estimates are used
             continue
         return reference
     return None
@@ -266,7 +270,7 @@ def all_devices(registry: Registry) -> dict[str, Device]:
 
 
 def plugin_versions(registry: Registry) -> dict[str, str]:
-    """All plugins that can be used, with their versions."""
+    """Return the usable plugins with their versions."""
     return {p.name: f"{p.package} {p.version}" for p in registry.plugins if not p.error}
 
 
@@ -296,7 +300,7 @@ def _runtime(profile: HardwareProfile, registry: Registry, wanted: tuple[str, ..
 
 
 def _with_installed(profile: HardwareProfile, wanted: tuple[str, ...], registry: Registry) -> HardwareProfile:
-    """This machine runs whatever is installed on it: with the runtimes that the user named."""
+    """Return this machine's profile with the requested runtimes added, because it runs what is installed."""
     listed, known = {support.name for support in profile.runtimes}, registry.runtimes()
     added = [
         replace(profile.runtimes[0], name=name, channel_multiple={}, options={}, source="named")
@@ -310,10 +314,10 @@ def _with_installed(profile: HardwareProfile, wanted: tuple[str, ...], registry:
 
 
 def _with_alternatives(target: Target, options: SearchOptions, registry: Registry) -> Target:
-    """The target with the further runtimes that the user named: all of them are tried, the first times the original.
+    """Return the target with the other requested runtimes: all are tried, the first one times the original.
 
     Raises:
-        InputError: one of them cannot be tried beside the first.
+        InputError: One of them cannot be tried beside the first.
     """
     others = tuple(name for name in dict.fromkeys(options.runtimes) if name != target.runtime)
     if not others:
@@ -375,7 +379,7 @@ def _task(task: TaskSpec, registry: Registry) -> TaskSpec:
 
 
 def _check_reference(option: str, reference: str, *, elsewhere: bool) -> None:
-    """What can be seen without running anything; a plugin may understand references of another form."""
+    """Check a reference without running anything; a plugin may understand references of another form."""
     file = {"--model": ".onnx", "--data": ".npz"}.get(option)
     path, colon, name = reference.rpartition(":")
     if file is not None and reference.endswith(file):
@@ -394,7 +398,7 @@ def _check_reference(option: str, reference: str, *, elsewhere: bool) -> None:
 def _storage(options: SearchOptions) -> str | None:
     if options.storage is None:
         return None
-    from orchestrator.study.run.optuna_storage import absolute  # Optuna is loaded where a study is
+    from orchestrator.study.run.optuna_storage import absolute  # loads Optuna
 
     return absolute(options.storage)
 
@@ -423,7 +427,7 @@ def _with_defaults(limits: Limits, profile: HardwareProfile) -> Limits:
 
 @contextmanager
 def _naming_broken(registry: Registry) -> Iterator[None]:
-    """An unknown name may be one that a broken plugin would have brought."""
+    """Add the unusable plugins to an error about an unknown name, which one of them may provide."""
     try:
         yield
     except InputError as error:
@@ -433,5 +437,5 @@ def _naming_broken(registry: Registry) -> Iterator[None]:
 
 
 def _broken(registry: Registry) -> str:
-    """What the user may have meant to be there: plugins that could not be used."""
+    """Return the unusable plugins for a message."""
     return "".join(f"; plugin '{p.name}' could not be used: {p.error}" for p in registry.failed)

@@ -1,4 +1,4 @@
-"""The public Python face: search, resume, evaluate, build, load_run."""
+"""Searches: search, resume, evaluate, build, load_run, compare_runs."""
 
 import shutil
 import tempfile
@@ -42,7 +42,7 @@ from orchestrator.values.search import BudgetSpec, SearchOptions, with_values
 
 
 def nobody(event: dict[str, Any]) -> None:
-    """An observer that does not look."""
+    """Ignore events."""
 
 
 def search(
@@ -51,17 +51,18 @@ def search(
     """Find the Pareto-optimal models for a target.
 
     Args:
-        options: What to search for; or give its fields by name: `search(target="raspberry-pi", trials=20)`.
-        output: The run directory; by default a new one under `runs/`.
+        options: The options; or give fields by name: `search(target="raspberry-pi", trials=20)`.
+        output: The run directory, or None for a new one under `runs/`.
         observer: Called with a dict for every event.
+        **said: Fields of the options, of its task, budget and limits.
 
     Returns:
-        Everything that was found; the files are in the run directory, which `result.search["run"]` names.
+        The results; the files are in the run directory `result.search["run"]`.
 
     Raises:
-        InputError: something that was given cannot be used; nothing has been written.
-        EnvironmentFailure: the disk is full, the run directory is in use, ...
-        Interrupted: the user stopped it; `resume` goes on.
+        InputError: An option cannot be used; nothing has been written.
+        EnvironmentFailure: The disk is full, the run directory is in use, ...
+        Interrupted: The user interrupted it; `resume` continues.
     """
     started = time.monotonic()
     options = with_values(options or SearchOptions(), said)
@@ -81,21 +82,23 @@ def search(
                 run.discard()
                 if output is None:
                     with suppress(OSError):
-                        run.path.parent.rmdir()  # runs/, where it was made for this run
+                        run.path.parent.rmdir()  # runs/, if it was created for this run
             raise
 
 
 def resume(
     run_directory: str | Path, *, trials: int | None = None, timeout_s: float | None = None, observer: Observer = nobody
 ) -> RunResult:
-    """Go on with a run that was stopped, in whatever way, or that is to get a larger budget.
+    """Continue a run that was stopped in any way, or extend its budget.
 
     Args:
-        trials: A new budget of candidates, those that are there included; None: as before.
-        timeout_s: Seconds to go on for; None: what is left of the run's own.
+        run_directory: The run directory.
+        trials: New budget of candidates, including those of the run; None to keep it.
+        timeout_s: Seconds to continue for; None for the rest of the run's own budget.
+        observer: Called with a dict for every event.
 
     Raises:
-        InputError: no run directory; or plugins, model or data are not those that it began with.
+        InputError: There is no run directory; or plugins, model or data have changed.
     """
     started = time.monotonic()
     check_trials(trials)
@@ -117,17 +120,18 @@ def resume(
 
 
 def check_trials(trials: int | None) -> None:
-    """Raises InputError where a budget of candidates is none."""
+    """Raise InputError if a budget of candidates is not positive."""
     if trials is not None and trials < 1:
         raise InputError(f"--trials must be 1 or more, but got {trials}")
 
 
 def with_budget(run: RunDirectory, *, trials: int | None, timeout_s: float | None) -> RunState:
-    """What a run was asked to do, with a new budget written down; the caller holds the run.
+    """Return the state of a run, with a new budget stored; the caller holds the run's lock.
 
     Args:
-        trials: All candidates, those that are there included; None: as before, unless there is a new budget of time.
-        timeout_s: Seconds to go on for; None: as before, unless there is a new budget of candidates.
+        run: The run directory.
+        trials: Number of all candidates; None to keep it, unless `timeout_s` is given.
+        timeout_s: Seconds to continue for; None to keep the budget, unless `trials` is given.
     """
     state = run.state()
     if trials is None and timeout_s is None:
@@ -140,22 +144,23 @@ def with_budget(run: RunDirectory, *, trials: int | None, timeout_s: float | Non
 
 
 def load_run(path: str | Path) -> RunResult:
-    """The results of a run directory or of a results.json.
+    """Load the results of a run directory or of a results.json.
 
     Raises:
-        InputError: there are none, or they are damaged.
+        InputError: There are none, or they are damaged.
     """
     return read_results(Path(path))
 
 
 def compare_runs(a: str | Path, b: str | Path) -> RunComparison:
-    """What changed between two runs: settings, versions, plugins, figures, fronts, and the hypervolume where it can be compared.
+    """Compare two runs: settings, versions, plugins, values, fronts, and the hypervolume if it is comparable.
 
     Args:
-        a, b: Run directories, or their results.json.
+        a: A run directory, or its results.json.
+        b: The other one.
 
     Raises:
-        InputError: one of them is no run, or is damaged; says which.
+        InputError: One of them is not a run, or is damaged.
     """
     return compared(load_run(a), load_run(b), (str(a), str(b)))
 
@@ -180,18 +185,20 @@ def preview(options: SearchOptions) -> tuple[SearchRequest, RunState, SearchSpac
 
 
 def build(recipe: str | Path, output: str | Path, *, without_plugins: tuple[str, ...] = (), observer: Observer = nobody) -> Path:
-    """Make one candidate again from its recipe.toml.
+    """Rebuild one candidate from its recipe.toml.
 
     Args:
-        output: A new folder for model.onnx.
-        without_plugins: Plugins that are not loaded, where two bring a method of one name.
+        recipe: The recipe.toml.
+        output: A new folder for the model.
+        without_plugins: Plugins that are not loaded, if two provide a method of one name.
+        observer: Called with a dict for every event.
 
     Returns:
         The path of the exported model.
 
     Raises:
-        InputError: the recipe cannot be read, or its model or data have changed.
-        JobFailed: a step failed.
+        InputError: The recipe cannot be read, or its model or data have changed.
+        JobFailed: A step failed.
     """
     file = read_recipe(Path(recipe))
     folder = Path(output)
@@ -236,20 +243,24 @@ def build(recipe: str | Path, output: str | Path, *, without_plugins: tuple[str,
 def evaluate(
     options: SearchOptions, recipes: Sequence[Recipe], *, output: str | Path | None = None, observer: Observer = nobody
 ) -> list[CandidateResult]:
-    """Build, score and time given recipes beside the original, as a search would, but search nothing.
+    """Build, score and time given recipes beside the original, without searching.
 
     Args:
-        options: The task and the target; budgets, limits and methods do not matter.
-        output: A new folder that keeps the models; None: they are thrown away.
+        options: The task and the target; budgets, limits and methods are ignored.
+        recipes: The recipes.
+        output: A new folder for the models, or None to discard them.
+        observer: Called with a dict for every event.
 
     Returns:
-        The original first, then a result for each recipe, in order. What failed says why in its `failure`.
+        The original first, then a result for each recipe, in order. A failed one has its reason in `failure`.
 
     Raises:
-        InputError: something that was given cannot be used, or a recipe names a method that is not installed.
+        InputError: An option cannot be used, or a recipe names a method that is not installed.
     """
     if output is not None and Path(output).is_dir() and any(Path(output).iterdir()):
-        raise InputError(f"output '{output}' is not empty; give a new folder")  # an earlier call's original is of another model
+        raise InputError(
+            f"output '{output}' is not empty; give a new folder"
+        )  # the original of an earlier call may be another model
     methods = tuple(dict.fromkeys(step.method for recipe in recipes for step in recipe.steps))
     registry = Registry.discover(without=options.without_plugins)
     named = (*options.runtimes, *(name for recipe in recipes if (name := runtime_of(recipe))))
@@ -310,14 +321,14 @@ def _run(
             except (Interrupted, EnvironmentFailure, OSError) as error:
                 told = _of_surroundings(error, run) if isinstance(error, OSError) else error
                 if told is not None:
-                    with suppress(*([] if isinstance(told, Interrupted) else [OSError])):  # the disk may be what failed
+                    with suppress(*([] if isinstance(told, Interrupted) else [OSError])):  # the disk itself may have failed
                         _publish_so_far(engine, prepared, told, registry, run)
                 raise
             result = compose(found, registry, run)
             publish(result, found, registry, run)
             _tell_end(engine, registry, result)
             run.write_elapsed(engine.elapsed())
-            if not any(c.state == "stopped" and c.rungs for c in found.candidates):  # these may go on where they stopped
+            if not any(c.state == "stopped" and c.rungs for c in found.candidates):  # these may be resumed
                 shutil.rmtree(checkpoints(builds(run.work)), ignore_errors=True)  # of candidates that ran out of time
             run.event(event=DONE, recommended=result.recommended, ended=found.ended)
             return result
@@ -329,7 +340,7 @@ def _run(
 
 
 def _publish_so_far(engine: Engine, state: RunState, error: OrchestratorError, registry: Registry, run: RunDirectory) -> None:
-    """What a run has that was broken off."""
+    """Publish the results of an interrupted run."""
     run.write_elapsed(engine.elapsed())
     ended = "it was interrupted" if isinstance(error, Interrupted) else str(error)
     partial = engine.so_far(state, ended)
@@ -356,7 +367,7 @@ def _started(engine: Engine, state: RunState, baseline: CandidateResult, run: Ru
 
 
 def _tell_end(engine: Engine, registry: Registry, result: RunResult) -> None:
-    """Tell the plugins; what one raises now comes too late for results.json and stands in the log."""
+    """Notify the plugins; their errors are too late for results.json and go to the log."""
     before = len(registry.notes)
     registry.search_ended(result)
     for note in registry.notes[before:]:
@@ -365,7 +376,7 @@ def _tell_end(engine: Engine, registry: Registry, result: RunResult) -> None:
 
 @contextmanager
 def surroundings(run: RunDirectory) -> Iterator[None]:
-    """A full or read-only disk, or files that vanish, end the run with one line, and it can go on when that is fixed."""
+    """End the run with one line if the disk is full or read-only or files vanish; it can be resumed after that is fixed."""
     try:
         yield
     except EnvironmentFailure as error:
@@ -378,7 +389,7 @@ def surroundings(run: RunDirectory) -> Iterator[None]:
 
 
 def _of_surroundings(error: OSError, run: RunDirectory) -> EnvironmentFailure | None:
-    """What a full disk or files that vanished are told as; None for what has nothing to do with the run's surroundings."""
+    """Return the error for a full disk or vanished files, or None if it has another cause."""
     path = None if error.filename is None else Path(str(error.filename))
     inside = path is not None and path.is_relative_to(run.path)
     if path is not None and inside and isinstance(error, FileNotFoundError):
@@ -394,15 +405,15 @@ def _way_on(run: RunDirectory) -> str:
 
 
 def new_run(name: str) -> Path:
-    """A folder in `runs/` that does not exist yet."""
+    """Return a folder in `runs/` that does not exist yet."""
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     base = Path("runs") / f"{stamp}-{name}"
     return next(p for p in (base, *(base.with_name(f"{base.name}-{k}") for k in range(2, 1000))) if not p.exists())
 
 
 def same_plugins(before: dict[str, str], now: dict[str, str]) -> None:
-    """Raises PluginError where a plugin that a run began with has another version, or is gone."""
-    # One that came since is no harm: the search space was fixed when the run began.
+    """Raise PluginError if a plugin of the run has another version, or is gone."""
+    # New plugins are harmless: the search space was fixed at the start of the run.
     changed = [
         f"{name}: {version} before, {now.get(name, 'not there')} now"
         for name, version in before.items()

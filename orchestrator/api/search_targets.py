@@ -1,4 +1,4 @@
-"""Several targets in one run: a folder with a run directory for each, searched one after the other, that goes on as one."""
+"""Several targets in one run: a common folder with a run directory for each, searched one after the other."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ from orchestrator.values.search import SearchOptions, with_values
 
 FILE = "targets.json"
 LEAST_SHARE = 0.5
-"""Of its equal share of the time: what a target has left in any case."""
+"""Smallest part of its equal share of the time that a target gets in any case."""
 SCHEMA = 1
 PLANNED = ("model", "data", "metric", "loss", "student", "storage", "artifacts")
 """References that planning has made absolute."""
@@ -32,9 +32,9 @@ class TargetRun:
     """One of the targets.
 
     Attributes:
-        folder: The name of its run directory in the common folder.
-        options: As the user said them, with the budget of time of all targets.
-        timeout_s: A budget of time of its own, that a resumption gave it before it had begun; None: its share.
+        folder: Name of its run directory in the common folder.
+        options: Its options, with the time budget of all targets.
+        timeout_s: Its own time budget, set by an extension before it had started; None for its share.
     """
 
     folder: str
@@ -54,12 +54,12 @@ _FORM: TypeAdapter[_File] = TypeAdapter(_File)
 class Targets:
     """The runs for several targets in one folder.
 
-    What was built for an earlier target is timed on a later one first: its recipes come before all others, and the store holds
-    their models. A budget of time is shared: what earlier targets leave over goes to the later ones.
+    Models of an earlier target are timed on a later one first: its recipes come before all others, and the store holds
+    their models. The time budget is shared: what earlier targets do not use is left to the later ones.
 
     Attributes:
         path: The common folder.
-        runs: In the order in which they are searched.
+        runs: The runs in the order in which they are searched.
     """
 
     def __init__(self, path: Path, runs: tuple[TargetRun, ...]) -> None:
@@ -67,15 +67,15 @@ class Targets:
 
     @classmethod
     def begin(cls, options: SearchOptions, targets: Sequence[str], output: str | Path | None = None) -> "Targets":
-        """Check that all of them can be searched, and make the folder.
+        """Check that all targets can be searched, and create the folder.
 
         Args:
-            options: For all of them; its own target does not matter.
+            options: Options of all targets; its own target is ignored.
             targets: Names or files of profiles.
-            output: A new folder; None: one in `runs/`.
+            output: A new folder, or None for one in `runs/`.
 
         Raises:
-            InputError: one of the targets cannot be searched, or the folder holds something; nothing has been written.
+            InputError: A target cannot be searched, or the folder is not empty; nothing has been written.
         """
         runs = tuple(
             TargetRun(folder=folder, options=replace(options, target=target))
@@ -99,15 +99,15 @@ class Targets:
 
     @classmethod
     def holds(cls, path: str | Path) -> bool:
-        """Whether a folder is that of several targets."""
+        """Return True if a folder belongs to several targets."""
         return (Path(path) / FILE).is_file()
 
     @classmethod
     def open(cls, path: str | Path) -> "Targets":
-        """A folder that exists.
+        """Open an existing folder.
 
         Raises:
-            InputError: it has no file that tells the targets, or a damaged one.
+            InputError: Its list of targets is missing or damaged.
         """
         file = Path(path) / FILE
         try:
@@ -119,30 +119,30 @@ class Targets:
         return cls(Path(path), found.targets)
 
     def extend(self, *, trials: int | None = None, timeout_s: float | None = None) -> None:
-        """Give all targets a new budget, written down before the first goes on: stopped after that, `resume` keeps to it.
+        """Give all targets a new budget, stored before the first one continues.
 
         Args:
-            trials: A new budget of candidates for each target; None: as before.
-            timeout_s: More seconds, for all targets together; None: what is left.
+            trials: New budget of candidates for each target; None to keep it.
+            timeout_s: More seconds for all targets together; None for the rest.
 
         Raises:
-            InputError: that is no budget.
-            PluginError: the plugins are not those that one of them began with.
-            RunInUseError: another process searches for one of them.
-            EnvironmentFailure: the folder cannot be written.
+            InputError: The budget is invalid.
+            PluginError: The plugins of a run have changed.
+            RunInUseError: Another process searches for one of the targets.
+            EnvironmentFailure: The folder cannot be written.
         """
         if trials is None and timeout_s is None:
             return
         search.check_trials(trials)
         each = None if timeout_s is None else timeout_s / len(self.runs)
         begun = [run for target in self.runs if (run := RunDirectory(self.path / target.folder)).begun]
-        for run in begun:  # before anything is written: what cannot go on stays done
+        for run in begun:  # before anything is written: a run that cannot be resumed stays finished
             request = run.state().request
             registry = Registry.discover(without=request.options.without_plugins, strict=False)
             search.same_plugins(request.plugins, plugin_versions(registry))
         for run in begun:
             with self._way_on(), run.locked(), search.surroundings(run):
-                run.event(event=STARTS)  # it is not done any more
+                run.event(event=STARTS)  # no longer finished
                 search.with_budget(run, trials=trials, timeout_s=each)
 
         def extended(target: TargetRun) -> TargetRun:
@@ -156,14 +156,15 @@ class Targets:
             raise EnvironmentFailure(f"'{self.path}' cannot be written: {error.strerror}") from None
 
     def search(self, k: int, before: Sequence[RunResult], *, observer: Observer = search.nobody) -> RunResult:
-        """Search for one target: from the start, or on from where it stopped; what is done is only read.
+        """Search for one target, or resume it; a finished one is only read.
 
         Args:
-            k: Which, from 0 on.
-            before: The results for the targets before it.
+            k: Index of the target.
+            before: The results of the targets before it.
+            observer: Called with a dict for every event.
 
         Raises:
-            Interrupted: as `search`; `orchestrate resume` of the common folder goes on.
+            Interrupted: As `search`; `orchestrate resume` of the common folder continues.
         """
         target = self.runs[k]
         path = self.path / target.folder
@@ -204,18 +205,19 @@ def search_targets(
         orchestrator.search_targets(targets=["raspberry-pi-4", "host"], model="model.py:network", data="data.py:splits")
 
     Args:
-        options: For all of them; or give its fields by name.
+        options: Options of all targets; or give fields by name.
         targets: Names or files of profiles, searched in this order.
-        output: The folder that gets a run directory for each; by default a new one under `runs/`.
+        output: The common folder, or None for a new one under `runs/`.
         observer: Called with a dict for every event.
+        **said: Fields of the options.
 
     Returns:
         The results for each target, in order.
 
     Raises:
-        InputError: something that was given cannot be used; nothing has been written.
-        EnvironmentFailure: the disk is full, the run directory is in use, ...
-        Interrupted: the user stopped it; `resume_targets` goes on.
+        InputError: An option cannot be used; nothing has been written.
+        EnvironmentFailure: The disk is full, the run directory is in use, ...
+        Interrupted: The user interrupted it; `resume_targets` continues.
     """
     several = Targets.begin(with_values(options or SearchOptions(), said), targets, output)
     return _all(several, lambda k, before: several.search(k, before, observer=observer))
@@ -224,15 +226,16 @@ def search_targets(
 def resume_targets(
     folder: str | Path, *, trials: int | None = None, timeout_s: float | None = None, observer: Observer = search.nobody
 ) -> list[RunResult]:
-    """Go on with the runs for several targets: those that are done are read, one that was stopped goes on, the others begin.
+    """Continue the runs for several targets: finished ones are read, a stopped one is resumed, the others are started.
 
     Args:
         folder: The common folder.
-        trials: A new budget of candidates for each target; None: as before.
-        timeout_s: More seconds, for all targets together; None: what is left.
+        trials: New budget of candidates for each target; None to keep it.
+        timeout_s: More seconds for all targets together; None for the rest.
+        observer: Called with a dict for every event.
 
     Raises:
-        InputError: no such folder; or plugins, model or data are not those that it began with.
+        InputError: There is no such folder; or plugins, model or data have changed.
     """
     several = Targets.open(folder)
     several.extend(trials=trials, timeout_s=timeout_s)
@@ -247,12 +250,12 @@ def _all(several: Targets, search: Callable[[int, list[RunResult]], RunResult]) 
 
 
 def following(options: SearchOptions, before: Sequence[RunResult], *, targets: int) -> SearchOptions:
-    """The options for the next of several targets, after the searches for those before it.
+    """Return the options for the next of several targets.
 
     Args:
-        options: For this target, with the budget of time of the whole run.
-        before: The results for the targets before it.
-        targets: How many there are in all.
+        options: Options for this target, with the time budget of the whole run.
+        before: The results of the targets before it.
+        targets: Number of all targets.
     """
     runs = tuple(str(result.search["run"]) for result in before)
     timeout_s = options.budget.timeout_s
@@ -268,6 +271,6 @@ def following(options: SearchOptions, before: Sequence[RunResult], *, targets: i
 
 
 def _folders(targets: Sequence[str]) -> list[str]:
-    """The name of each target's run directory: its own, numbered where it is not the only one of that name."""
+    """Return the names of the targets' run directories, numbered if a name occurs twice."""
     names = [Path(target).stem if target.endswith(".toml") else target for target in targets]
     return [name if names.count(name) == 1 else f"{name}-{k}" for k, name in enumerate(names, 1)]

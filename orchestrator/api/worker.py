@@ -38,10 +38,11 @@ REFERENCES = ("model", "data", "metric", "loss", "student")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkerOptions:
-    """`orchestrate worker` as the user said it. See the command's help for each.
+    """The options of `orchestrate worker`; its help describes each.
 
     Attributes:
-        wait_s: How long to wait for a search to join, and for a leader that is gone.
+        task: Paths of the search's task on this machine; None for the leader's.
+        wait_s: Seconds to wait for a search to join, and for a leader that is gone.
     """
 
     storage: str
@@ -55,11 +56,11 @@ class WorkerOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkerResult:
-    """What came of it.
+    """The result of a worker.
 
     Attributes:
-        ended: Why the worker ended.
-        candidates: How many it has finished, or built for others to time.
+        ended: Reason why the worker ended.
+        candidates: Number of candidates that it finished, or built for others to time.
     """
 
     study: str
@@ -69,10 +70,10 @@ class WorkerResult:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Role:
-    """What this machine may do.
+    """The role of this machine.
 
     Attributes:
-        builds_only: Why it may not time candidates; None: it may.
+        builds_only: Reason why it may not time candidates, or None.
     """
 
     devices: tuple[Device, ...]
@@ -82,12 +83,16 @@ class _Role:
 
 
 def work(options: WorkerOptions, *, observer: Observer = lambda _: None) -> WorkerResult:
-    """Build and, where this machine is of the right class, time candidates of a shared search until it is over.
+    """Build and, if this machine is of the leader's class, time candidates of a shared search until it is over.
+
+    Args:
+        options: The options.
+        observer: Called with a dict for every event.
 
     Raises:
-        InputError: there is no such search, or this machine has not the same task, plugins or versions.
-        EnvironmentFailure: the storage or the exchange is lost.
-        Interrupted: the user stopped it; what was under way is free for others.
+        InputError: There is no such search, or this machine has another task, other plugins or versions.
+        EnvironmentFailure: The storage or the exchange is lost.
+        Interrupted: The user interrupted it; its candidates in progress are released.
     """
     storage = optuna_storage.open_storage(optuna_storage.absolute(options.storage))
     with interrupt.heard(), optuna_storage.guarded(options.storage):
@@ -105,12 +110,12 @@ def work(options: WorkerOptions, *, observer: Observer = lambda _: None) -> Work
         with _scratch(options.output) as folder:
             run = RunDirectory.create(folder)
             with run.locked():
-                run.clear()  # what another search left there is of no use to this one
+                run.clear()  # delete files of another search
                 return _serve(name, charter, exchange, state, run, options, observer)
 
 
 def _state(exchange: Exchange, charter: Manifest, options: WorkerOptions) -> RunState:
-    """The search as the leader published it, with this machine's own references."""
+    """Return the state of the search as published by the leader, with this machine's own references."""
     state = read_state(exchange, charter)
     request = state.request
     own: dict[str, Any] = {name: absolute(value) for name in REFERENCES if (value := getattr(options.task, name)) is not None}
@@ -193,11 +198,11 @@ def _changed(name: str, charter: Manifest) -> str:
 def _role(
     request: SearchRequest, charter: Manifest, registry: Registry, runtime: Runtime, options: WorkerOptions, timer: OnlyTimer
 ) -> _Role:
-    """Whether the times that this machine takes may stand beside the others'.
+    """Return whether this machine's times are comparable with the leader's.
 
     Raises:
-        InputError: the device that was named cannot be used.
-        EnvironmentFailure: it is out of reach.
+        InputError: The requested device cannot be used.
+        EnvironmentFailure: The device is unreachable.
     """
     target, host = request.target, HostDevice()
     here: tuple[Device, ...] = (host,)
@@ -241,7 +246,7 @@ def _baseline(
     role: _Role,
     workshop: BuilderClient,
 ) -> None:
-    """The original: measured here too, where this machine times; else as the leader found it."""
+    """Measure the original here if this machine times, else use the leader's record."""
     there = read_baseline(exchange, charter)
     if role.builds_only is not None:
         artifact = None if there.artifact is None else replace(there.artifact, path=None)
@@ -263,7 +268,7 @@ def _tell(observer: Observer, **event: Any) -> None:
 
 @contextmanager
 def _scratch(output: Path | None) -> Iterator[Path]:
-    """The worker's own run directory: kept where the user names one."""
+    """Yield the worker's own run directory, which is kept only if the user named it."""
     if output is not None:
         yield output
         return

@@ -1,4 +1,4 @@
-"""The command line: parse, call the face, print. Commands are loaded when they are used."""
+"""The command line: parse, call the API, print. Commands are loaded when they are used."""
 
 from orchestrator.cli.program import main
 

@@ -12,7 +12,7 @@ from orchestrator.cli import options as shared
 @click.option("--output", type=click.Path(path_type=Path), default="built", show_default=True, metavar="DIR")
 @shared.without_plugins
 def command(recipe: Path, output: Path, without_plugins: tuple[str, ...]) -> None:
-    """Make one candidate again from its recipe.toml. RECIPE lies in each folder of front/ and in recommended/."""
+    """Rebuild one candidate from its recipe.toml. RECIPE is in each folder of front/ and in recommended/."""
     from orchestrator.api.search import build
     from orchestrator.cli.progress import progress
 

@@ -46,15 +46,15 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Every criterion on stdout as one JSON object.")
 @click.pass_context
 def command(context: click.Context, /, junit: Path | None, markdown: Path | None, as_json: bool, **said: Any) -> None:
-    """Has a model regressed against another one? A gate for CI.
+    """Test whether a model has regressed against another one: a gate for CI.
 
     Both are timed here, side by side, and scored on the same examples:
 
         orchestrate check --baseline old.onnx --candidate new.onnx --data arrays.npz
 
-    What no option says is taken from [tool.orchestrator.check] in the nearest pyproject.toml, then from the sides' own recipes.
+    Defaults come from [tool.orchestrator.check] in the nearest pyproject.toml, then from the recipes of the two models.
 
-    Exit code 0: no regression; 1: a regression; 3: the machine was too noisy to say.
+    Exit code 0: no regression; 1: a regression; 3: the machine was too noisy to decide.
     """
     from orchestrator.api.check import check
 
@@ -68,7 +68,7 @@ def command(context: click.Context, /, junit: Path | None, markdown: Path | None
 
 
 def _options(said: dict[str, Any]) -> "tuple[Path, Path, CheckOptions]":
-    """The two sides and the options: a flag wins over pyproject.toml."""
+    """Return the two inputs and the options: an option wins over pyproject.toml."""
     from orchestrator.api.check.settings import CheckOptions, limit, read_table
     from orchestrator.values.units import parse_seconds
 
@@ -89,7 +89,7 @@ def _options(said: dict[str, Any]) -> "tuple[Path, Path, CheckOptions]":
 
 
 def _writable(option: str, path: Path | None) -> None:
-    """That a file can be written is better known before the measurement than after it."""
+    """Fail before the measurement if a file cannot be written."""
     if path is None:
         return
     try:

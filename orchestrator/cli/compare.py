@@ -19,13 +19,13 @@ EXIT_INCONCLUSIVE = 3
 @click.option("--json", "as_json", is_flag=True, help="Ratio, interval, verdict and both measurements as one JSON object.")
 @click.pass_context
 def command(context: click.Context, /, a: Path, b: Path, samples: Path | None, as_json: bool, **values: Any) -> None:
-    """Is B faster than A on this target?
+    """Test whether B is faster than A on this target.
 
-    Both are timed side by side, so that what the machine does meanwhile hits both:
+    Both are timed side by side, so that other load affects both:
 
         orchestrate compare original.onnx runs/.../recommended/model.onnx
 
-    Exit code 0: faster, slower or the same; 3: the machine was too noisy to say.
+    Exit code 0: faster, slower or the same; 3: the machine was too noisy to decide.
     """
     from orchestrator.api.measure import MeasureOptions, compare
     from orchestrator.report.measure_text import compared_lines, print_json

@@ -14,7 +14,7 @@ from orchestrator.cli.output import document, write_output
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write a page, too.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 def command(a: Path, b: Path, html: Path | None, as_json: bool) -> None:
-    """What changed between two runs. A and B are run directories, or their results.json."""
+    """Compare two runs. A and B are run directories, or their results.json."""
     from orchestrator.api.search import compare_runs
     from orchestrator.plugin.registry import Registry
     from orchestrator.report.run_diff_text import print_comparison

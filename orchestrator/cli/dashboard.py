@@ -12,7 +12,7 @@ import click
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: one that is free.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at; others can see the study there.")
 def command(run: Path, port: int, host: str) -> None:
-    """Look at a run's study in optuna-dashboard, while it is searched or afterwards. Ctrl-C ends it."""
+    """Open a run's study in optuna-dashboard, during the search or afterwards. Ctrl-C ends it."""
     from orchestrator.api.dashboard import serve
 
     with suppress(KeyboardInterrupt):  # the way to end it

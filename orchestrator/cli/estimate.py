@@ -25,7 +25,7 @@ SHOWN = 12
 def command(model: Path, as_json: bool, **values: Any) -> None:
     """Compute a MODEL's latency on a target that is not here.
 
-    From its ONNX graph and the target's profile, with the band of its error; at once, and without running anything:
+    From its ONNX graph and the target's profile, with its error band, without running anything:
 
         orchestrate estimate model.onnx --target raspberry-pi-4
     """

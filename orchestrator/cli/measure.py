@@ -16,11 +16,11 @@ from orchestrator.cli.output import document
 def command(model: Path, samples: Path | None, as_json: bool, **values: Any) -> None:
     """Time one exported MODEL on a target.
 
-    In fresh processes, until the figure is sure enough:
+    In new processes, until the interval is narrow enough:
 
         orchestrate measure model.onnx --device ssh://pi@raspberrypi
 
-    The inputs are random unless --data gives some.
+    The inputs are random unless --data is given.
     """
     from orchestrator.api.measure import MeasureOptions, measure
     from orchestrator.report.measure_text import measured_lines, print_json

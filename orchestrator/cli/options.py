@@ -11,7 +11,7 @@ from orchestrator.values.units import parse_bytes, parse_seconds, parse_share
 
 
 class Quantity(click.ParamType[Any, Any]):
-    """An option's text as a number, by one of the parsers of `orchestrator.values.units`."""
+    """A type of option that is parsed by a function of `orchestrator.values.units`."""
 
     def __init__(self, name: str, parse: Callable[[str, str], Any]) -> None:
         self.name = name

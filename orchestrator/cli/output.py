@@ -1,4 +1,4 @@
-"""The one JSON document of `--json`: nothing else reaches standard output, whatever a plugin or a library prints."""
+"""Output of commands: the JSON document of `--json`, and files that options name."""
 
 import os
 import sys
@@ -17,7 +17,7 @@ _kept: list[int] = []
 
 @contextmanager
 def json_alone(arguments: Sequence[str]) -> Iterator[None]:
-    """Where `--json` is among the arguments, what is printed to standard output goes to standard error, child processes' too."""
+    """Redirect standard output to standard error if `--json` is given, for child processes too."""
     if "--json" not in arguments:
         yield
         return
@@ -34,7 +34,7 @@ def json_alone(arguments: Sequence[str]) -> Iterator[None]:
 
 
 def document(text: str) -> None:
-    """Print the document."""
+    """Print the JSON document on the real standard output."""
     if not _kept:
         click.echo(text)
         return

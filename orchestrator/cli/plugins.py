@@ -10,13 +10,13 @@ from orchestrator.values.distribution import installed_version
 
 @click.group(name="plugins")
 def command() -> None:
-    """See which plugins are installed, check one, begin one."""
+    """List, check and create plugins."""
 
 
 @command.command(name="list")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def list_plugins(as_json: bool) -> None:
-    """Every plugin with its package and version, what it brings, and why it cannot be used if it cannot."""
+    """List every plugin with its package and version, its contributions, and the reason if it cannot be used."""
     import json
 
     from orchestrator.plugin.registry import Registry
@@ -51,7 +51,7 @@ def list_plugins(as_json: bool) -> None:
 @click.option("--device", metavar="REFERENCE", help="What a device of the package is attached by.  [default: its scheme]")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def check_plugin(package: str, device: str | None, as_json: bool) -> None:
-    """Run the conformance kit over all that PACKAGE brings, and say what fails and why.
+    """Run the conformance kit over all contributions of PACKAGE, and print what fails and why.
 
     PACKAGE is an installed distribution or module, or a folder with a pyproject.toml, which is installed into a temporary
     folder and whose own tests run too. Exit codes: 0 all passed; 1 something fails; 2 there is no such package.
@@ -83,8 +83,7 @@ def check_plugin(package: str, device: str | None, as_json: bool) -> None:
     "--output", type=click.Path(path_type=Path), metavar="DIR", help="A new folder.  [default: NAME in the current folder]"
 )
 def new_plugin(name: str, output: Path | None) -> None:
-    """Write a package with a method that works, its test and its entry point, to begin with."""
-
+    """Create a package with a working method, its test and its entry point."""
     from orchestrator.plugin.scaffold import write_package
 
     files = write_package(name, output, installed_version())

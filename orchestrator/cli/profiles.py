@@ -10,7 +10,7 @@ from orchestrator.cli.output import document
 
 @click.group(name="profiles")
 def command() -> None:
-    """List, show, check and measure hardware profiles."""
+    """List, show, check and characterize hardware profiles."""
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -19,7 +19,7 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @command.command(name="list")
 @as_json
 def list_profiles(as_json: bool) -> None:
-    """The targets that are installed, and how a latency for each can be had."""
+    """List the installed targets, and the evidence of latencies for each."""
     import json
 
     from orchestrator.errors import ProfileError
@@ -58,7 +58,7 @@ def list_profiles(as_json: bool) -> None:
 @as_json
 @click.option("--toml", "as_toml", is_flag=True, help="Print the file, to begin a profile of your own with.")
 def show(name: str, as_json: bool, as_toml: bool) -> None:
-    """The machine NAME (a target's name, alias or file), with the errors of its own estimates and all sources."""
+    """Show the machine NAME (a target's name, alias or file), with the errors of its own estimates and all sources."""
     import json
 
     from orchestrator.api.resolve import profile_named
@@ -80,9 +80,9 @@ def show(name: str, as_json: bool, as_toml: bool) -> None:
 @command.command(name="check")
 @click.argument("file", type=click.Path(path_type=Path))
 def check(file: Path) -> None:
-    """Validate the profile in FILE: every problem with its line.
+    """Validate the profile in FILE, and print every problem with its line.
 
-    Exit code 2 where there is one.
+    Exit code 2 if there is one.
     """
     from orchestrator.errors import InputError, ProfileError
     from orchestrator.hardware.profile_file import check_profile
@@ -114,12 +114,12 @@ def check(file: Path) -> None:
 def characterize(threads: str | None, output: Path, force: bool, as_json: bool, **said: Any) -> None:
     """Measure a machine by micro-benchmarks and write its profile.
 
-    Tiny networks are timed in the runtime that will run yours, a latency model is fitted to them, and small real networks
-    that were not in the fit tell its error:
+    Tiny networks are timed in the runtime that will run yours, a latency model is fitted to them, and it is validated on small
+    real networks that were not in the fit:
 
         orchestrate profiles characterize --device ssh://pi@raspberrypi
 
-    Leave the machine alone meanwhile. The file is a target at once: orchestrate search --target FILE.toml
+    Keep the machine idle meanwhile. The file can be used as a target: orchestrate search --target FILE.toml
     """
     from orchestrator.api.characterize import CharacterizeOptions
     from orchestrator.api.characterize import characterize as measured
@@ -139,7 +139,7 @@ def characterize(threads: str | None, output: Path, force: bool, as_json: bool, 
 
 
 def _counts(text: str | None) -> tuple[int, ...]:
-    """`1,4` as (1, 4)."""
+    """Parse `1,4` as (1, 4)."""
     from orchestrator.errors import InputError
 
     parts = [] if text is None else [part.strip() for part in text.split(",")]

@@ -1,4 +1,4 @@
-"""`orchestrate`: the group of all commands, and what an error looks like."""
+"""`orchestrate`: the group of all commands, and the output of errors."""
 
 import os
 import sys
@@ -12,38 +12,40 @@ from orchestrator.errors import OrchestratorError
 from orchestrator.values.distribution import DISTRIBUTION
 
 COMMANDS = {
-    "build": "Make one candidate again from its recipe.toml.",
-    "check": "Has a model regressed against another one? A gate for CI.",
+    "build": "Rebuild one candidate from its recipe.toml.",
+    "check": "Test whether a model has regressed: a gate for CI.",
     "completion": "Print the script that completes `orchestrate` in a SHELL.",
-    "compare": "Is B faster than A on this target?",
-    "compare-runs": "What changed between two runs.",
-    "dashboard": "Look at a run's study in optuna-dashboard.",
+    "compare": "Test whether B is faster than A on this target.",
+    "compare-runs": "Compare two runs.",
+    "dashboard": "Open a run's study in optuna-dashboard.",
     "measure": "Time one exported MODEL on a target.",
     "estimate": "Compute a MODEL's latency on a target that is not here.",
-    "doctor": "See what works on this machine, and what to install for the rest.",
+    "doctor": "Check what works on this machine, and what to install for the rest.",
     "devices": "List, check, set up and remove the devices that candidates are timed on.",
-    "plugins": "See which plugins are installed, check one, begin one.",
-    "profiles": "List, show, check and measure hardware profiles.",
-    "report": "Write a run's report again, in another format.",
-    "resume": "Go on with a run that was stopped.",
+    "plugins": "List, check and create plugins.",
+    "profiles": "List, show, check and characterize hardware profiles.",
+    "report": "Write a run's report in another format.",
+    "resume": "Continue a run that was stopped.",
     "worker": "Serve a shared search from another machine.",
     "search": "Find the Pareto-optimal models for a target.",
 }
 
 COMPLETION = "_ORCHESTRATE_COMPLETE"
-"""The variable by which a shell asks for completions; click makes its name of the program's."""
+"""Environment variable by which a shell requests completions; click derives it from the program's name."""
 
 
 class LazyGroup(click.Group):
-    """Imports a command's module when it is used, so that `--help` answers at once.
+    """A group that imports a command's module when it is used, so that `--help` is fast.
 
-    Commands that plugins add are looked for only when a name is none of ours: finding plugins imports them all.
+    Commands of plugins are looked up only for names that are not built in, because discovery imports all plugins.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the built-in commands."""
         return sorted(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command, or look for it among the plugins' commands."""
         if cmd_name in COMMANDS:
             command: click.Command = import_module(f"orchestrator.cli.{cmd_name.replace('-', '_')}").command
             if COMPLETION in os.environ:  # the shell asks, not a person
@@ -58,10 +60,12 @@ class LazyGroup(click.Group):
         return self.commands.get(cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands from the table, without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, COMMANDS[name]) for name in self.list_commands(ctx)])
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """Resolve a command, with a suggestion for a misspelt name."""
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError:
@@ -80,7 +84,7 @@ def program(context: click.Context, debug: bool) -> None:
 
 
 def main(arguments: list[str] | None = None) -> Any:
-    """Run the command line and end the process: 0, 1, 2, 3, 4 or 130, as docs/interface says."""
+    """Run the command line and exit with 0, 1, 2, 3, 4 or 130; see docs/concepts.md."""
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given
     try:
@@ -114,6 +118,6 @@ def _help(error: click.UsageError) -> str:
 
 
 def _fail(message: str, code: int) -> None:
-    """One line, whatever the message was."""
+    """Print the message as one line and exit."""
     click.echo(f"orchestrate: {' '.join(message.split())}", err=True)
     sys.exit(code)

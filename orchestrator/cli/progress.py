@@ -1,4 +1,4 @@
-"""What a person sees while a search runs: what it does now, trials done, best so far, time left."""
+"""The display of a search: the current step, trials, the best candidate so far, time left."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ from orchestrator.values.results import CandidateResult
 
 
 class Progress:
-    """The state of the display; on a terminal a live one, elsewhere a line for each candidate."""
+    """The state of the display; live on a terminal, otherwise a line for each candidate."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -43,7 +43,7 @@ class Progress:
         return Group(*lines, self._spinner)
 
     def observe(self, event: dict[str, Any]) -> None:
-        """Take in what the search tells."""
+        """Update the display by an event of the search."""
         self._timeout_s, self._trials = event["timeout_s"], event["trials"]
         self._elapsed, self._began = event["elapsed_s"], time.monotonic()
         kind = event["event"]
@@ -90,7 +90,7 @@ class Progress:
 
 @contextmanager
 def progress(*, quiet_stdout: bool) -> Iterator[tuple[Console, Callable[[dict[str, Any]], None]]]:
-    """A console and an observer for a search; with `quiet_stdout` everything goes to standard error."""
+    """Yield a console and an observer for a search; with `quiet_stdout` everything goes to standard error."""
     console = Console(stderr=quiet_stdout, highlight=False)
     display = Progress(console)
     if not console.is_terminal:

@@ -14,7 +14,7 @@ from orchestrator.cli.output import write_output
 )
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="[default: standard output].")
 def command(run: Path, name: str, output: Path | None) -> None:
-    """Write a run's report again, in another format. RUN is a run directory or its results.json."""
+    """Write a run's report in another format. RUN is a run directory or its results.json."""
     from orchestrator.api.search import load_run
     from orchestrator.plugin.registry import Registry
 

@@ -14,7 +14,7 @@ from orchestrator.cli import options as shared
 @click.option("--json", "as_json", is_flag=True, help="The results on stdout as one JSON document, all else on stderr.")
 @click.pass_context
 def command(context: click.Context, run: Path, trials: int | None, timeout_s: float | None, as_json: bool) -> None:
-    """Go on with a run that was stopped, or that is to get a larger budget. RUN is its directory, or that of several targets."""
+    """Continue a run that was stopped, or extend its budget. RUN is its directory, or that of several targets."""
     from orchestrator.api.search_targets import Targets
     from orchestrator.cli import run_display
 

@@ -1,4 +1,4 @@
-"""What `orchestrate search` and `orchestrate resume` share: a display while a run goes on, its results, the exit code."""
+"""Display, results and exit code of `orchestrate search` and `orchestrate resume`."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -27,7 +27,7 @@ def one(run: "Callable[..., RunResult]", as_json: bool) -> "list[RunResult]":
 
 
 def several(targets: "Targets", as_json: bool) -> "list[RunResult]":
-    """Run for each target, and print the results of each as soon as they are there; as JSON a list of them all at the end."""
+    """Run for each target, and print the results of each as soon as they are available; as JSON a list at the end."""
     results: list[RunResult] = []
     for k in range(len(targets.runs)):
         results.append(_shown(partial(targets.search, k, tuple(results)), as_json))
@@ -41,7 +41,7 @@ def several(targets: "Targets", as_json: bool) -> "list[RunResult]":
 
 
 def exit_with(context: click.Context, results: "Sequence[RunResult]") -> None:
-    """Code 1 where a target has no model that keeps its limits."""
+    """Exit with code 1 if a target has no model that satisfies its limits."""
     if any(result.recommended is None for result in results):
         context.exit(EXIT_NOTHING_MEETS_THE_LIMITS)
 

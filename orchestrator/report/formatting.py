@@ -93,12 +93,12 @@ def quality_span(metric: str, figure: QualityResult) -> str:
 
 
 def difference(metric: str, figure: Difference, examples: int = 0) -> str:
-    """Format candidate minus baseline: −0.3 points for a rate, −0.0012 for another."""
+    """Format candidate minus baseline: -0.3 points for a rate, -0.0012 for another."""
     return f"{_signed(metric, figure.value, examples)} points" if is_rate(metric) else _signed(metric, figure.value)
 
 
 def difference_span(metric: str, figure: Difference, examples: int = 0) -> str:
-    """Format the interval of a difference: [−0.9, +0.3]."""
+    """Format the interval of a difference: [-0.9, +0.3]."""
     return f"[{_signed(metric, figure.low, examples)}, {_signed(metric, figure.high, examples)}]"
 
 

@@ -1,11 +1,11 @@
-"""Searches followed by other tools: TensorBoard scalars and MLflow runs. Both are off until the environment asks for them.
+"""Plugins that follow a search: TensorBoard scalars and MLflow runs, enabled by environment variables.
 
     ORCHESTRATE_TENSORBOARD=FOLDER    scalars of every candidate in FOLDER/RUN (pip install model-orchestrator[tensorboard])
     ORCHESTRATE_MLFLOW=URI            a run with a nested run for every candidate (pip install model-orchestrator[mlflow]);
-                                      1: on the server that MLFLOW_TRACKING_URI names
+                                      1: on the server of MLFLOW_TRACKING_URI
 
-A tool that is missing, or a server that does not answer, is noted in the run's notes and stops nothing, the other tool neither:
-each is a plugin of its own.
+If a tool is missing or a server does not answer, the run's notes report it and the search continues. Each is a plugin of its
+own.
 """
 
 import os
@@ -19,55 +19,57 @@ if TYPE_CHECKING:
 
 
 class Events(ABC):
-    """A plugin that follows one search with one tool; made anew with every registry."""
+    """A plugin that follows one search with one tool; created anew with every registry."""
 
     variable: str
-    """Of the environment: the tool is used where it is set, with its value."""
+    """Environment variable that enables the tool and configures it."""
 
     def __init__(self) -> None:
         self._follower: Follower | None = None
 
     @abstractmethod
     def follow(self, said: str, search: SearchStarted) -> "Follower":
-        """Begin, as the environment said."""
+        """Return the follower for the value of the environment variable."""
 
     @hookimpl
     def orchestrator_search_started(self, search: SearchStarted) -> None:
-        """Begin, where the environment asks for it."""
+        """Create the follower if the environment variable is set."""
         if said := os.environ.get(self.variable):
             self._follower = self.follow(said, search)
 
     @hookimpl
     def orchestrator_trial_finished(self, trial: CandidateResult) -> None:
-        """Write it down."""
+        """Record the candidate."""
         if self._follower is not None:
             self._follower.trial(trial)
 
     @hookimpl
     def orchestrator_search_ended(self, result: RunResult) -> None:
-        """Write the end down, and close."""
+        """Record the end and close the follower."""
         follower, self._follower = self._follower, None
         if follower is not None:
             follower.end(result)
 
 
 class TensorBoardEvents(Events):
-    """TensorBoard scalars in the folder that the environment names."""
+    """TensorBoard scalars in the folder of the environment variable."""
 
     variable = "ORCHESTRATE_TENSORBOARD"
 
     def follow(self, said: str, search: SearchStarted) -> "Follower":
+        """Return the follower for the value of the environment variable."""
         from orchestrator_events.tensorboard import TensorBoard
 
         return TensorBoard(said, search)
 
 
 class MlflowEvents(Events):
-    """MLflow runs where the environment says."""
+    """MLflow runs on the server of the environment variable."""
 
     variable = "ORCHESTRATE_MLFLOW"
 
     def follow(self, said: str, search: SearchStarted) -> "Follower":
+        """Return the follower for the value of the environment variable."""
         from orchestrator_events.mlflow import Mlflow
 
         return Mlflow(None if said == "1" else said, search)

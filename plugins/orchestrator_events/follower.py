@@ -1,4 +1,4 @@
-"""What all followers have in common: the figures of a candidate by name."""
+"""The interface of followers, and the values of a candidate by name."""
 
 from abc import ABC, abstractmethod
 
@@ -6,19 +6,19 @@ from orchestrator.plugin import CandidateResult, RunResult
 
 
 class Follower(ABC):
-    """Somebody who is told of one search."""
+    """A follower of one search."""
 
     @abstractmethod
     def trial(self, trial: CandidateResult) -> None:
-        """A candidate is complete, failed, rejected or stopped."""
+        """Record a candidate that is complete, failed, rejected or stopped."""
 
     @abstractmethod
     def end(self, result: RunResult) -> None:
-        """The search has ended, or was broken off."""
+        """Record the end of the search, or its interruption."""
 
 
 def figures(candidate: CandidateResult) -> dict[str, float]:
-    """Every figure that a candidate has, units in the names."""
+    """Return all values of a candidate, with units in the names."""
     found: dict[str, float | None] = {
         "peak_memory_bytes": candidate.peak_memory_bytes,
         "macs": candidate.macs,
@@ -40,5 +40,5 @@ def figures(candidate: CandidateResult) -> dict[str, float]:
 
 
 def recipe(candidate: CandidateResult) -> str:
-    """The recipe in one line."""
+    """Return the recipe in one line."""
     return " > ".join(step.method for step in candidate.recipe) or "baseline"

@@ -8,25 +8,25 @@ from orchestrator.plugin import CandidateResult, EnvironmentFailure, RunResult, 
 from orchestrator_events.follower import Follower, figures, recipe
 
 MOST = 500
-"""MLflow's limit on the length of a parameter, older servers' too."""
+"""MLflow's limit on the length of a parameter, including older servers."""
 
 
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
-"""A search waits for what follows it: MLflow's own seven retries of two minutes each would stop it for longer than it takes."""
+"""Retry settings of MLflow: its default of seven retries of two minutes each would delay the search."""
 
 
 class Mlflow(Follower):
     """Runs of the experiment `orchestrator` on a tracking server, in a database (`sqlite:///runs.db`) or in a folder.
 
     Args:
-        uri: None: what MLFLOW_TRACKING_URI says.
+        uri: Tracking URI, or None for MLFLOW_TRACKING_URI.
 
     Raises:
         EnvironmentFailure: MLflow is not installed.
     """
 
     def __init__(self, uri: str | None, search: SearchStarted) -> None:
-        for name, value in PATIENCE.items():  # read when MLflow is used; what the user has set holds
+        for name, value in PATIENCE.items():  # read when MLflow is used; the user's own settings win
             os.environ.setdefault(name, value)
         try:
             from mlflow.tracking import MlflowClient
@@ -53,9 +53,11 @@ class Mlflow(Follower):
         self._candidate(search.baseline)
 
     def trial(self, trial: CandidateResult) -> None:
+        """Create a nested run for the candidate."""
         self._candidate(trial)
 
     def end(self, result: RunResult) -> None:
+        """Tag the run with the recommendation and end it."""
         self._client.log_metric(self._run, "front_size", float(len(result.front)))
         self._client.set_tag(self._run, "orchestrator.recommended", result.recommended or "none")
         self._client.set_tag(self._run, "orchestrator.reason", result.reason)

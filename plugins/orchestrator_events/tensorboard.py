@@ -1,4 +1,4 @@
-"""TensorBoard: a scalar of every figure, the candidates along the axis in the order in which they were finished."""
+"""TensorBoard: a scalar for every value, with the candidates on the horizontal axis in the order in which they were finished."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ class TensorBoard(Follower):
     """Event files in a folder of the run's name.
 
     Args:
-        folder: What `tensorboard --logdir` is pointed at.
+        folder: Folder for `tensorboard --logdir`.
 
     Raises:
         EnvironmentFailure: TensorBoard is not installed.
@@ -21,14 +21,16 @@ class TensorBoard(Follower):
         self._writer = _writer(Path(folder) / Path(search.run).name)
         self._step = search.known
         self._best = 0.0
-        if not search.resumed or not search.known:  # killed before a candidate was known, it may not have come to this
+        if not search.resumed or not search.known:  # a run killed before its first candidate has no such file
             self._write(search.baseline, 0)
 
     def trial(self, trial: CandidateResult) -> None:
+        """Write the scalars of the candidate."""
         self._step += 1
         self._write(trial, self._step)
 
     def end(self, result: RunResult) -> None:
+        """Close the event file."""
         self._scalar("front/size", float(len(result.front)), self._step)
         text = f"recommended: {result.recommended or 'none'}. {result.reason}"
         self._writer.add_summary(_text("recommendation", text), self._step)
@@ -48,7 +50,7 @@ class TensorBoard(Follower):
 
 
 class _Writer:
-    """TensorBoard's own event file writer: torch's would load torch into the process that only decides."""
+    """TensorBoard's own event file writer: torch's would load torch into the main process."""
 
     def __init__(self, folder: Path) -> None:
         from tensorboard.summary.writer.event_file_writer import EventFileWriter

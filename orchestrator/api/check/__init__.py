@@ -1,4 +1,4 @@
-"""A gate for other people's CI: has this model regressed against that one?"""
+"""The CI gate: tests whether a model has regressed against another one."""
 
 import tempfile
 import time
@@ -21,21 +21,23 @@ ORDER = ("latency", "quality", "size", "peak-memory")
 
 
 def check(baseline: str | Path, candidate: str | Path, options: CheckOptions | None = None, **said: Any) -> CheckResult:
-    """Whether a model has become slower, worse or larger than another one, beyond what is allowed and beyond chance.
+    """Test whether a model is slower, worse or larger than another one, beyond the limits and beyond chance.
 
-    Both are timed here, side by side, in rounds of fresh processes; both are scored on the same examples. So a noisy machine, or
+    Both are timed here, side by side, in rounds of new processes, and scored on the same examples. So a noisy machine, or
     another one than last time, does not matter.
 
     Args:
-        baseline, candidate: Each a model file, a candidate's folder (`front/<id>`), or a run directory (its recommended model).
-        options: Or give its fields by name: `check("old.onnx", "new.onnx", data="arrays.npz", max_slowdown=0.1)`.
+        baseline: A model file, a candidate's folder (`front/<id>`), or a run directory (its recommended model).
+        candidate: Likewise.
+        options: The options; or give fields by name: `check("old.onnx", "new.onnx", data="arrays.npz", max_slowdown=0.1)`.
+        **said: Fields of the options.
 
     Returns:
-        Every criterion with its values, limit and verdict; `verdict` and `exit_code` of all of them.
+        Every criterion with its values, limit and verdict, and the overall `verdict` and `exit_code`.
 
     Raises:
-        InputError: something that was given cannot be used, the two sides contradict each other, or a model cannot be run.
-        EnvironmentFailure: the device is out of reach or in use.
+        InputError: An option cannot be used, the two inputs contradict each other, or a model cannot be run.
+        EnvironmentFailure: The device is unreachable or in use.
     """
     begin = time.monotonic()
     options = _said(options, said)
@@ -91,7 +93,7 @@ def _run(
     scored: bool,
     timed: bool,
 ) -> tuple[list[Criterion], dict[str, Any]]:
-    """The criteria that take running the models, and what they ran on."""
+    """Return the criteria that need running the models, and the description of the machine."""
     criteria: Sequence[Criterion] = []
     recipe = None if options.data is not None else next((str(s.given / RECIPE) for s in (theirs, ours) if s.said), None)
     splits = None if measure.data is None else splits_of(measure.data, recipe)

@@ -1,4 +1,4 @@
-"""The two sides of a check: a model file, and what its folder says of how it is to be judged."""
+"""The inputs of a check: a model file, and the settings of its recipe."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,9 +19,9 @@ class ModelInput:
     """One model.
 
     Attributes:
-        given: What the user named.
-        model: The file.
-        said: What its recipe says: "data", "metric", "target", "runtime", "threads"; empty where there is none.
+        given: The path as given.
+        model: The model file.
+        said: Settings of its recipe: "data", "metric", "target", "runtime", "threads"; empty without one.
     """
 
     given: Path
@@ -30,10 +30,10 @@ class ModelInput:
 
 
 def read_side(path: Path, option: str) -> ModelInput:
-    """A side as the user named it: a model file, a candidate's folder, or a run directory (its recommended model).
+    """Read an input: a model file, a candidate's folder, or a run directory (its recommended model).
 
     Raises:
-        InputError: it is none of these, or a run that recommends nothing.
+        InputError: It is none of these, or a run without a recommendation.
     """
     if path.is_file():
         return ModelInput(given=path, model=path)
@@ -65,10 +65,10 @@ def _model(folder: Path, option: str) -> Path:
 
 
 def agreed(name: str, baseline: ModelInput, candidate: ModelInput) -> Any:
-    """What the sides' recipes say of `name`; None where neither says anything.
+    """Return the recipes' common setting `name`, or None if no recipe has it.
 
     Raises:
-        InputError: they differ.
+        InputError: They differ.
     """
     ours, theirs = candidate.said.get(name), baseline.said.get(name)
     if ours is not None and theirs is not None and ours != theirs:

@@ -1,4 +1,4 @@
-"""The quality criterion: both models on the same examples, example by example."""
+"""The quality criterion: both models on the same examples."""
 
 import math
 from collections.abc import Mapping
@@ -21,18 +21,19 @@ from orchestrator.report import formatting
 from orchestrator.values.check import Criterion
 
 CANDIDATE, BASELINE = 0, 1
-LEAST_DIFFERENCE = 1e-12  # what rounding makes
+LEAST_DIFFERENCE = 1e-12  # rounding errors
 NO_DATA = "no data: give --data to have the quality judged"
 
 
 def splits_of(data: str, said_by: str | None) -> dict[str, Split]:
-    """The splits of a data reference.
+    """Load the splits of a data reference.
 
     Args:
-        said_by: The recipe that names it, where the user did not.
+        data: The reference.
+        said_by: The recipe that contains it, if the user did not give it.
 
     Raises:
-        InputError: they cannot be loaded.
+        InputError: They cannot be loaded.
     """
     try:
         return load_data(absolute(data))
@@ -43,10 +44,10 @@ def splits_of(data: str, said_by: str | None) -> dict[str, Split]:
 
 
 def metric_of(name: str | None, labels: np.ndarray | None, registry: Registry) -> Metric:
-    """The metric that was asked for; by default accuracy, without labels fidelity.
+    """Return the requested metric; by default accuracy, without labels fidelity.
 
     Raises:
-        InputError: an unknown name, or labels that it needs are missing.
+        InputError: The name is unknown, or labels that it needs are missing.
     """
     if name is None:
         name = "fidelity" if labels is None else "accuracy"
@@ -63,7 +64,7 @@ def metric_of(name: str | None, labels: np.ndarray | None, registry: Registry) -
 
 
 def judging_split(splits: Mapping[str, Split]) -> Split:
-    """The test split, which nothing was chosen by; the validation split where there is none, or it lacks labels."""
+    """Return the test split, which nothing was chosen by, or the validation split if there is none or it lacks labels."""
     test, validation = splits.get("test"), splits["validation"].arrays()
     if test is None:
         return validation
@@ -75,11 +76,14 @@ def judge_quality(bench: Bench, split: Split, metric: Metric, limit: float, fold
     """Score both models on a split and judge the difference.
 
     Args:
-        limit: Points of the metric that may be lost.
+        bench: The models.
+        split: The examples.
+        metric: The metric.
+        limit: Allowed loss in points of the metric.
         folder: An empty folder to work in.
 
     Raises:
-        InputError: a model cannot be run, the baseline's outputs are not finite, or the metric does not fit them.
+        InputError: A model cannot be run, the baseline's outputs are not finite, or the metric does not fit them.
     """
     if formatting.is_rate(metric.name) and limit >= 1:
         raise InputError(f"a drop of {limit * 100:.0f} points of {metric.name} is all there is: write --max-drop {limit:g}%")
@@ -110,7 +114,7 @@ def _finite(outputs: list[np.ndarray]) -> bool:
 
 
 def _fit(metric: Metric, split: Split, *sides: list[np.ndarray]) -> None:
-    """Labels that are no classes of the model would give some accuracy all the same, and a meaningless one."""
+    """Raise InputError if the labels are not classes of the model: they would give a meaningless accuracy."""
     labels = split.labels
     if metric.name != "accuracy" or labels is None:
         return

@@ -1,4 +1,4 @@
-"""What a check allows: options, and the table [tool.orchestrator.check] of a pyproject.toml."""
+"""The settings of a check: options, and the table [tool.orchestrator.check] of a pyproject.toml."""
 
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,7 @@ from orchestrator.values.units import parse_seconds, parse_share
 
 
 class UsualDrop(float):
-    """The loss that is allowed where nobody said one: points have no common scale but where they are shares of the examples."""
+    """The default limit of the loss of quality: points are only comparable if they are shares of the examples."""
 
 
 USUAL_DROP = UsualDrop(0.005)
@@ -22,16 +22,21 @@ OFF = "off"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CheckOptions:
-    """`orchestrate check` as the user said it. See the command's help for each.
+    """The options of `orchestrate check`; its help describes each.
 
     Attributes:
-        data, metric, target, runtime, threads: None: what the sides' recipes say; else no data, the task's usual metric, `host`,
-            and the profile's own runtime and threads.
-        max_slowdown, max_growth, max_memory_growth: Largest growth of time, file and peak memory, as a share; None: not judged.
-        max_drop: Largest loss of quality, in points of the metric (0.005: half a point of accuracy); None: not judged. Where it
-            is not said: half a point of a rate, and half a per cent of the baseline's value of any other metric.
-        budget_s: Time for the rounds of timing.
-        noisy: What is made of what noise left undecided.
+        data: Reference of the data; None for the recipes', else the quality is not judged.
+        metric: Name of the metric; None for the recipes', else the task's default.
+        target: Profile; None for the recipes', else `host`.
+        runtime: Runtime; None for the recipes', else the profile's first.
+        threads: Threads of one inference; None for the recipes', else the profile's.
+        max_slowdown: Largest growth of time as a fraction; None to skip the criterion.
+        max_growth: Largest growth of the file as a fraction; None to skip the criterion.
+        max_memory_growth: Largest growth of peak memory as a fraction; None to skip the criterion.
+        max_drop: Largest loss of quality in points of the metric (0.005: half a point of accuracy); None to skip it. Default:
+            half a point of a rate, and half a per cent of the baseline's value of any other metric.
+        budget_s: Seconds for the rounds of timing.
+        noisy: Verdict for criteria that noise left undecided.
     """
 
     data: str | None = None
@@ -52,13 +57,15 @@ class CheckOptions:
 
 
 def limit(value: str | float, what: str, *, share: bool = True) -> float | None:
-    """`5%`, `0.05` or a number as 0.05; `off` as None.
+    """Parse a limit: `5%`, `0.05` or a number as 0.05; `off` as None.
 
     Args:
-        share: Whether 5 without a sign is surely meant as 5 %; else it may be 5 points of a metric.
+        value: The text, or a number.
+        what: The option or key, for messages.
+        share: True if a 5 without a sign certainly means 5 %; otherwise it may be 5 points of a metric.
 
     Raises:
-        InputError: it cannot be read, or would allow several times as much.
+        InputError: It cannot be parsed, or would allow a multiple.
     """
     if isinstance(value, str) and value.strip().lower() == OFF:
         return None
@@ -75,12 +82,12 @@ def _number(value: Any, what: str) -> float:
 
 
 def read_table(start: Path) -> dict[str, Any]:
-    """What the nearest pyproject.toml, from `start` upwards, says of checks: fields of CheckOptions, "baseline" and "candidate".
+    """Return the settings of the nearest pyproject.toml upwards: fields of CheckOptions, "baseline" and "candidate".
 
-    Files that it names are meant from its own folder.
+    Paths are relative to its folder.
 
     Raises:
-        InputError: it is no TOML, or a key is unknown or of the wrong type; one line with the file and the key.
+        InputError: It is not TOML, or a key is unknown or of the wrong type; one line with the file and the key.
     """
     file = next((folder / "pyproject.toml" for folder in (start, *start.parents) if (folder / "pyproject.toml").is_file()), None)
     if file is None:

@@ -1,4 +1,4 @@
-"""The size criterion: exact, of what has to be shipped."""
+"""The size criterion: exact bytes of the shipped files."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ from orchestrator.values.check import Criterion, Judgement
 
 
 def judge_size(candidate: Path, baseline: Path, limit: float) -> Criterion:
-    """Compare what the two models take on a disk, weights in files beside an ONNX file included.
+    """Compare the sizes of two models on disk, with external data of ONNX files.
 
     Raises:
-        InputError: one cannot be read.
+        InputError: One cannot be read.
     """
     ours, theirs = size_bytes(candidate), size_bytes(baseline)
     change = ours / theirs - 1
@@ -36,10 +36,10 @@ def judge_size(candidate: Path, baseline: Path, limit: float) -> Criterion:
 
 
 def size_bytes(path: Path) -> int:
-    """Bytes of a model file and of the files that an ONNX file keeps its weights in.
+    """Return the bytes of a model file and of the external data of an ONNX file.
 
     Raises:
-        InputError: it is empty or no ONNX, or a file of weights is missing.
+        InputError: It is empty or not ONNX, or a file of weights is missing.
     """
     total = path.stat().st_size
     if not total:
@@ -48,7 +48,7 @@ def size_bytes(path: Path) -> int:
         return total
     try:
         graph = onnx.load(path, load_external_data=False).graph
-    except Exception as error:  # protobuf's errors share no public base
+    except Exception as error:  # protobuf's errors have no public base class
         raise InputError(f"'{path}' is no valid ONNX file: {str(error).splitlines()[0][:200]}") from None
     beside = {
         entry.value

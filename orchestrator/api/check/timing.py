@@ -1,4 +1,4 @@
-"""The criteria that take running the models again and again: latency and peak memory."""
+"""The criteria that need repeated runs of the models: latency and peak memory."""
 
 import math
 import time
@@ -16,13 +16,13 @@ from orchestrator.values.check import Criterion, Judgement, Name
 
 WALL, CPU = 2, 3
 LEAST_ROUND_S = 2.0
-ROUNDS_IN_A_BUDGET = 16  # at least, where a round fits into that: the first look takes four
-BLOCKS = 6  # fewer than where rounds are few: what differs between rounds is what limits the answer
+ROUNDS_IN_A_BUDGET = 16  # at least: the first interim analysis needs four rounds
+BLOCKS = 6  # few blocks a round: the variation between rounds is the limiting one
 
 
 @dataclass(slots=True)
 class _Rounds:
-    """What was taken, each round a pair: candidate, baseline."""
+    """The rounds of timing; each is a pair of candidate and baseline."""
 
     milliseconds: list[tuple[float, float]] = field(default_factory=list)
     bytes_: list[tuple[int, int]] = field(default_factory=list)
@@ -36,8 +36,8 @@ def judge_time_and_memory(bench: Bench, options: CheckOptions) -> list[Criterion
     """Time both models side by side, round after round, until each criterion is decided or the budget is spent.
 
     Raises:
-        InputError: a model cannot be loaded or run.
-        EnvironmentFailure: the device is out of reach.
+        InputError: A model cannot be loaded or run.
+        EnvironmentFailure: The device is unreachable.
     """
     if bench.simulation is not None:
         return _simulated(bench, options)
@@ -75,7 +75,7 @@ def _rounds(bench: Bench, options: CheckOptions, latency: RatioTest | None, memo
 
 def _note(taken: _Rounds, candidate: Timing, baseline: Timing, latency: RatioTest | None, memory: RatioTest | None) -> None:
     waited = max(t.conditions.get("waited_share", 0.0) for t in (candidate, baseline))
-    # Where other work took the core away, the CPU time of the one thread still tells what the model costs.
+    # If other processes used the core, the CPU time of the one thread still measures the model.
     by_cpu = waited > DISTURBED_WAIT and candidate.cpu_ratio is not None
     column = CPU if by_cpu else WALL
     taken.by_cpu += by_cpu
@@ -166,7 +166,7 @@ def _ratio_criterion(
 
 
 def _simulated(bench: Bench, options: CheckOptions) -> list[Criterion]:
-    """Of a simulated CPU: instruction counts times the board's constants. They have no noise, and are the same on any machine."""
+    """Judge by instruction counts times the board's constants, which have no noise and are the same on any machine."""
     found = []
     if (limit := options.max_slowdown) is not None:
         candidate, baseline = bench.simulated()
