@@ -1,1 +1,1 @@
-"""Figures that were observed: the timing protocol, statistics, quality with intervals, sizes."""
+"""Measurements: the timing protocol, statistics, paired tests, quality with intervals, memory and energy."""

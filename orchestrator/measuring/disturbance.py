@@ -1,4 +1,4 @@
-"""What the machine was doing while times were taken, and whether that disturbed them."""
+"""The state of the machine during a measurement, and whether it disturbed the times."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ class Conditions:
     """The machine's counters over a measurement.
 
     Attributes:
-        facts: Those that it has; what it has not is absent.
-        others: Cores that other processes kept busy, on average; None: not known.
-        cores: Cores that the machine has.
+        facts: The counters that the machine has.
+        others: Mean number of cores that other processes kept busy, or None if unknown.
+        cores: Number of cores of the machine.
     """
 
     facts: dict[str, Any]
@@ -30,10 +30,10 @@ class Conditions:
     cores: int
 
     def disturbed(self, waited: float | None) -> str | None:
-        """Why the times are to be read with care, or None.
+        """Return the reason why the times are unreliable, or None.
 
         Args:
-            waited: Share of the time that the calling thread did not run, where it is the only one: its core was taken away.
+            waited: Share of the time that the only computing thread did not run, because its core was used by others.
         """
         reasons = []
         if waited is not None and waited > WAITED_SHARE:
@@ -48,11 +48,12 @@ class Conditions:
 
 
 def observed(states: States, own: float, cores: tuple[int, ...]) -> Conditions:
-    """What changed between the states before and after each round.
+    """Return the changes of the counters between the states before and after each round.
 
     Args:
-        own: CPU seconds of the timed processes themselves over all rounds.
-        cores: Those that they were kept on.
+        states: States before and after each round.
+        own: CPU seconds of the timed processes over all rounds.
+        cores: Cores that they were pinned to.
     """
     pairs = [(before, after) for before, after in states if before is not None and after is not None]
     seconds = sum(after.at_s - before.at_s for before, after in pairs)
@@ -81,7 +82,7 @@ def observed(states: States, own: float, cores: tuple[int, ...]) -> Conditions:
 
 
 def _grown(pairs: Sequence[tuple[DeviceState, DeviceState]], read: Callable[[DeviceState], float | None]) -> float | None:
-    """How far a counter went on in all rounds; None where there is none."""
+    """Return the growth of a counter over all rounds, or None without it."""
     grown = 0.0
     for before, after in pairs:
         first, last = read(before), read(after)

@@ -1,6 +1,6 @@
-"""What is known of an exported model from its file alone.
+"""Properties of an exported model that follow from its file.
 
-Runs in the build worker: a file that crashes a parser is no end of a search.
+Computed in the builder process: a file that crashes a parser does not end the search.
 """
 
 import hashlib
@@ -21,17 +21,17 @@ SCORING_BATCH = 64
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelInfo:
-    """What is counted and computed from the file.
+    """Counted and computed properties of a model file.
 
     Attributes:
         path: The file that the runtime loads.
-        digest: SHA-256 of it.
+        digest: Its SHA-256.
         compressed_bytes: Its size after zlib, level 6.
-        macs: Of one inference.
-        estimate: The target's latency from the graph and the profile; None where the profile has no latency model, and the target
+        macs: Multiply-accumulates of one inference.
+        estimate: The target's latency from the graph and the profile; None if the profile has no latency model and the target
             is measured or simulated.
-        batch: Examples that one inference may take while scoring.
-        runtime: What runs it; None: the target's first.
+        batch: Largest number of examples of one inference while scoring.
+        runtime: The runtime that executes it, or None for the target's first.
     """
 
     path: str
@@ -46,20 +46,22 @@ class ModelInfo:
 
 
 def for_runtime(model: ModelInfo, runtime: str | None) -> ModelInfo:
-    """The same model, run by another runtime than the target's first: the estimate is that one's, and says nothing of this."""
+    """Return the model's properties for another runtime than the target's first, without the estimate, which is for that one."""
     return model if runtime is None else replace(model, runtime=runtime, estimate=None)
 
 
 def inspect(graph: Path, file: Path, target: Target, shapes: dict[str, tuple[int, ...]]) -> ModelInfo:
-    """Look at a model.
+    """Return the properties of a model.
 
     Args:
         graph: The exported ONNX file.
-        file: What the runtime loads: the same, or its own form of it.
+        file: The file that the runtime loads: the same, or its own form of it.
+        target: The target.
         shapes: `{input name: shape with a batch of 1}`, for dynamic axes.
+        runtime: The runtime, or None for the target's first.
 
     Raises:
-        InputError: the graph cannot be read, or its latency not be estimated.
+        InputError: The graph cannot be read, or its latency cannot be estimated.
     """
     counted = count(graph, shapes)
     content = file.read_bytes()
@@ -79,16 +81,16 @@ def _estimate(graph: Path, target: Target, shapes: dict[str, tuple[int, ...]]) -
     try:
         return estimate_latency(graph, target.profile, target.runtime, target.threads, shapes)
     except InputError:
-        if target.is_device or target.simulator is not None:  # it would only stand beside a better figure
+        if target.is_device or target.simulator is not None:  # a stronger value exists
             return None
         raise
 
 
 def scoring_batch(path: Path) -> int:
-    """How many examples one inference may take while scoring.
+    """Return the largest number of examples of one inference while scoring.
 
-    One where the file fixes its batch axis, and where activations are quantized by their range of the moment: that range is over
-    the whole batch, so a larger one would score another computation than the one that is shipped.
+    It is 1 if the file fixes its batch axis, and if activations are quantized dynamically: their range is that of the whole
+    batch, so that a larger batch would score another computation than the shipped one.
     """
     graph = onnx.load(path, load_external_data=False).graph
     if any(node.op_type == "DynamicQuantizeLinear" for node in graph.node):

@@ -1,4 +1,4 @@
-"""Is a candidate worse than its baseline on the same examples? Tests and intervals of paired values.
+"""Paired tests and intervals: is a candidate worse than its baseline on the same examples?
 
 All drops are signed so that more is worse, whatever the metric's direction.
 """
@@ -16,12 +16,12 @@ from orchestrator.plugin.metric import Metric
 from orchestrator.values.direction import Direction
 
 SIGNIFICANCE = 0.01
-"""Chance of calling something a regression that is none, at worst; of one criterion."""
+"""Largest probability of a false regression of one criterion."""
 CONFIDENCE = 1 - 2 * SIGNIFICANCE
 RESAMPLES = 2000
 LEAST_EXAMPLES = 10
-"""Of a bootstrap: fewer hold too little of the spread, and a resample may well have one value alone."""
-AT_ONCE = 1_000_000  # values that are drawn together
+"""Least examples of a bootstrap: fewer do not represent the spread, and a resample may consist of one value."""
+AT_ONCE = 1_000_000  # values that are resampled together
 LEAST_RESAMPLES = 100
 RESAMPLING_S = 20.0
 
@@ -30,13 +30,15 @@ Test = Literal["McNemar, exact", "paired bootstrap"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PairedDrop:
-    """How much worse a candidate's quality is.
+    """The loss of quality of a candidate.
 
     Attributes:
-        drop: Positive where the candidate is worse, in the metric's own unit.
-        low, high: Its interval, of CONFIDENCE.
-        p_value: One-sided: how likely such a drop, or a larger one, is among equally good models.
-        lost, gained: Of McNemar's test: examples that only the baseline, that only the candidate has right.
+        drop: Positive if the candidate is worse, in the metric's own unit.
+        low: Low end of its interval, of CONFIDENCE.
+        high: High end of its interval.
+        p_value: One-sided probability of such a drop, or a larger one, among equally good models.
+        lost: Number of examples that only the baseline has right, in McNemar's test.
+        gained: Number of examples that only the candidate has right.
     """
 
     baseline: float
@@ -52,9 +54,9 @@ class PairedDrop:
 
 
 def mcnemar(lost: int, gained: int) -> float:
-    """Exact one-sided p-value of McNemar's test (McNemar 1947): only examples on which the two differ tell them apart.
+    """Return the exact one-sided p-value of McNemar's test (McNemar 1947).
 
-    Among models that are equally good each such example is as likely to be lost as to be gained.
+    Only examples on which the two differ count: among equally good models each is as likely to be lost as to be gained.
     """
     from scipy.stats import binomtest
 
@@ -62,8 +64,12 @@ def mcnemar(lost: int, gained: int) -> float:
 
 
 def paired_share_interval(lost: int, gained: int, count: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Interval of (lost - gained) / count: the adjusted Wald interval of Bonett and Price, "Adjusted Wald confidence interval for
-    a difference of binomial proportions based on paired data", Journal of Educational and Behavioral Statistics 37(4), 2012."""
+    """Return the interval of (lost - gained) / count.
+
+    Adjusted Wald interval of Bonett and Price, "Adjusted Wald confidence interval for a difference of binomial proportions
+    based on
+    paired data", Journal of Educational and Behavioral Statistics 37(4), 2012.
+    """
     from scipy.stats import norm
 
     worse, better = (lost + 1) / (count + 2), (gained + 1) / (count + 2)
@@ -72,12 +78,12 @@ def paired_share_interval(lost: int, gained: int, count: int, confidence: float 
 
 
 def paired_mean_interval(differences: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, float, float]:
-    """(low, high, one-sided p-value of a mean above 0) of the mean of paired differences, shape (N,), by the bootstrap.
+    """Return (low, high, one-sided p-value of a mean above 0) of the mean of paired differences, shape (N,), by the bootstrap.
 
-    Two intervals, of which the wider end counts on each side. The percentile interval, widened as Student's is beside the normal
-    one (the expanded percentile interval; Hesterberg, "What teachers should know about the bootstrap", The American Statistician
-    69(4), 2015), holds where differences are symmetric; the bootstrap-t interval (Efron and Tibshirani 1993, chapter 12) where a
-    few large ones lie on one side. Of fewer than LEAST_EXAMPLES nothing is known.
+    The wider end of two intervals counts on each side. The expanded percentile interval (Hesterberg, "What teachers should know
+    about the bootstrap", The American Statistician 69(4), 2015) is valid for symmetric differences; the bootstrap-t interval
+    (Efron
+    and Tibshirani 1993, chapter 12) if there are a few large ones on one side. With fewer than LEAST_EXAMPLES nothing is known.
     """
     count = len(differences)
     if count < LEAST_EXAMPLES:
@@ -92,7 +98,7 @@ def paired_mean_interval(differences: np.ndarray, confidence: float = CONFIDENCE
     low, high, p_value = _expanded(means, count, confidence)
     mean, error = float(differences.mean()), float(differences.std(ddof=1)) / np.sqrt(count)
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = np.nan_to_num((means - mean) / errors, nan=0.0)  # infinite where a resample has one value alone
+        ratios = np.nan_to_num((means - mean) / errors, nan=0.0)  # infinite if a resample has a single value
     ends = np.quantile(ratios, [(1 - confidence) / 2, (1 + confidence) / 2], method="nearest")
     if error > 0:
         low, high = min(low, float(mean - ends[1] * error)), max(high, float(mean - ends[0] * error))
@@ -112,18 +118,20 @@ def _expanded(values: np.ndarray, count: int, confidence: float) -> tuple[float,
 def paired_drop(
     metric: Metric, candidate: Sequence[np.ndarray], baseline: Sequence[np.ndarray], labels: np.ndarray | None
 ) -> PairedDrop:
-    """The metric of both models' outputs on the same examples, and how much of it was lost.
+    """Compute the metric of both models' outputs on the same examples, and the loss.
 
-    McNemar's test where every example is either right or wrong, else a paired bootstrap; of a metric that is no mean of examples,
-    a bootstrap that calls it on resampled examples.
+    McNemar's test if every example is right or wrong, else a paired bootstrap; for a metric that is not a mean over examples,
+    a bootstrap that computes it on resampled examples.
 
     Args:
-        candidate, baseline: For each output of the model an array, first axis the same N examples.
+        metric: The metric.
+        candidate: For each output of the model an array, first axis the N examples.
+        baseline: The baseline's outputs on the same examples.
         labels: First axis the N examples, or None.
 
     Raises:
-        InputError: the metric cannot be computed on these outputs.
-        MethodError: it is NaN or infinite.
+        InputError: The metric cannot be computed on these outputs.
+        MethodError: It is NaN or infinite.
     """
     sign = Direction(metric.direction).sign
     count = len(baseline[0])
@@ -181,7 +189,7 @@ def _of_a_function(
         try:
             resampled = values(random.integers(0, count, count))
         except (InputError, MethodError):
-            continue  # a resample may lack a class, and the metric with it
+            continue  # a resample may lack a class, so that the metric is undefined
         drops.append(sign * (resampled[1] - resampled[0]))
     if count < LEAST_EXAMPLES:
         drops = []

@@ -23,8 +23,9 @@ Outputs = Sequence[np.ndarray]
 class FunctionMetric(Metric):
     """A user's `f(outputs, labels)` or `f(outputs, labels, reference)` as a metric.
 
-    `outputs` is one array where the model has one output, else the list of them. It returns one score for each example or a
-    single number. An attribute `direction = "minimize"` on the function says that less is better.
+    `outputs` is one array if the model has one output, else a list of them. The function returns one score for each example or
+    a
+    single number. Its attribute `direction = "minimize"` means that less is better.
     """
 
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
@@ -50,7 +51,7 @@ class FunctionMetric(Metric):
 
 
 def required_arguments(function: Callable[..., Any]) -> int:
-    """How many arguments a function must be given."""
+    """Return the number of required arguments of a function."""
     parameters = inspect.signature(function).parameters.values()
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return sum(p.kind in kinds and p.default is inspect.Parameter.empty for p in parameters)
@@ -61,15 +62,16 @@ def _alone(outputs: Outputs) -> Any:
 
 
 def evaluate(metric: Metric, outputs: Outputs, labels: np.ndarray | None, baseline: Outputs | None) -> QualityResult:
-    """The metric on outputs.
+    """Compute the metric on outputs, with its interval.
 
     Args:
-        outputs: First axis the N examples.
+        metric: The metric.
+        outputs: For each output of the model an array, first axis the N examples.
         labels: First axis the N examples, or None.
-        baseline: The original's outputs on the same examples; None when these are the original's own.
+        baseline: The original's outputs on the same examples; None if `outputs` are the original's.
 
     Raises:
-        MethodError: the outputs are not finite.
+        MethodError: The outputs are not finite.
     """
     for k, output in enumerate(outputs):
         if output.dtype.kind == "f" and not np.isfinite(output).all():
@@ -89,7 +91,7 @@ def evaluate(metric: Metric, outputs: Outputs, labels: np.ndarray | None, baseli
 
 
 def score(metric: Metric, outputs: Outputs, labels: np.ndarray | None, reference: Outputs | None) -> float:
-    """The metric's value alone, without an interval. Arguments and errors as in `evaluate`."""
+    """Compute the metric's value alone, without an interval. Arguments and errors as in `evaluate`."""
     return float(_scores(metric, outputs, labels, outputs if reference is None else reference).mean())
 
 
@@ -108,7 +110,7 @@ def _scores(metric: Metric, outputs: Outputs, labels: np.ndarray | None, referen
 def _of_a_function(
     metric: Metric, outputs: Outputs, labels: np.ndarray | None, baseline: Outputs | None, value: float
 ) -> QualityResult:
-    """A metric that is no mean of examples: intervals from calling it on resampled examples."""
+    """Return the intervals of a metric that is not a mean over examples, from resampled examples."""
     count = len(outputs[0])
     random = np.random.default_rng(statistics.SEED)
     values: list[float] = []
@@ -125,7 +127,7 @@ def _of_a_function(
             own = float(_scores(metric, part, kept, reference))
             other = float(_scores(metric, reference, kept, reference)) if baseline is not None else 0.0
         except (InputError, MethodError):
-            continue  # a resample may lack a class, and the metric with it
+            continue  # a resample may lack a class, so that the metric is undefined
         values.append(own)
         originals.append(other)
     if len(values) < LEAST_RESAMPLES:

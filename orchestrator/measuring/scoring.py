@@ -1,4 +1,4 @@
-"""The figures of exported models that take running them: times, memory and energy from fresh processes, beside the estimate."""
+"""Values of exported models that need running them: times, memory and energy from new processes, beside the estimate."""
 
 import functools
 import math
@@ -20,22 +20,22 @@ from orchestrator.values.target import Target
 REQUEST_TIMEOUT_S = 120.0
 SCORING_TIMEOUT_S = 600.0
 OBJECTIVE = Plan(max_seconds=5.0)
-BESIDE = Plan(max_seconds=1.5)  # a figure that is shown and chooses nothing, for the objective is an estimate
+BESIDE = Plan(max_seconds=1.5)  # shown only: the objective is an estimate
 TOGETHER_ROUNDS = 3
 TOGETHER_S = 3.0  # for each model
-MEMORY_SHARE = 0.75  # of another machine's memory
+MEMORY_SHARE = 0.75  # of the memory of another machine
 CPU_PROVIDER = "CPUExecutionProvider"
 EMPTY_PROCESS_BYTES = 150_000_000
-LOADED_SHARE = 3  # a loaded model takes a few times its file
+LOADED_SHARE = 3  # a loaded model needs a multiple of its file size
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunValues:
-    """What was observed by running the model, and what was computed for a target that is not here.
+    """Measured values of a model, and the computed latency of a target that is not here.
 
     Attributes:
-        energy_mj: Of one inference; None where the device has no counter.
-        samples: The raw times, ms, in the order they were taken.
+        energy_mj: Energy of one inference, or None if the device has no counter.
+        samples: The raw times, ms, in the order of measurement.
     """
 
     latency: list[LatencyResult]
@@ -46,11 +46,12 @@ class RunValues:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Together:
-    """What came of models that were timed side by side.
+    """The times of models that were timed side by side.
 
     Attributes:
-        figures: A latency for each id, its ratio to the baseline, or why there is none; the baseline's under its own id.
-        samples: The raw times, ms, of those that have a figure.
+        figures: For each id a latency with its ratio to the baseline, or the reason why there is none; the baseline's under its
+            own id.
+        samples: The raw times, ms, by id.
     """
 
     figures: dict[str, LatencyResult | JobFailed]
@@ -61,10 +62,14 @@ class Evaluator:
     """Measures exported models for one target on one device.
 
     Args:
-        inputs: `{input name: .npy file}` of the validation split; times are taken on its first examples.
-        most_s: Time that any single answer of a model may take.
-        memory_bytes: Memory that a process may take; on another machine three quarters of its own at most.
-        left_s: Seconds that are left now for an answer.
+        target: The target.
+        runtimes: The runtimes by name.
+        device: The device.
+        inputs: `{input name: .npy file}` of the validation split; models are timed on its first examples.
+        most_s: Time limit of one answer of a model in seconds.
+        memory_bytes: Memory limit of a process; on another machine at most three quarters of its memory.
+        seed: Seed of the order of blocks.
+        left_s: Returns the seconds that are left for an answer.
         alternatives: Further runtimes that models may name.
     """
 
@@ -88,7 +93,7 @@ class Evaluator:
 
     @functools.cached_property
     def threads(self) -> int:
-        """Threads of one inference: the target's, or as many as the device has cores."""
+        """Return the threads of one inference: the target's, but at most the device's cores."""
         return min(self.target.threads, self.device.cores())
 
     @functools.cached_property
@@ -97,11 +102,11 @@ class Evaluator:
         return int(MEMORY_SHARE * theirs) if theirs else self._given_memory
 
     def run(self, model: ModelInfo, baseline: Path | None) -> RunValues:
-        """Times and memory, each model in a fresh process; beside the baseline where one is given.
+        """Measure times and memory, each model in a new process, beside the baseline if one is given.
 
         Raises:
-            JobFailed: the model cannot be loaded or run within the limits.
-            DeviceUnavailable: the device is lost.
+            JobFailed: The model cannot be loaded or run within the limits.
+            DeviceUnavailable: The device is lost.
         """
         paths = [Path(model.path)] if baseline is None else [Path(model.path), baseline]
         timing = self.time(paths, OBJECTIVE if self.target.is_device else BESIDE, [model.runtime])[0]
@@ -116,10 +121,10 @@ class Evaluator:
         )
 
     def settings(self, runtime: str | None = None) -> dict[str, Any]:
-        """All but the model and the data that figures depend on here, as JSON has it.
+        """Return everything but the model and the data that the values depend on, as JSON-ready data.
 
         Args:
-            runtime: What runs the model; None: the target's first, which the baseline is timed in.
+            runtime: Runtime of the model, or None for the target's first, in which the baseline is timed.
         """
         beside = {} if runtime is None else {"beside": self._identity(None), "beside_options": self._said_options(None)}
         return {
@@ -139,7 +144,7 @@ class Evaluator:
         runtime = self._runtime_of(name)
         try:
             version = runtime.version()
-        except Refused:  # it is there on the device only, whose description has its version
+        except Refused:  # installed on the device only, whose description has its version
             version = ""
         return [runtime.name, version, runtime.source()]
 
@@ -147,7 +152,7 @@ class Evaluator:
         return self._runtime if name is None or name == self._runtime.name else self._others[name]
 
     def briefly(self, model: ModelInfo, baseline: Path) -> LatencyResult:
-        """A short measurement beside the baseline, of a model that is not trained yet. Raises as `run` does."""
+        """Measure an untrained model briefly beside the baseline. Errors as in `run`."""
         return self.latency(self.time([Path(model.path), baseline], BESIDE, [model.runtime])[0], model.runtime)
 
     def together(
@@ -158,16 +163,17 @@ class Evaluator:
         seconds: float | None = None,
         runtimes: Mapping[str, str] | None = None,
     ) -> Together:
-        """Time models and the baseline side by side, in several rounds of fresh processes.
+        """Time models and the baseline side by side, in several rounds of new processes.
 
         Args:
+            baseline: File of the baseline.
             models: File by candidate id.
-            seconds: Time for all of it; None: three for each model.
-            runtimes: What runs each; those that are not named run in the target's first.
+            seconds: Time for all of them; None for three seconds a model.
+            runtimes: Runtime of each; others run in the target's first.
 
         Raises:
-            JobFailed: the baseline cannot be run.
-            DeviceUnavailable: the device is lost.
+            JobFailed: The baseline cannot be run.
+            DeviceUnavailable: The device is lost.
         """
         found: dict[str, Timing | JobFailed] = {}
         by = runtimes or {}
@@ -187,7 +193,7 @@ class Evaluator:
     def _one_by_one(
         self, group: Sequence[str], models: Mapping[str, Path], baseline: Path, plan: Plan, by: Mapping[str, str]
     ) -> dict[str, Timing | JobFailed]:
-        """Each beside the baseline alone: one of them fails, and the others are to have their figures."""
+        """Time each model beside the baseline alone, so that a failing one does not affect the others."""
         (alone,) = self.time([baseline], plan)
         found: dict[str, Timing | JobFailed] = {BASELINE: alone}
         for name in group:
@@ -198,7 +204,7 @@ class Evaluator:
         return found
 
     def _groups(self, models: Mapping[str, Path]) -> list[list[str]]:
-        """As many at once as memory allows; they are all loaded at the same time."""
+        """Return groups of models that fit into memory together."""
         groups: list[list[str]] = [[]]
         used = 0
         for name, path in models.items():
@@ -213,15 +219,17 @@ class Evaluator:
     def time(
         self, paths: Sequence[Path], plan: Plan, runtimes: Sequence[str | None] = (), *, seed: int | None = None
     ) -> list[Timing]:
-        """The times of files side by side, the last one being what the others' ratios are to.
+        """Time files side by side; ratios are to the last one.
 
         Args:
-            runtimes: What runs the first of them; None, and for those that follow: the target's first.
-            seed: Of the order of blocks; None: the evaluator's own.
+            paths: The files.
+            plan: How long to measure.
+            runtimes: Runtimes of the first files; None, and for those that follow, the target's first.
+            seed: Seed of the order of blocks, or None for the evaluator's.
 
         Raises:
-            JobFailed: one cannot be loaded or run within the limits.
-            DeviceUnavailable: the device is lost.
+            JobFailed: A model cannot be loaded or run within the limits.
+            DeviceUnavailable: The device is lost.
         """
 
         def opener(path: Path, runtime: str | None) -> Callable[[], Session]:
@@ -237,16 +245,16 @@ class Evaluator:
         )
 
     def _in_calling_thread(self, runtime: str | None) -> bool:
-        """Whether the calling thread's CPU time is what a model costs: not where an accelerator or another thread computes."""
+        """Return True if the calling thread's CPU time is the model's cost: not if an accelerator or another thread computes."""
         on_cpu = str(self._options(runtime).get("providers", CPU_PROVIDER)) == CPU_PROVIDER
         return on_cpu and self._runtime_of(runtime).in_calling_thread
 
     def outputs(self, path: Path, inputs: Mapping[str, Path], folder: Path, batch: int, runtime: str | None = None) -> list[Path]:
-        """The outputs on a split, as .npy files in `folder`, from a fresh process.
+        """Compute the outputs on a split, as .npy files in `folder`, in a new process.
 
         Raises:
-            JobFailed: the model cannot be run.
-            DeviceUnavailable: the device is lost.
+            JobFailed: The model cannot be run.
+            DeviceUnavailable: The device is lost.
         """
         folder.mkdir(parents=True, exist_ok=True)
         with self.device.open(self._job(path, inputs, most_s=SCORING_TIMEOUT_S, runtime=runtime)) as session:
@@ -256,7 +264,7 @@ class Evaluator:
         support = self.target.support if runtime is None else self.target.profile.runtime(runtime)
         options: dict[str, Any] = dict(support.options) if support is not None else {}
         if not self.target.is_device:
-            options.pop("providers", None)  # the target's accelerator is not here; the host's figure is its CPU's
+            options.pop("providers", None)  # the target's accelerator is not here; the host's value is that of its CPU
         return options
 
     def _job(self, path: Path, inputs: Mapping[str, Path], most_s: float = REQUEST_TIMEOUT_S, runtime: str | None = None) -> Job:
@@ -273,7 +281,7 @@ class Evaluator:
         )
 
     def latency(self, timing: Timing, runtime: str | None = None) -> LatencyResult:
-        """A timing as results have it, of a model that this runtime ran."""
+        """Return a timing as a latency of the results, of a model in this runtime."""
         measurement = timing.measurement
         fewer = self.threads < self.target.threads
         notes = []
@@ -301,7 +309,7 @@ class Evaluator:
 
 
 def estimated(estimate: Estimate, target: Target) -> LatencyResult:
-    """An estimate as results have it."""
+    """Return an estimate as a latency of the results."""
     return LatencyResult(
         evidence=Evidence.ESTIMATED.value,
         device=target.profile.name,

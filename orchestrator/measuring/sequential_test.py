@@ -1,16 +1,16 @@
-"""Has a time grown by more than a limit? A test that may look at its data while they come in.
+"""A group-sequential test: has a time grown by more than a limit?
 
-A round is a set of fresh processes, one for each model, whose blocks of samples were taken in turn. What differs from round to
-round (where memory came to lie, what the machine did meanwhile) no number of samples in one process shows, so a round is
+A round is a set of new processes, one for each model, whose blocks of samples are interleaved. The variation between rounds
+(memory placement, other load) is not visible in any number of samples of one process, so a round is
 one observation: the median over its pairs of blocks of the logarithm of the ratio of times (Kalibera and Jones, "Rigorous
 benchmarking in reasonable time", ISMM 2013). The interval is Student's over rounds.
 
-Looking several times and stopping at the first clear answer would make errors more likely than each look's own level says.
-So the k-th look spends SIGNIFICANCE / (k (k + 1)) of the error for each side, which sums to SIGNIFICANCE over any number of
-looks: by Bonferroni's inequality the chance of a false alarm is at most that, even for a candidate that stands exactly at the
-limit, and however the looks depend on each other. (Spending an error over looks: Lan and DeMets, "Discrete sequential boundaries
-for clinical trials", Biometrika 70(3), 1983.) For copies of one model, far within the limit, it is far smaller still. Looks come
-after 4, 6, 9, 14, 21, ... rounds, half as many again each time: so few are needed however long it takes.
+Repeated looks that stop at the first clear result would inflate the error of each look.
+So the k-th look spends SIGNIFICANCE / (k (k + 1)) of the error on each side, which sums to SIGNIFICANCE over any number of
+looks: by Bonferroni's inequality the probability of a false alarm is at most that, even for a candidate exactly at the
+limit, and for any dependence of the looks. (Alpha spending: Lan and DeMets, "Discrete sequential boundaries
+for clinical trials", Biometrika 70(3), 1983.) For copies of one model, far within the limit, it is much smaller. Looks are
+after 4, 6, 9, 14, 21, ... rounds, half as many again each time.
 """
 
 import math
@@ -24,7 +24,7 @@ from orchestrator.values.check import Judgement
 
 FIRST_LOOK = 4
 GROWTH = 1.5
-LEAST_ROUNDS = 2  # below that nothing is known of the spread
+LEAST_ROUNDS = 2  # fewer do not show the spread
 
 Table = Sequence[tuple[int, int, float, float]]
 """Samples of one model: (round, block, wall ms, CPU ms)."""
@@ -32,7 +32,7 @@ Table = Sequence[tuple[int, int, float, float]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RatioInterval:
-    """The candidate's value over the baseline's, with its interval and that one's confidence."""
+    """The candidate's value over the baseline's, with its interval and confidence."""
 
     value: float
     low: float
@@ -41,17 +41,17 @@ class RatioInterval:
 
 
 def judged(low: float, high: float, limit: float) -> Judgement:
-    """What the interval of a ratio says of a limit: a regression only where all of it lies beyond 1 + limit."""
+    """Return the verdict of a ratio's interval on a limit: a regression only if all of it is beyond 1 + limit."""
     if low > 1 + limit:
         return "regressed"
     return "ok" if high <= 1 + limit else "undecided"
 
 
 class RatioTest:
-    """Decides, while ratios of rounds come in, whether their middle lies beyond 1 + limit.
+    """A sequential test whether the centre of the rounds' ratios is beyond 1 + limit.
 
     Args:
-        limit: 0.05: five per cent more are allowed.
+        limit: Allowed growth; 0.05 means 5 %.
     """
 
     def __init__(self, limit: float) -> None:
@@ -65,16 +65,16 @@ class RatioTest:
 
     @property
     def rounds(self) -> int:
-        """How many ratios there are."""
+        """Return the number of ratios."""
         return len(self._logs)
 
     @property
     def decided(self) -> bool:
-        """Whether the verdict stands; more rounds do not change it."""
+        """Return True if more rounds cannot change the verdict."""
         return self.verdict != "undecided"
 
     def add(self, ratio: float) -> None:
-        """One more round; where a look is due, the test looks.
+        """Add one round, and evaluate the test if a look is due.
 
         Args:
             ratio: The candidate's value over the baseline's, more than 0.
@@ -87,7 +87,7 @@ class RatioTest:
             self._look()
 
     def close(self) -> None:
-        """No more rounds will come: look once more at those that no look has seen."""
+        """Evaluate the test once more on rounds since the last look; no more rounds follow."""
         if not self.decided and self.rounds >= LEAST_ROUNDS and self.rounds > self._seen:
             self._look()
 
@@ -110,9 +110,11 @@ class RatioTest:
 
 
 def round_ratio(candidate: Table, baseline: Table, column: int) -> float:
-    """The ratio of one round: the median over pairs of blocks, taken side by side, of the ratio of their medians.
+    """Return the ratio of one round: the median over neighbouring pairs of blocks of the ratio of their medians.
 
     Args:
+        candidate: Samples of the candidate.
+        baseline: Samples of the baseline.
         column: 2 for wall time, 3 for CPU time.
     """
     ours, theirs = (_block_medians(table, column) for table in (candidate, baseline))
@@ -127,8 +129,8 @@ def _block_medians(table: Table, column: int) -> list[float]:
 
 
 def drop_judged(found: PairedDrop, limit: float) -> Judgement:
-    """Whether a loss of quality is a regression: it is there beyond chance, and the whole interval lies beyond the limit.
+    """Return the verdict on a loss of quality: a regression if it is significant and the whole interval is beyond the limit.
 
-    What examples cannot show is `ok`, not `undecided`: measuring longer gives no more examples.
+    A loss that the examples cannot show is `ok`, not `undecided`: measuring longer gives no more examples.
     """
     return "regressed" if found.p_value <= SIGNIFICANCE and found.low > limit else "ok"

@@ -1,4 +1,4 @@
-"""The figures of models on a CPU that is not here: what they execute there, and the time that this is worth."""
+"""Values of models on a simulated CPU: executed instructions and the resulting time."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -16,13 +16,17 @@ from orchestrator.values.results import Difference, LatencyResult
 from orchestrator.values.target import Target
 
 TOLERANCE: Mapping[NumberFormat, float] = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 5e-2, "int8": 5e-2}
-"""How far an output may lie from this machine's, as a share of the output's range on the examples. Kernels add in another order;
-integer ones may round a value to the next step, of which the smallest is 1/255 of the range, and layers add such steps up."""
+"""Largest difference of an output from this machine's, as a share of the output's range on the examples, by number format.
+
+Kernels add in another order; integer kernels may round a value to the next step, of which the smallest is 1/255 of the range,
+and
+layers accumulate such steps.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
-    """One model as it was simulated."""
+    """One simulated model."""
 
     found: Simulated
     estimate: Estimate
@@ -34,8 +38,8 @@ class Equality:
     """Outputs of the simulated CPU beside this machine's, on the same examples.
 
     Attributes:
-        difference: The largest, as a share of the output's range on the examples.
-        tolerance: What is called equal.
+        difference: The largest difference, as a share of the output's range on the examples.
+        tolerance: The largest difference that counts as equal.
     """
 
     difference: float
@@ -43,21 +47,24 @@ class Equality:
 
     @property
     def equal(self) -> bool:
-        """Whether they are the same within the tolerance."""
+        """Return True if the outputs are equal within the tolerance."""
         return self.difference <= self.tolerance
 
 
-NOT_FINITE = 1e9  # a difference beyond every tolerance, that JSON can hold
+NOT_FINITE = 1e9  # beyond every tolerance, and representable in JSON
 
 
 class Simulation:
     """Simulates exported models for one target.
 
     Args:
+        device: The simulated CPU.
+        target: The target.
+        runtime: The runtime.
         inputs: `{input name: .npy file}`; the first example is run.
-        most_s: Time that a model may take.
-        memory_bytes: Memory that the emulator may take.
-        left_s: Seconds that are left now for a model.
+        most_s: Time limit of a model in seconds.
+        memory_bytes: Memory limit of the emulator.
+        left_s: Returns the seconds that are left for a model.
     """
 
     def __init__(
@@ -82,12 +89,12 @@ class Simulation:
         """Execute one model.
 
         Args:
-            path: What the runtime loads.
-            graph: The ONNX file that tells its number format, where the runtime's own file is another.
+            path: The file that the runtime loads.
+            graph: The ONNX file that shows its number format, if the runtime's own file is another.
 
         Raises:
-            JobFailed: it cannot be run within the limits.
-            EnvironmentFailure: the emulator itself fails.
+            JobFailed: It cannot be run within the limits.
+            EnvironmentFailure: The emulator itself fails.
         """
         found = self.device.simulate(self._job(path, self._inputs), self._runtime)
         number_format = self.number_format(graph or path)
@@ -97,11 +104,11 @@ class Simulation:
         return Run(found=found, estimate=estimate, number_format=number_format)
 
     def ratio(self, run: Run, other: Run) -> Difference:
-        """One's time over the other's."""
+        """Return the ratio of two models' times."""
         return self.device.ratio(run.found, other.found, self.constants, threads=self.target.threads)
 
     def result(self, run: Run, baseline: Run | None) -> LatencyResult:
-        """A simulated model's latency as results have it."""
+        """Return a simulated latency as results have it."""
         return LatencyResult(
             evidence=Evidence.SIMULATED.value,
             device=self.target.simulator or self.device.scheme,
@@ -125,10 +132,10 @@ class Simulation:
         return [f"the band is wider for {', '.join(run.estimate.unknown)}"] if run.estimate.unknown else []
 
     def opened(self, path: Path, inputs: Mapping[str, Path], *, most_s: float) -> Session:
-        """The model, loaded by the simulated CPU, for its outputs on these examples by the target's own kernels.
+        """Load the model on the simulated CPU, for its outputs on these examples by the target's own kernels.
 
         Raises:
-            JobFailed: it cannot be loaded within the limits.
+            JobFailed: It cannot be loaded within the limits.
         """
         return self.device.open(self._job(path, inputs, most_s))
 
@@ -146,7 +153,7 @@ class Simulation:
         )
 
     def number_format(self, graph: Path) -> NumberFormat:
-        """What most of a model's arithmetic is done in."""
+        """Return the number format of most of a model's arithmetic."""
         if graph.suffix != ".onnx":
             return "float32"
         macs: dict[NumberFormat, int] = {}
@@ -156,10 +163,12 @@ class Simulation:
 
 
 def equality(there: Sequence[np.ndarray], here: Sequence[np.ndarray], number_format: NumberFormat) -> Equality:
-    """How far outputs of the simulated CPU lie from this machine's.
+    """Return how far outputs of the simulated CPU are from this machine's.
 
     Args:
-        there, here: For each output of the model an array, first axis the same examples.
+        there: Outputs of the simulated CPU, for each output of the model an array, first axis the same examples.
+        here: Outputs of this machine on the same examples.
+        number_format: Number format of most of the model's arithmetic, which determines the tolerance.
     """
     largest = 0.0
     for one, other in zip(there, here, strict=True):

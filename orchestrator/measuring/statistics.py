@@ -1,4 +1,4 @@
-"""Intervals. All are 95 %, and all are seeded: the same data give the same interval."""
+"""Confidence intervals. All are 95 %, and all are seeded: the same data give the same interval."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ FEW = 8
 
 
 def rate_interval(successes: int, count: int) -> tuple[float, float]:
-    """Wilson score interval of a rate (Wilson 1927)."""
+    """Return the Wilson score interval of a rate (Wilson 1927)."""
     from scipy.stats import binomtest
 
     interval = binomtest(successes, count).proportion_ci(CONFIDENCE, method="wilson")
@@ -19,7 +19,10 @@ def rate_interval(successes: int, count: int) -> tuple[float, float]:
 
 
 def mean_interval(values: np.ndarray) -> tuple[float, float]:
-    """Percentile bootstrap interval of a mean (Efron and Tibshirani 1993, chapter 13); Wilson where every value is 0 or 1."""
+    """Return the percentile bootstrap interval of a mean (Efron and Tibshirani 1993, chapter 13).
+
+    If every value is 0 or 1, return Wilson's interval.
+    """
     if len(values) and np.isin(values, (0.0, 1.0)).all():
         return rate_interval(int(values.sum()), len(values))
     random = np.random.default_rng(SEED)
@@ -28,9 +31,9 @@ def mean_interval(values: np.ndarray) -> tuple[float, float]:
 
 
 def mean_difference_interval(left: np.ndarray, right: np.ndarray) -> tuple[float, float]:
-    """Paired bootstrap interval of mean(left) - mean(right); both of shape (N,), on the same examples.
+    """Return the paired bootstrap interval of mean(left) - mean(right); both of shape (N,), on the same examples.
 
-    Where few examples differ the bootstrap is too sure of itself (with none it would say +-0), so the interval is never
+    If few examples differ, the bootstrap is too narrow (with none its width is zero), so the interval is never
     narrower than that of one more example changing to either side.
     """
     difference = left - right
@@ -45,22 +48,22 @@ def mean_difference_interval(left: np.ndarray, right: np.ndarray) -> tuple[float
 
 
 Rounds = Sequence[Sequence[np.ndarray]]
-"""Samples as they were taken: rounds, each with fresh processes; in a round blocks, each of samples without a pause."""
+"""Samples by round (each with new processes) and, within it, by block (without a pause)."""
 
 
 def median_interval(rounds: Rounds) -> tuple[float, float]:
-    """Interval of the median, by a bootstrap over rounds and, within them, over whole blocks.
+    """Return the interval of the median, by a bootstrap over rounds and, within them, over whole blocks.
 
-    Samples of one block depend on each other, and so do blocks of one process (where its memory came to lie): what is drawn
-    anew is what could have come out otherwise (Kalibera and Jones, "Rigorous benchmarking in reasonable time", ISMM 2013).
+    Samples of one block are correlated, and so are blocks of one process (memory placement), so that rounds and blocks are
+    resampled (Kalibera and Jones, "Rigorous benchmarking in reasonable time", ISMM 2013).
     """
     return _bootstrap_of_median([np.array([np.median(block) for block in blocks]) for blocks in rounds])
 
 
 def ratio_interval(above: Rounds, below: Rounds) -> tuple[float, float, float]:
-    """(value, low, high): ratio of medians, the median over blocks that were taken side by side, and its interval.
+    """Return (value, low, high) of a ratio of medians: the median over neighbouring blocks, and its interval.
 
-    Drift hits both sides of a pair and cancels.
+    Drift affects both sides of a pair and cancels.
     """
     logs = [
         np.array([np.log(np.median(a) / np.median(b)) for a, b in zip(ours, theirs, strict=True)])
@@ -72,10 +75,10 @@ def ratio_interval(above: Rounds, below: Rounds) -> tuple[float, float, float]:
 
 
 def _bootstrap_of_median(groups: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Percentile interval of the median of all groups' values; groups are drawn first, then values within each.
+    """Return the percentile interval of the median of all groups' values; groups are resampled first, then values within each.
 
     A bootstrap over n things is too narrow by the root of (n-1)/n (Hesterberg, "What teachers should know about the bootstrap",
-    The American Statistician 69(4), 2015); that is made up for.
+    The American Statistician 69(4), 2015), which is corrected.
     """
     random = np.random.default_rng(SEED)
     most = max(len(group) for group in groups)
@@ -96,20 +99,20 @@ def _bootstrap_of_median(groups: Sequence[np.ndarray]) -> tuple[float, float]:
 
 
 def _student_half_width(values: np.ndarray) -> float:
-    """Of Student's interval of a mean: the bootstrap of three values ends at their extremes, which is 75 % at best."""
+    """Return the half-width of Student's interval of a mean: a bootstrap of three values ends at their extremes, 75 % at best."""
     from scipy.stats import t
 
     return float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
 
 
 def outliers(samples: np.ndarray) -> int:
-    """How many samples lie far outside: above the third quartile by three times the interquartile range (Tukey 1977)."""
+    """Return the number of samples above the third quartile by three times the interquartile range (Tukey 1977)."""
     first, third = np.percentile(samples, [25, 75])
     return int((samples > third + 3 * (third - first)).sum())
 
 
 def resampled_interval(values: np.ndarray) -> tuple[float, float]:
-    """Percentile interval of a statistic that was computed on resampled examples."""
+    """Return the percentile interval of a statistic that was computed on resampled examples."""
     tail = (1 - CONFIDENCE) / 2 * 100
     low, high = np.percentile(values, [tail, 100 - tail])
     return float(low), float(high)

@@ -1,8 +1,8 @@
-"""The timing protocol: models side by side, in blocks, in random order, in fresh processes, until the figure is sure enough.
+"""The timing protocol: models side by side, in blocks, in random order, in new processes, until the interval is narrow enough.
 
-One protocol for every runtime and device. In each round every model gets a fresh process on the same cores; each is run until
-its times no longer change; then blocks of samples are taken in turn, in random order, so that drift of the machine hits all
-alike. Rounds differ by where memory came to lie, which no number of samples in one process shows.
+One protocol for every runtime and device. In each round every model gets a new process on the same cores; each is run until
+its times are stationary; then blocks of samples are interleaved in random order, so that drift of the machine affects all
+alike. Rounds differ by memory placement, which no number of samples in one process shows.
 """
 
 import contextlib
@@ -23,29 +23,29 @@ from orchestrator.values.evidence import Measurement
 from orchestrator.values.results import Difference
 
 BLOCK_S = 0.03
-BLOCKS = 10  # of each model in a round
-LEAST_BLOCKS = 3  # of models so slow that ten take too long
-SETTLE_S = 0.02  # of inferences that take longer, the first after a pause counts: it is one of few
+BLOCKS = 10  # blocks of each model in a round
+LEAST_BLOCKS = 3  # for models so slow that ten take too long
+SETTLE_S = 0.02  # from this duration on, the first inference after a pause counts: there are few
 WARM_BLOCK_S = 0.02
 WARM_WINDOW = 4
-WARM_SHARE = 0.15  # of the time there is
+WARM_SHARE = 0.15  # share of the available time
 STATIONARY = 0.02
-TIMER_STEPS = 200  # a sample is this many steps of the timer: then one step is half a percent
+TIMER_STEPS = 200  # steps of the timer in a sample: one step is then half a per cent
 MOST_INNER = 10_000
 ALL_RUNS = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """How long to measure.
+    """The length of a measurement.
 
     Attributes:
-        precision_goal: It ends when the 95 % interval's half-width is below this share of the figure ...
-        max_seconds: ... or when this is up, loading included. Where loading takes most of it (a small board), half of it is
-            still spent on samples; and the first three blocks are taken in any case.
-        rounds: Rounds to take at least, where time allows.
-        blocks: Of each model in a round.
-        settled: Whether a ratio's interval says enough; None: its width alone decides.
+        precision_goal: The measurement ends when the half-width of the 95 % interval is below this share of the value ...
+        max_seconds: ... or after this time, loading included. If loading takes most of it (a small board), half of it is still
+            spent on samples; the first three blocks are measured in any case.
+        rounds: Least number of rounds, if time allows.
+        blocks: Blocks of each model in a round.
+        settled: Returns True if a ratio's interval (low, high) is sufficient; None if only its width counts.
     """
 
     precision_goal: float = 0.02
@@ -61,13 +61,13 @@ class Timing:
 
     Attributes:
         measurement: Wall time of one inference, ms.
-        ratio: To the model that was timed beside it, of wall time; None for that one, or where it was alone.
-        cpu_median_ms: CPU time of the calling thread, where that does all the work, else None.
-        cpu_ratio: As `ratio`, of that CPU time: it holds under load.
-        energy_mj: Energy of the processor packages during one inference, millijoules; None where there is no counter.
+        ratio: Ratio of wall times to the model that was timed beside it; None for that one, or if it was alone.
+        cpu_median_ms: CPU time of the calling thread, if that does all the work, else None.
+        cpu_ratio: As `ratio`, of that CPU time, which is valid under load.
+        energy_mj: Energy of the processor packages during one inference, millijoules; None without a counter.
         peak_memory_bytes: Peak resident memory above that of the process before it loaded the model.
-        conditions: What the machine was doing meanwhile, and how the measurement ended.
-        table: The raw samples: (round, block, wall ms, CPU ms) each, in the order they were taken.
+        conditions: The state of the machine during the measurement, and how it ended.
+        table: The raw samples: (round, block, wall ms, CPU ms) each, in the order of measurement.
     """
 
     measurement: Measurement
@@ -82,7 +82,7 @@ class Timing:
 
 @dataclass(slots=True)
 class _Series:
-    """What was taken of one model: per round, per block, an array of samples (N, 3): wall, thread, process; seconds."""
+    """The samples of one model: per round and block an array (N, 3): wall, thread, process; seconds."""
 
     rounds: list[list[np.ndarray]] = field(default_factory=list)
     joules: list[float] = field(default_factory=list)
@@ -97,18 +97,20 @@ class _Series:
 def time_models(
     openers: Sequence[Callable[[], Session]], *, plan: Plan, seed: int, single_thread: bool, device: str
 ) -> list[Timing]:
-    """The times of models, the last one being what the others' ratios are to.
+    """Time models; ratios are to the last one.
 
     Args:
-        openers: Each starts a fresh process with its model loaded.
-        single_thread: Whether the calling thread does all of an inference's work, so that its CPU time is another measure of it.
-        device: Its name, for messages.
+        openers: Each starts a new process with its model loaded.
+        plan: How long to measure.
+        seed: Seed of the order of blocks.
+        single_thread: True if the calling thread does all of an inference's work, so that its CPU time measures it too.
+        device: Name of the device, for messages.
 
     Raises:
-        JobFailed: a process crashed, hung or outgrew its memory.
-        DeviceUnavailable: the device is lost.
-        Interrupted: the user asked to stop.
-        InputError: the device's timer is too coarse for a model.
+        JobFailed: A process crashed, hung or exceeded its memory limit.
+        DeviceUnavailable: The device is lost.
+        Interrupted: The user interrupted it.
+        InputError: The device's timer is too coarse for a model.
     """
     begin = time.monotonic()
     deadline = begin + plan.max_seconds
@@ -139,7 +141,7 @@ def time_models(
         if _sure(series, plan) and len(states) >= plan.rounds:
             break
         if time.monotonic() + (prepared - started) + _seconds_of_blocks(series, LEAST_BLOCKS) > deadline:
-            break  # another round could not be finished
+            break  # another round could not be completed
     conditions = observed(states, own, cores)
     return _timings(series, conditions, plan, single_thread, time.monotonic() - begin)
 
@@ -147,9 +149,9 @@ def time_models(
 def _blocks(
     series: Sequence[_Series], sessions: Sequence[Session], random: np.random.Generator, plan: Plan, deadline: float, fresh: float
 ) -> float:
-    """Blocks of all models in turn, into the last round of each series; returns the process CPU seconds they took.
+    """Measure interleaved blocks of all models into the last round of each series; return the process CPU seconds.
 
-    It goes on in these processes beyond the usual number of blocks where starting others would take most of the time left.
+    The round is longer than usual if starting other processes would take most of the time left.
     """
     own, taken = 0.0, 0
     metered = (state := sessions[0].state()) is not None and state.energy_j is not None
@@ -159,7 +161,9 @@ def _blocks(
             one, session = series[k], sessions[k]
             single = one.rounds[-1][-1][0, 0] * one.inner if one.rounds[-1] else 0.0
             if single < SETTLE_S:
-                settled = session.time(seconds=0, runs=1, inner=one.inner)  # after a pause it is slow, and is nobody's figure
+                settled = session.time(
+                    seconds=0, runs=1, inner=one.inner
+                )  # the first run after a pause is slow and does not count
                 own += sum(process for _, _, process in settled) * one.inner
             joules = _joules(session) if metered else None
             block = np.array(session.time(seconds=BLOCK_S, runs=ALL_RUNS, inner=one.inner))
@@ -183,7 +187,7 @@ def _joules(session: Session) -> float | None:
 
 
 def _warm_up(one: _Series, session: Session, plan: Plan, device: str) -> None:
-    """Run until the times no longer change: over a window of blocks they move by less than 2 %, or up and down."""
+    """Run until the times are stationary: over a window of blocks they change by less than 2 %, or show no trend."""
     (first,) = session.time(seconds=0, runs=1)
     resolution = session.timer_resolution()
     end = time.monotonic() + WARM_SHARE * plan.max_seconds
@@ -208,10 +212,10 @@ def _warm_up(one: _Series, session: Session, plan: Plan, device: str) -> None:
 
 
 def _inner(seconds: float, resolution: float, device: str) -> int:
-    """Inferences that make one sample, so that the timer's steps do not show.
+    """Return the number of inferences that make one sample, so that the timer's resolution does not matter.
 
     Raises:
-        InputError: it would take too many.
+        InputError: It would be too many.
     """
     needed = math.ceil(TIMER_STEPS * resolution / seconds) if seconds > 0 else MOST_INNER + 1
     if needed > MOST_INNER:
@@ -223,7 +227,7 @@ def _inner(seconds: float, resolution: float, device: str) -> int:
 
 
 def _sure(series: Sequence[_Series], plan: Plan) -> bool:
-    """Whether every figure's interval is narrow enough, and says what it is to say."""
+    """Return True if every interval is narrow enough and sufficient for its purpose."""
     for one in series[:-1] if len(series) > 1 else series:
         if len(series) == 1:
             low, high = median_interval(one.column(0))

@@ -1,4 +1,4 @@
-"""Is B faster than A? Four answers, and noise is none of them."""
+"""The verdict of a comparison: is B faster than A?"""
 
 from typing import Literal
 
@@ -6,9 +6,9 @@ Verdict = Literal["faster", "slower", "same", "inconclusive"]
 
 
 def verdict(low: float, high: float, margin: float) -> Verdict:
-    """What an interval of the ratio of B's time to A's says, beside a margin that does not matter.
+    """Return the verdict of an interval of the ratio of B's time to A's, given a margin that does not matter.
 
-    `faster` and `slower` only where the whole interval lies beyond the margin, `same` only where all of it lies within: a
+    `faster` and `slower` only if the whole interval is beyond the margin, `same` only if all of it is within: a
     test of difference and one of equivalence at once (Schuirmann 1987). Margins are ratios: 0.02 is from 1/1.02 to 1.02.
     """
     least, most = 1 / (1 + margin), 1 + margin

@@ -8,7 +8,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 OPSET = 17
-IR_VERSION = 8  # old enough for the runtimes of old boards
+IR_VERSION = 8  # supported by the runtimes of old boards
 INPUT = "x"
 
 Form = Literal["float32", "float16"]
@@ -19,9 +19,9 @@ class Sample:
     """A network to be measured.
 
     Attributes:
-        shape: Of its input, batch axis first.
-        build: Makes its ONNX model in float32 or float16.
-        urgent: Whether it is measured even where the budget is short; these alone determine a fit.
+        shape: Shape of its input, batch axis first.
+        build: Builds its ONNX model in float32 or float16.
+        urgent: True if it is measured even with a short budget; these alone determine a fit.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Sample:
 
 
 class Network:
-    """Builds one ONNX model operator by operator; each method takes a tensor's name and returns that of its result."""
+    """A builder of one ONNX model; each method takes a tensor's name and returns that of its result."""
 
     def __init__(self, shape: Sequence[int], form: Form) -> None:
         self._form = form
@@ -42,22 +42,22 @@ class Network:
         self._type = TensorProto.FLOAT if form == "float32" else TensorProto.FLOAT16
 
     def weight(self, shape: Sequence[int], scale: float = 1.0) -> str:
-        """Random normal numbers."""
+        """Add random normal weights."""
         values = (self._random.standard_normal(tuple(shape)) * scale).astype(self._form)
         return self._constant(values)
 
     def integers(self, *values: int) -> str:
-        """A vector of whole numbers: axes, sizes."""
+        """Add a vector of integers: axes, sizes."""
         return self._constant(np.array(values, np.int64))
 
     def node(self, kind: str, *inputs: str, **attributes: Any) -> str:
-        """Any operator with one result."""
+        """Add an operator with one result."""
         result = f"t{len(self._nodes)}"
         self._nodes.append(helper.make_node(kind, list(inputs), [result], f"{kind}_{len(self._nodes)}", **attributes))
         return result
 
     def conv(self, x: str, inside: int, outside: int, kernel: int = 1, *, stride: int = 1, groups: int = 1) -> str:
-        """A convolution with bias; the image keeps its size but for the stride."""
+        """Add a convolution with bias; only the stride changes the image size."""
         depth = inside // groups
         weights = self.weight((outside, depth, kernel, kernel), (depth * kernel * kernel) ** -0.5)
         return self.node(
@@ -72,15 +72,15 @@ class Network:
         )
 
     def dense(self, x: str, inside: int, outside: int) -> str:
-        """A fully connected layer."""
+        """Add a fully connected layer."""
         return self.node("Gemm", x, self.weight((outside, inside), inside**-0.5), self.weight((outside,), 0.1), transB=1)
 
     def flat(self, x: str) -> str:
-        """The pixels' mean, as a matrix of one row."""
+        """Add the mean over pixels, as a matrix of one row."""
         return self.node("Flatten", self.node("GlobalAveragePool", x))
 
     def model(self, result: str) -> Any:
-        """The finished model."""
+        """Return the finished model."""
         graph = helper.make_graph(
             self._nodes,
             "calibration",

@@ -1,4 +1,4 @@
-"""A float network with its operators in 8-bit integers (QDQ, as exporters write it), to measure what int8 brings."""
+"""Quantization of a characterization network (QDQ, as exporters write it), to measure the speed of int8."""
 
 import io
 import logging
@@ -13,16 +13,18 @@ import numpy as np
 from orchestrator.measuring.characterization.graph import INPUT
 from orchestrator.values.profile import Int8Scheme
 
-_WARNINGS, _ERRORS = 2, 3  # severities of onnxruntime's own log; the first is what it begins with
-EXAMPLES = 2  # of random numbers: their range is all that is taken from them
+_WARNINGS, _ERRORS = 2, 3  # severities of onnxruntime's own log; the first is its default
+EXAMPLES = 2  # random calibration batches: only their range matters
 
 
 def quantize(source: Path, target: Path, shape: Sequence[int], scheme: Int8Scheme) -> None:
     """Write the network of `source` to `target` with its operators quantized, weights per channel.
 
     Args:
-        shape: Of its one float32 input.
-        scheme: The types of activations and weights.
+        source: The float ONNX file.
+        target: The file to write.
+        shape: Shape of its one float32 input.
+        scheme: Types of activations and weights.
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
@@ -49,11 +51,11 @@ def quantize(source: Path, target: Path, shape: Sequence[int], scheme: Int8Schem
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The quantizer prints, warns and logs through the root logger; nobody who calibrates a machine needs to read it."""
+    """Silence the quantizer, which prints, warns and logs through the root logger."""
     import onnxruntime
 
     root = logging.getLogger()
-    handler = logging.NullHandler()  # or the first call of its logging functions would install one for the whole program
+    handler = logging.NullHandler()  # otherwise its first log call would install a handler for the whole program
     root.addHandler(handler)
     root.addFilter(_not_the_quantizers)
     onnxruntime.set_default_logger_severity(_ERRORS)

@@ -1,4 +1,4 @@
-"""What a device tells of itself, and the bandwidth of its memory, by jobs that need only Python and NumPy there."""
+"""The machine's own description and its memory bandwidth, by jobs that need only Python and NumPy there."""
 
 import math
 from collections.abc import Mapping
@@ -37,13 +37,14 @@ def load(path, threads, options):
 
 
 def machine_files(device: Device, folder: Path) -> MachineFiles | None:
-    """What the device's operating system tells; None where it does not run such a job.
+    """Return the description by the device's operating system, or None if it does not run such a job.
 
     Args:
-        folder: For scratch files.
+        device: The device.
+        folder: A folder for scratch files.
 
     Raises:
-        DeviceUnavailable: the device is lost.
+        DeviceUnavailable: The device is lost.
     """
     try:
         with _session(device, GATHER, folder, threads=1, options={"patterns": " ".join(PATTERNS)}) as session:
@@ -56,21 +57,24 @@ def machine_files(device: Device, folder: Path) -> MachineFiles | None:
 def memory_bandwidth(
     device: Device, folder: Path, *, threads: int, last_cache_bytes: int | None, memory_bytes: int
 ) -> float | None:
-    """Bytes a second that copying a large array moves, read and written together; None where the device cannot do it.
+    """Return the bytes a second that copying a large array moves, read and written together, or None if the device cannot do it.
 
-    The best of all repetitions, as STREAM has it (McCalpin, IEEE TCCA newsletter, December 1995).
+    The best of all repetitions, as in STREAM (McCalpin, IEEE TCCA newsletter, December 1995).
 
     Args:
-        threads: How many cores copy at once.
-        last_cache_bytes: The largest cache; the array is several times that.
+        device: The device.
+        folder: A folder for scratch files.
+        threads: Number of cores that copy at once.
+        memory_bytes: Memory of the machine.
+        last_cache_bytes: The largest cache; the array is several times as large.
 
     Raises:
-        DeviceUnavailable: the device is lost.
+        DeviceUnavailable: The device is lost.
     """
     size = max(LEAST_COPY_BYTES, CACHES * (last_cache_bytes or 0))
     size = min(size, memory_bytes // MEMORY_SHARE) // threads * threads
     if size < CACHES * (last_cache_bytes or 1):
-        return None  # what fits the cache is no memory bandwidth
+        return None  # data in the cache do not show the memory bandwidth
     try:
         with _session(device, _COPY, folder, threads=threads, options={"bytes": size}) as session:
             samples = session.time(seconds=COPY_SECONDS, runs=1000)
@@ -81,7 +85,7 @@ def memory_bandwidth(
 
 
 def _session(device: Device, load: str, folder: Path, *, threads: int, options: Mapping[str, Any]) -> Session:
-    """A process on the device that runs `load`; it has a file and an input, as every job must."""
+    """Start a process on the device that runs `load`, with the file and the input that every job needs."""
     folder.mkdir(parents=True, exist_ok=True)
     nothing, one = folder / "nothing.bin", folder / "one.npy"
     nothing.write_bytes(b"0")

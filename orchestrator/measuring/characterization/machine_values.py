@@ -1,4 +1,4 @@
-"""What measured ratios and times say of a machine: its useful formats, its channel multiples, its threads, and their sources."""
+"""Values derived from measured ratios and times: useful formats, channel multiples, threads, and their sources."""
 
 import math
 import re
@@ -17,19 +17,19 @@ from orchestrator.values.results import Difference
 MEASURED = "measured"
 IN_ORDER = ("Cortex-A7", "Cortex-A35", "Cortex-A53", "Cortex-A55", "Cortex-A510", "Cortex-A520")
 DOT_PRODUCTS = ("asimddp", "avx512_vnni", "avx_vnni", "amx_int8")
-HALF = ("asimdhp", "avx2")  # of a wide recent core, as the prior counts them
+HALF = ("asimdhp", "avx2")  # for a wide recent core, in the units of the prior
 MULTIPLES = (2, 4, 8, 16)
-LEAST_SPREAD = 0.005  # standard deviation of a ratio that no measurement goes below: where code lies in memory changes that much
+LEAST_SPREAD = 0.005  # least standard deviation of a ratio: code placement alone changes that much
 NORMAL_95 = 1.96
-LEAST_CHECKS = 3  # networks that a band can be taken from
-BAND_QUANTILE = 0.95  # of a two-sided band of 90 %
-CLEARLY = 9.0  # of the sum of squared errors, in standard deviations: three of them
-FASTER = 0.95  # threads that bring less are not worth the cores
+LEAST_CHECKS = 3  # networks needed for a band
+BAND_QUANTILE = 0.95  # for a two-sided band of 90 %
+CLEARLY = 9.0  # in the sum of squared errors: three standard deviations
+FASTER = 0.95  # threads that gain less are not worth their cores
 STAIRCASE_FIRST = 33
 
 
 def core_of(cluster: Cluster) -> Core:
-    """What the latency model's prior goes by."""
+    """Return the properties of a core that the latency model's prior depends on."""
     return Core(
         clock_hz=cluster.clock_hz,
         in_order=cluster.name.split(" ")[0] in IN_ORDER,
@@ -39,23 +39,23 @@ def core_of(cluster: Cluster) -> Core:
 
 
 def geometric_mean(values: Sequence[float]) -> float:
-    """Of ratios: the n-th root of their product."""
+    """Return the geometric mean of ratios."""
     return math.exp(sum(math.log(value) for value in values) / len(values))
 
 
 def gains(ratios: Sequence[Difference]) -> bool:
-    """Whether a format is faster than float32, beyond noise: the geometric mean of the upper ends of its ratios says so."""
+    """Return True if a format is significantly faster than float32, by the geometric mean of the upper ends of its ratios."""
     return bool(ratios) and geometric_mean([ratio.high for ratio in ratios]) < 1
 
 
 def channel_multiple(ratios: Mapping[int, Difference]) -> int | None:
-    """The multiple of channels that the kernels really use; None where none shows beyond noise.
+    """Return the channel multiple of the kernels, or None if none is significant.
 
     Kernels that work on blocks of m channels take as long for 33 channels as for the block's end. For each m a fixed cost and a
-    cost a block are fitted; the m that explains the times best must do clearly better than time that grows with each channel.
+    cost a block are fitted; the m that explains the times best must be clearly better than linear growth with channels.
 
     Args:
-        ratios: The time with so many channels over that with 33.
+        ratios: By number of channels, the time over that with 33.
     """
     channels = np.array([STAIRCASE_FIRST, *ratios])
     times = np.array([1.0, *(ratio.value for ratio in ratios.values())])
@@ -72,7 +72,7 @@ def channel_multiple(ratios: Mapping[int, Difference]) -> int | None:
 
 
 def best_threads(times: Mapping[int, Sequence[float]]) -> int:
-    """The number of threads that is worth having.
+    """Return the number of threads that is worth its cores.
 
     Args:
         times: The same networks' milliseconds by number of threads.
@@ -85,15 +85,18 @@ def best_threads(times: Mapping[int, Sequence[float]]) -> int:
 
 
 def checked(model: LatencyModel, checks: Sequence[FitCheck], *, least: float = 1.0) -> LatencyModel:
-    """The model with the error that networks outside the fit show.
+    """Return the model with the error of networks outside the fit.
 
-    Where there are a few of them, the band is theirs: of the logarithms of their errors, by Student's distribution with as many
-    degrees of freedom, and no narrower than the largest error seen. What the fit left out are single operators, which miss by
-    more than networks do; their band stays where there are fewer networks, widened to the largest error. The mean error is that
+    With a few such networks, the band is theirs: of the logarithms of their errors, by Student's distribution with as many
+    degrees of freedom, and no narrower than the largest error. The fit itself leaves out single operators, whose errors are
+    larger
+    than those of networks; their band is used with fewer networks, widened to the largest error. The mean error is that
     of the networks.
 
     Args:
-        least: The narrowest band that the model can have by what is known of it elsewhere.
+        model: The fitted model.
+        checks: The networks outside the fit.
+        least: The narrowest band that the model can have by errors known from elsewhere.
     """
     if not checks:
         return model
@@ -108,23 +111,23 @@ def checked(model: LatencyModel, checks: Sequence[FitCheck], *, least: float = 1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Formats:
-    """Number formats of a runtime as tried: each with ratios of its times to float32's on the same networks.
+    """Measured number formats of a runtime: each with ratios of its times to float32's on the same networks.
 
     Attributes:
-        int8: By scheme; a scheme that does not run is not among them.
+        int8: Ratios by scheme, without schemes that do not run.
     """
 
     float16: Sequence[Difference] = ()
     int8: Mapping[Int8Scheme, Sequence[Difference]]
 
     def schemes(self) -> tuple[Int8Scheme, ...]:
-        """The int8 schemes, the fastest first; those that lose against float32 are left out while another gains."""
+        """Return the int8 schemes, the fastest first, without those that are slower than float32 if another is faster."""
         ordered = sorted(self.int8, key=lambda scheme: geometric_mean([r.value for r in self.int8[scheme]]))
         useful = [scheme for scheme in ordered if gains(self.int8[scheme])]
         return tuple(useful or ordered)
 
     def useful(self) -> tuple[NumberFormat, ...]:
-        """The formats that are worth running; float32 is what they are held against."""
+        """Return the useful formats, float32 included."""
         found: list[NumberFormat] = ["float32"]
         if gains(self.float16):
             found.append("float16")
@@ -133,7 +136,7 @@ class Formats:
         return tuple(found)
 
     def legal(self) -> tuple[NumberFormat, ...]:
-        """All formats that ran."""
+        """Return all formats that ran."""
         found: list[NumberFormat] = ["float32"]
         if self.float16:
             found.append("float16")
@@ -142,7 +145,7 @@ class Formats:
         return tuple(found)
 
     def words(self) -> str:
-        """The ratios behind the choice."""
+        """Return the ratios as text."""
         parts = []
         if self.float16:
             parts.append(f"float16 {geometric_mean([r.value for r in self.float16]):.2f}")
@@ -160,11 +163,15 @@ def runtime_support(
     multiples: Mapping[NumberFormat, int],
     source: str,
 ) -> RuntimeSupport:
-    """The runtime as measured; what was not measured stays as it is known of such a machine.
+    """Return the runtime's support as measured; what was not measured is taken from `known`.
 
     Args:
-        known: What is known without measuring; None: nothing.
-        formats: None where the budget did not reach for them.
+        name: The runtime.
+        known: Values known without measuring, or None.
+        threads: Threads of one inference.
+        formats: Measured formats, or None if the budget was too short.
+        multiples: Measured channel multiples by format.
+        source: Name of the source in the profile.
     """
     base = known or RuntimeSupport(name=name, threads=threads, formats=("float32",), source=source)
     useful, legal = (base.formats, base.legal_formats) if formats is None else (formats.useful(), formats.legal())
@@ -182,13 +189,13 @@ def runtime_support(
 
 
 def slug(title: str) -> str:
-    """A profile's name from a machine's title: "AMD EPYC 9004" as "amd-epyc-9004"."""
+    """Return a profile's name from a machine's title: "AMD EPYC 9004" as "amd-epyc-9004"."""
     words = re.findall(r"[a-z0-9]+", re.sub(r"\((?:r|tm|c)\)", "", title.lower()))
     return "-".join(words)[:60].strip("-") or "machine"
 
 
 def with_error(profile: HardwareProfile, checks: Sequence[FitCheck]) -> HardwareProfile:
-    """The profile whose models carry the errors that the checks show."""
+    """Return the profile with the errors of its models from the validation networks."""
     models = tuple(
         checked(
             model,

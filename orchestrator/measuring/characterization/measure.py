@@ -1,4 +1,4 @@
-"""Measuring a machine within a budget: which networks in which format with how many threads, the most telling first."""
+"""Measuring a machine within a budget: networks, formats and numbers of threads, the most informative first."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,15 +22,15 @@ from orchestrator.values.results import Difference
 
 SCHEMES: tuple[Int8Scheme, ...] = ("u8s8", "s8s8", "u8u8")
 EXAMPLES = 2
-GROUPS = 40  # that the budget is shared by: all networks in two formats with two numbers of threads
+GROUPS = 40  # settings that share the budget: two formats with two numbers of threads
 LEAST_GROUP_S, MOST_GROUP_S = 0.2, 6.0
-FIRST_SESSION_S = 0.7  # what one network takes, until that has been seen
+FIRST_SESSION_S = 0.7  # seconds of one network, until measured
 TRIED = 2  # of the real networks that formats are compared on: single operators would hide what lies between them
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """How networks are run."""
+    """A number format and a number of threads."""
 
     number_format: NumberFormat
     threads: int
@@ -43,10 +43,12 @@ class MachineMeasurement:
     """The measurements of one machine, and the files of the networks.
 
     Args:
-        threads: The numbers of threads to measure, the first one first.
-        seconds: The budget; what is urgent is measured in any case.
-        folder: For the networks' files.
-        progress: Is told what is done next.
+        device: The device.
+        runtime: The runtime.
+        threads: The numbers of threads to measure, in this order.
+        seconds: The budget; urgent networks are measured in any case.
+        folder: A folder for the networks' files.
+        progress: Called with a description of each next step.
     """
 
     def __init__(
@@ -78,16 +80,16 @@ class MachineMeasurement:
 
     @property
     def threads(self) -> tuple[int, ...]:
-        """The numbers of threads that were to be measured."""
+        """Return the numbers of threads to measure."""
         return self._threads
 
     def run(self) -> None:
-        """Measure: first what determines a model at all, then what makes it better, as far as the budget reaches.
+        """Measure everything that determines a model first, then what improves it, as far as the budget allows.
 
         Raises:
-            InputError: the runtime cannot run the simplest network, or the device's timer is too coarse.
-            DeviceUnavailable: the device is lost.
-            Interrupted: the user asked to stop.
+            InputError: The runtime cannot run the simplest network, or the device's timer is too coarse.
+            DeviceUnavailable: The device is lost.
+            Interrupted: The user interrupted it.
         """
         micro, real = micro_networks(), real_networks()
         urgent = [s for s in (*micro, *real) if s.urgent]
@@ -108,17 +110,17 @@ class MachineMeasurement:
                 self._time(setting, later[start : start + GROUP])
 
     def times(self, setting: Setting, samples: Iterable[Sample]) -> dict[str, tuple[Path, Difference]]:
-        """The ONNX file and the milliseconds of every network of these that was timed so."""
+        """Return the ONNX file and the milliseconds of each of these networks that was timed in a setting."""
         watch = self.watches.get(setting)
         found = {} if watch is None else watch.milliseconds()
         form = self._form(setting.number_format)
         return {s.name: (self._models[form, s.name], found[s.name]) for s in samples if s.name in found}
 
     def _time(self, setting: Setting, samples: Sequence[Sample], *, needed: bool = False) -> bool:
-        """Whether the networks were timed; where the budget does not reach they are left out."""
-        samples = [s for s in samples if s.name != micro_networks()[0].name]  # it is the reference, in every group
+        """Time networks, and return True unless the budget is too short."""
+        samples = [s for s in samples if s.name != micro_networks()[0].name]  # the reference, in every group
         wanted = len(samples)
-        if not needed:  # what is urgent makes sense as a whole only
+        if not needed:  # urgent networks are only useful together
             whole = any(s.urgent for s in samples)
             samples = samples[: self._affordable(wanted)] if not whole or self._affordable(wanted) == wanted else []
         self.left_out += wanted - len(samples)
@@ -127,14 +129,14 @@ class MachineMeasurement:
         self._progress(f"{setting}: {len(samples)} networks")
         form = self._form(setting.number_format)
         laid = [self._lay(s, form) for s in samples]
-        if setting.number_format == "int8":  # what the quantizer left as it was says nothing of int8
+        if setting.number_format == "int8":  # an unchanged network shows nothing about int8
             laid = [one for one in laid if self._is_int8(form, one.name)]
         watch = self._watch(setting)
         watch.time(laid)
         return watch.sessions > 0
 
     def _try_formats(self, threads: int) -> None:
-        """What float16 and the int8 schemes bring to whole networks."""
+        """Measure float16 and the int8 schemes on whole networks."""
         samples = real_networks()[:TRIED]
         forms: list[tuple[str, Int8Scheme | None]] = [("float16", None), *((f"int8-{scheme}", scheme) for scheme in SCHEMES)]
         wanted = len(samples) * (len(forms) + 1)
@@ -159,7 +161,7 @@ class MachineMeasurement:
             self._scheme = schemes[0]
 
     def _climb(self, number_format: NumberFormat, threads: int) -> None:
-        """The multiple of channels that pays in this format."""
+        """Measure the channel multiple of a format."""
         samples = staircase_networks()
         if self._affordable(len(samples)) < len(samples):
             return
@@ -173,7 +175,7 @@ class MachineMeasurement:
             self.multiples[number_format] = multiple
 
     def _affordable(self, networks: int) -> int:
-        """How many of so many networks the rest of the budget reaches for, by what those so far have taken."""
+        """Return how many of so many networks the rest of the budget allows, by the time of those so far."""
         watches = list(self.watches.values())
         sessions = sum(watch.sessions for watch in watches)
         each = sum(watch.spent_s for watch in watches) / sessions if sessions else FIRST_SESSION_S
@@ -209,7 +211,7 @@ class MachineMeasurement:
         return any(o.number_format == "int8" for o in operators if not o.free)
 
     def _lay(self, sample: Sample, form: str, *, unique: bool = False) -> PlacedNetwork:
-        """The network's files in that form; `unique`: under a name that tells the form."""
+        """Write the network's files in a format; with `unique` under a name that contains the format."""
         key = (form, sample.name)
         if key not in self._laid:
             folder = self._folder / form / sample.name

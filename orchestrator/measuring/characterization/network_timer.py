@@ -1,8 +1,8 @@
-"""Timing many small networks on one device within a budget: groups side by side, each beside the same reference network.
+"""Timing of many small networks on one device within a budget: in groups, each beside the same reference network.
 
-A machine drifts while dozens of networks are timed. Each is compared with the reference that ran beside it in turn, and only
-these ratios enter; the reference's own time is the median over all groups. Settings (number formats, numbers of threads) are
-tied to each other in the same way: their references are timed beside each other.
+A machine drifts while dozens of networks are timed. Each is compared with the reference that was interleaved with it, and only
+these ratios are used; the reference's own time is the median over all groups. Settings (number formats, numbers of threads) are
+linked in the same way: their references are timed beside each other.
 """
 
 import math
@@ -21,13 +21,13 @@ from orchestrator.plugin.runtime import Runtime
 from orchestrator.values.results import Difference
 
 GROUP = 6
-DISTURBED = 0.05  # share of the wall time that the core was elsewhere: from there on CPU time says more
+DISTURBED = 0.05  # from this share of wall time without the core on, CPU time is used
 TIMEOUT_S = 120.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlacedNetwork:
-    """A network in files: what the runtime loads, and its inputs by name."""
+    """A network in files: the file that the runtime loads, and its inputs by name."""
 
     name: str
     file: Path
@@ -36,7 +36,7 @@ class PlacedNetwork:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Relative:
-    """A network's time as a share of the reference's that was timed beside it; 95 % interval."""
+    """A network's time over that of the reference beside it, with its 95 % interval."""
 
     name: str
     ratio: Difference
@@ -46,9 +46,13 @@ class NetworkTimer:
     """Times networks with one number of threads on one device.
 
     Args:
+        device: The device.
+        runtime: The runtime.
+        reference: The reference network.
+        threads: Threads of one inference.
         options: The runtime's session options.
-        memory_bytes: A process that outgrows this is ended.
-        seconds: For each group, what loading takes included.
+        memory_bytes: Memory limit of a process.
+        seconds: Seconds of each group, loading included.
     """
 
     def __init__(
@@ -75,7 +79,7 @@ class NetworkTimer:
 
     @property
     def reference_ms(self) -> float:
-        """The reference's time for one inference: the median over all groups so far, of what it is tied to where it is."""
+        """Return the reference's time for one inference: the median over all groups so far, or that of the linked timer."""
         if self._tie is not None:
             other, ratio = self._tie
             return ratio.value * other.reference_ms
@@ -83,13 +87,13 @@ class NetworkTimer:
 
     @property
     def drift(self) -> float:
-        """The largest time of the reference over its smallest: how much the machine changed meanwhile."""
+        """Return the largest time of the reference over its smallest."""
         return max(self._references) / min(self._references)
 
     def milliseconds(self) -> dict[str, Difference]:
-        """Every network's time for one inference, with its 95 % interval; the reference among them."""
+        """Return every network's time for one inference, with its 95 % interval, the reference included."""
         unit = self.reference_ms
-        spread = float(np.median(self._references)) / unit  # a tie moves the unit, and the interval with it
+        spread = float(np.median(self._references)) / unit  # a link changes the unit, and the interval with it
         low, high = min(self._references) / spread, max(self._references) / spread
         found = {
             name: Difference(value=r.ratio.value * unit, low=r.ratio.low * unit, high=r.ratio.high * unit)
@@ -98,12 +102,12 @@ class NetworkTimer:
         return {self._reference.name: Difference(value=unit, low=low, high=high), **found}
 
     def tie(self, other: "NetworkTimer") -> None:
-        """Time the two references beside each other, and let this one's milliseconds follow from the other's.
+        """Time the two references beside each other, and derive this one's milliseconds from the other's.
 
         Raises:
-            JobFailed: one of them cannot be run.
-            DeviceUnavailable: the device is lost.
-            Interrupted: the user asked to stop.
+            JobFailed: One of them cannot be run.
+            DeviceUnavailable: The device is lost.
+            Interrupted: The user interrupted it.
         """
         begin = time.monotonic()
         single = self._threads == other._threads == 1
@@ -116,12 +120,12 @@ class NetworkTimer:
             self._tie = other, ratio
 
     def time(self, networks: Sequence[PlacedNetwork]) -> None:
-        """Time networks, as many side by side as make a group; those that cannot be run are kept in `failed` with the reason.
+        """Time networks in groups; those that cannot be run are stored in `failed` with the reason.
 
         Raises:
-            InputError: the reference itself cannot be run, or the device's timer is too coarse.
-            DeviceUnavailable: the device is lost.
-            Interrupted: the user asked to stop.
+            InputError: The reference itself cannot be run, or the device's timer is too coarse.
+            DeviceUnavailable: The device is lost.
+            Interrupted: The user interrupted it.
         """
         for start in range(0, len(networks), GROUP):
             group = networks[start : start + GROUP]

@@ -1,7 +1,7 @@
-"""The networks that a machine is measured with: tiny ones of one kind of operator each, and small real ones to test the fit.
+"""The networks of characterization: tiny ones of one kind of operator each, and small real ones to validate the fit.
 
-Every network takes one float32 input `x` of batch 1 and has random weights. The tiny ones repeat their operator a few times
-with few other operators between, so that its cost stands out; together they exercise every feature of `hardware.features`, at
+Every network has one float32 input `x` of batch 1 and random weights. The tiny ones repeat their operator a few times
+with few other operators between, so that its cost dominates; together they exercise every feature of `hardware.features`, at
 sizes that fit the caches and at sizes that do not. None of the real ones is in the fit.
 """
 
@@ -22,7 +22,7 @@ def _sample(name: str, shape: Sequence[int], layers: Callable[[Network], str], *
 
 
 def _chain(kernel: int, channels: Sequence[int], size: int, *, stride: int = 1, groups: int = 1, urgent: bool = False) -> Sample:
-    """Convolutions one after the other, from each number of channels to the next; `groups` 0: depthwise."""
+    """Return a chain of convolutions with these numbers of channels; `groups` 0 means depthwise."""
 
     def layers(network: Network) -> str:
         x = INPUT
@@ -36,7 +36,7 @@ def _chain(kernel: int, channels: Sequence[int], size: int, *, stride: int = 1, 
 
 
 def _repeat(kind: str, channels: int, size: int, times: int, *, urgent: bool = False, **attributes: Any) -> Sample:
-    """One operator without weights, applied to its own result."""
+    """Return one operator without weights, applied repeatedly."""
 
     def layers(network: Network) -> str:
         x = INPUT
@@ -48,7 +48,7 @@ def _repeat(kind: str, channels: int, size: int, times: int, *, urgent: bool = F
 
 
 def _many_tiny(count: int, *, urgent: bool = False) -> Sample:
-    """So little work an operator that its fixed cost is nearly all."""
+    """Return a network of operators with so little work that their fixed cost dominates."""
 
     def layers(network: Network) -> str:
         x = INPUT
@@ -141,7 +141,7 @@ def _normalized(network: Network) -> str:
 
 
 def micro_networks() -> tuple[Sample, ...]:
-    """The tiny networks, the most telling first: where the budget ends, the last ones are left out."""
+    """Return the tiny networks, the most informative first: the last ones are left out if the budget ends."""
     return (
         _chain(1, (64, 64, 64, 64), 28, urgent=True),
         _chain(3, (64, 64, 64), 28, urgent=True),
@@ -192,7 +192,7 @@ def micro_networks() -> tuple[Sample, ...]:
 
 
 def _resnet(network: Network) -> str:
-    """Eight layers in the way of He et al., CVPR 2016, for images of 32 pixels."""
+    """Return eight layers in the style of He et al., CVPR 2016, for images of 32 pixels."""
     x, width = network.node("Relu", network.conv(INPUT, 3, 16, 3)), 16
     for outside, stride in ((16, 1), (32, 2), (64, 2)):
         y = network.node("Relu", network.conv(x, width, outside, 3, stride=stride))
@@ -213,7 +213,7 @@ def _inverted(
 
 
 def _mobilenet(network: Network) -> str:
-    """Inverted residuals in the way of Sandler et al., CVPR 2018, for images of 96 pixels."""
+    """Return inverted residuals in the style of Sandler et al., CVPR 2018, for images of 96 pixels."""
 
     def relu(x: str) -> str:
         return network.node("Relu", x)
@@ -225,7 +225,7 @@ def _mobilenet(network: Network) -> str:
 
 
 def _efficientnet(network: Network) -> str:
-    """The same with swish, 5x5 kernels and squeeze-and-excitation, in the way of Tan and Le, ICML 2019."""
+    """Return inverted residuals with swish, 5x5 kernels and squeeze-and-excitation, in the style of Tan and Le, ICML 2019."""
 
     def swish(x: str) -> str:
         return network.node("Mul", x, network.node("Sigmoid", x))
@@ -239,7 +239,7 @@ def _efficientnet(network: Network) -> str:
 
 
 def _squeezenet(network: Network) -> str:
-    """Fire modules in the way of Iandola et al., arXiv:1602.07360, for images of 96 pixels."""
+    """Return fire modules in the style of Iandola et al., arXiv:1602.07360, for images of 96 pixels."""
     x = network.node("Relu", network.conv(INPUT, 3, 32, 3, stride=2))
     inside = 32
     for squeezed, expanded in ((16, 48), (24, 64), (32, 96)):
@@ -256,7 +256,7 @@ def _perceptron(network: Network) -> str:
 
 
 def real_networks() -> tuple[Sample, ...]:
-    """Small networks as they are used; the fitted model is held against them."""
+    """Return small realistic networks, on which the fitted model is validated."""
     return (
         _sample("resnet-8", (1, 3, 32, 32), _resnet, urgent=True),
         _sample("mobilenet-v2-like", (1, 3, 96, 96), _mobilenet, urgent=True),
@@ -270,8 +270,8 @@ STAIRCASE = (32, 36, 40, 48)
 
 
 def staircase_networks() -> tuple[Sample, ...]:
-    """The same convolutions with so many channels in the middle as STAIRCASE says, and last with 33 to hold them against.
+    """Return the same convolutions with the numbers of channels of STAIRCASE, and last with 33 for comparison.
 
-    Kernels that work on blocks of so many channels take as long for 33 as for the block's end.
+    Kernels that work on blocks of channels take as long for 33 as for the block's end.
     """
     return tuple(_chain(1, (64, c, 64, c, 64), 28) for c in (*STAIRCASE, STAIRCASE_FIRST))

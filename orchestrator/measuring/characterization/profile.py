@@ -1,4 +1,4 @@
-"""From measurements to a profile: models fitted to the tiny networks, held against small real ones, with every source told."""
+"""From measurements to a profile: models fitted to the tiny networks, validated on small real ones, with all sources."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ from orchestrator.values.characterization import FitCheck
 from orchestrator.values.profile import HardwareProfile, LatencyModel, Memory
 from orchestrator.values.results import Difference
 
-STEADY = 1.15  # a reference that took so much longer at one time than at another: the machine was not quiet
+STEADY = 1.15  # from this drift of the reference on, the machine was not idle
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,10 +30,10 @@ class CharacterizationData:
     """A machine as it was measured.
 
     Attributes:
-        profile: As the machine describes itself, with the one runtime that was measured.
-        how: Who measured what where and when, in words: the beginning of every source.
+        profile: The machine's own description, with the measured runtime.
+        how: Who measured what where and when: the beginning of every source.
         when: The day.
-        bandwidth: Of the memory, bytes a second; None: it could not be measured.
+        bandwidth: Memory bandwidth in bytes a second, or None if it could not be measured.
     """
 
     profile: HardwareProfile
@@ -44,11 +44,11 @@ class CharacterizationData:
 
 
 def measured_profile(machine: CharacterizationData) -> tuple[HardwareProfile, tuple[FitCheck, ...], tuple[str, ...]]:
-    """The profile, the networks that it was held against, and what a reader must know of the measurement."""
+    """Return the profile, the validation networks, and notes on the measurement."""
     models, notes = _models(machine)
     profile = _with_runtime(replace(machine.profile, latency_models=tuple(models)), machine)
     profile = with_error(profile, _checks(profile, machine))
-    checks = _checks(profile, machine)  # once more, with the bands that the first time gave
+    checks = _checks(profile, machine)  # again, with the bands of the first fit
     profile = replace(profile, latency_models=tuple(_told(model, checks) for model in profile.latency_models))
     for setting, watch in machine.measurement.watches.items():
         notes += [f"{name} ({setting}) could not be run and is left out: {why}" for name, why in watch.failed.items()]
@@ -61,7 +61,7 @@ def measured_profile(machine: CharacterizationData) -> tuple[HardwareProfile, tu
 
 
 def _models(machine: CharacterizationData) -> tuple[list[LatencyModel], list[str]]:
-    """One latency model for each format and number of threads, and why some are missing."""
+    """Return one latency model for each format and number of threads, and the reasons why some are missing."""
     models, notes = [], []
     for setting in machine.measurement.watches:
         observations = [
@@ -86,7 +86,7 @@ def _models(machine: CharacterizationData) -> tuple[list[LatencyModel], list[str
 
 
 def _with_runtime(profile: HardwareProfile, machine: CharacterizationData) -> HardwareProfile:
-    """The profile with the runtime, the memory and the sources as measured."""
+    """Return the profile with the runtime, the memory and the sources as measured."""
     measurement, formats = machine.measurement, machine.measurement.formats
     threads = _best_threads(measurement, profile.runtimes[0].threads)
     support = runtime_support(
@@ -136,7 +136,7 @@ def _runtime_words(machine: CharacterizationData) -> str:
 
 
 def _best_threads(measurement: MachineMeasurement, known: int) -> int:
-    """From the networks that were timed with every number of threads; what is known where the budget did not reach for all."""
+    """Return the best number of threads of the networks that were timed with all, or the known one."""
     networks = (*real_networks(), *micro_networks())
     by_threads = {s.threads: measurement.times(s, networks) for s in measurement.watches if s.number_format == "float32"}
     if set(by_threads) != set(measurement.threads):
@@ -166,7 +166,7 @@ def _checks(profile: HardwareProfile, machine: CharacterizationData) -> list[Fit
 
 
 def _told(model: LatencyModel, checks: Sequence[FitCheck]) -> LatencyModel:
-    """The model that says what it was held against."""
+    """Return the model with its validation in the description."""
     own = [c for c in checks if (c.number_format, c.threads) == (model.number_format, model.threads)]
     if not own:
         return replace(model, fitted_on=f"{model.fitted_on}; its error is that of tiny networks left out of the fit")
