@@ -1,4 +1,4 @@
-"""The built-in hardware profiles, one TOML file a machine; they enter by the door that everybody else's use."""
+"""The built-in hardware profiles, one TOML file a machine."""
 
 from pathlib import Path
 
@@ -7,5 +7,5 @@ from orchestrator.plugin import hookimpl
 
 @hookimpl
 def orchestrator_hardware_profiles() -> list[Path]:
-    """The files of this folder."""
+    """Return the files of this folder."""
     return sorted(Path(__file__).parent.glob("*.toml"))

@@ -1,4 +1,4 @@
-"""The ready-made searches, one TOML file each; they enter by the door that everybody else's use."""
+"""The ready-made searches, one TOML file each."""
 
 from pathlib import Path
 
@@ -7,5 +7,5 @@ from orchestrator.plugin import hookimpl
 
 @hookimpl
 def orchestrator_searches() -> list[Path]:
-    """The files of this folder."""
+    """Return the files of this folder."""
     return sorted(Path(__file__).parent.glob("*.toml"))

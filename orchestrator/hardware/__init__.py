@@ -1,1 +1,1 @@
-"""Hardware: profiles and how they are loaded, the probe of this machine, and the latency model over an exported graph."""
+"""Hardware: profiles and their files, the probe of this machine, counting of ONNX graphs, and the latency model."""

@@ -1,4 +1,4 @@
-"""What a container or a batch system lets this process use, read from its control group (v1 and v2), without root."""
+"""Limits of the process by its control group (cgroup v1 and v2), read without root."""
 
 import math
 from pathlib import Path
@@ -8,7 +8,7 @@ MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 def cpu_quota() -> float | None:
-    """CPUs that the process may keep busy on average; None: no quota, or it cannot be read."""
+    """Return the mean number of CPUs that the process may use, or None without a quota."""
     quotas = []
     for folder in _folders("cpu"):
         match [*_numbers(folder / "cpu.max"), *_numbers(folder / "cpu.cfs_quota_us")]:
@@ -20,7 +20,7 @@ def cpu_quota() -> float | None:
 
 
 def memory_limit() -> int | None:
-    """Bytes beyond which the process is killed; None: no limit, or it cannot be read."""
+    """Return the bytes beyond which the process is killed, or None without a limit."""
     limits: list[float] = []
     for folder in _folders("memory"):
         limits += [*_numbers(folder / "memory.max"), *_numbers(folder / "memory.limit_in_bytes")]
@@ -29,7 +29,7 @@ def memory_limit() -> int | None:
 
 
 def _folders(controller: str) -> list[Path]:
-    """The group's own folder and all above it: a limit binds everything below. Inside a container only the root is seen."""
+    """Return the group's own folder and all above it, whose limits apply too. Inside a container only the root is visible."""
     found = []
     try:
         lines = MEMBERSHIP.read_text().splitlines()
@@ -46,7 +46,7 @@ def _folders(controller: str) -> list[Path]:
 
 
 def _numbers(file: Path) -> list[float]:
-    """The numbers in a file; none where it cannot be read. 'max' is infinite."""
+    """Return the numbers in a file; none if it cannot be read. 'max' is infinite."""
     try:
         return [math.inf if word == "max" else float(word) for word in file.read_text().split()]
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The cores of a machine, cluster by cluster, from the files of its operating system."""
+"""The cores of a machine by cluster, from the files of its operating system."""
 
 import re
 from collections.abc import Sequence
@@ -32,20 +32,20 @@ ARM_CORES = {
     0xD81: "Cortex-A720",
     0xD82: "Cortex-X4",
 }
-"""Part numbers of Arm's own cores (MIDR_EL1, bits 4 to 15), as Linux has them in arch/arm64/include/asm/cputype.h."""
+"""Part numbers of Arm's cores (MIDR_EL1, bits 4 to 15), from Linux's arch/arm64/include/asm/cputype.h."""
 
 KERNEL_FEATURES = re.compile(
     r"neon|fp|asimd|asimdhp|asimddp|fphp|atomics|crc32|i8mm|bf16|sve2?|sme2?|sse4_[12]|avx|avx2|fma|f16c|avx512_?[a-z0-9]+"
     r"|avx_vnni(_int8|_int16)?|avx_ne_convert|amx_[a-z0-9]+"
 )
-"""The features that kernels of neural networks look for, of the hundred or more that a processor lists."""
+"""Instruction-set features that kernels of neural networks use, of the hundred or more that a processor lists."""
 
 _ARM = 0x41  # the implementer, MIDR_EL1 bits 24 to 31
 
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """What tells cores of one cluster from those of another."""
+    """Properties that distinguish the cores of different clusters."""
 
     midr: int | None
     capacity: int
@@ -53,9 +53,9 @@ class _Kind:
 
 
 def clusters(files: MachineFiles, source: str) -> tuple[Cluster, ...]:
-    """The physical cores that may be used, the fastest cluster first; two threads of one core share its arithmetic units.
+    """Return the usable physical cores, the fastest cluster first; two threads of one core share its arithmetic units.
 
-    Caches and clocks that the system does not tell are left out. On a machine without such files there is one cluster.
+    Unknown caches and clocks are left out. On a machine without such files there is one cluster.
     """
     groups: dict[_Kind, list[int]] = {}
     efficient = set(cpu_list(files.read(EFFICIENT)))
@@ -77,7 +77,7 @@ def clusters(files: MachineFiles, source: str) -> tuple[Cluster, ...]:
 
 
 def kernel_features(features: frozenset[str]) -> tuple[str, ...]:
-    """Those of the features that kernels look for, in order."""
+    """Return the features that kernels use, in order."""
     return tuple(sorted(word for word in features if KERNEL_FEATURES.fullmatch(word)))
 
 
@@ -107,7 +107,7 @@ def _cluster(name: str, cpus: Sequence[int], files: MachineFiles, source: str) -
 
 
 def _places(cpus: Sequence[int], files: MachineFiles) -> set[tuple[str, str]]:
-    """The physical cores of logical CPUs; each is one by itself where the system does not tell."""
+    """Return the physical cores of logical CPUs; each CPU is one by itself if the system does not tell."""
     found = set()
     for cpu in cpus:
         folder = f"{CPUS}/cpu{cpu}/topology"
@@ -125,7 +125,7 @@ def _clock_hz(cpus: Sequence[int], files: MachineFiles) -> float | None:
 
 
 def _index(cpu: int, level: int, files: MachineFiles) -> str | None:
-    """The folder of one CPU's data cache of that level."""
+    """Return the folder of one CPU's data cache of a level."""
     for number in range(6):
         folder = f"{CPUS}/cpu{cpu}/cache/index{number}"
         if files.read(f"{folder}/level") == str(level) and files.read(f"{folder}/type") in ("Data", "Unified"):

@@ -1,4 +1,4 @@
-"""The latency estimate: every operator's features times the constants of the profile, added up. Nothing is run."""
+"""The latency estimate: the sum of every operator's features times the constants of the profile."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,12 +13,12 @@ from orchestrator.values.measure import LatencyEstimate, OperatorEstimate
 from orchestrator.values.profile import HardwareProfile, NumberFormat
 
 VERSION = "graph features 1"
-# By how much the band of a network is wider that is smaller than all of the fit, as a power of how many times. Our judgement:
+# Exponent of the size ratio by which the band widens for a network smaller than all of the fit. Our judgement:
 # the built-in digits network and its pruned versions, 2 to 17 times smaller, lay 1.6 to 2.4 times off their simulated times.
 BELOW_THE_FIT = 1 / 3
 
 HALVES_FLOATS = frozenset({"ncnn"})
-"""Runtimes that compute float32 models in float16 by default where the cores can (ncnn's option use_fp16_arithmetic)."""
+"""Runtimes that compute float32 models in float16 by default if the cores support it (ncnn's option use_fp16_arithmetic)."""
 
 
 def estimate_latency(
@@ -30,7 +30,7 @@ def estimate_latency(
     *,
     number_format: NumberFormat | None = None,
 ) -> Estimate:
-    """The milliseconds of one inference as a figure; arguments and errors are those of `estimate`."""
+    """Return the milliseconds of one inference as an Estimate; arguments and errors as in `estimate`."""
     found = estimate(model_path, profile, runtime, threads, shapes, number_format=number_format)
     return Estimate(
         unit="ms",
@@ -54,16 +54,19 @@ def estimate(
     """Compute one inference's latency from the exported file and the profile, operator by operator.
 
     Args:
-        threads: Threads of one inference; a number that the profile has no constants for is derived from its neighbours,
-            with a wider band and a note.
+        model_path: The ONNX file.
+        profile: The profile.
+        runtime: The runtime.
+        threads: Threads of one inference; a number without constants in the profile is derived from its neighbours, with a
+            wider band and a note.
         shapes: Full shapes of the inputs that have dynamic axes besides the batch axis, by input name.
-        number_format: As if all arithmetic were done in it; None: each operator in the format that the graph gives it.
+        number_format: Format of all arithmetic; None for each operator's own.
 
     Returns:
-        Milliseconds, with the band that holds the true value in about 90 % of cases by the profile's own account.
+        Milliseconds, with the band that contains the true value in about 90 % of cases by the profile's own errors.
 
     Raises:
-        InputError: the file cannot be read, a shape is open, or the profile has no constants for this runtime and format.
+        InputError: The file cannot be read, a shape is dynamic, or the profile has no constants for this runtime and format.
     """
     return estimate_count(count(model_path, shapes), profile, runtime, threads, number_format=number_format)
 
@@ -71,13 +74,13 @@ def estimate(
 def estimate_count(
     graph: GraphCount, profile: HardwareProfile, runtime: str, threads: int, *, number_format: NumberFormat | None = None
 ) -> LatencyEstimate:
-    """The same from a count that is already there.
+    """Compute the same from a counted graph.
 
-    An operator that the model does not know, or that asks for a feature without a constant, costs its memory traffic at
-    least, and may cost as much as the dearest one that it knows: the band's upper end allows for that.
+    An operator that the model does not know, or that needs a feature without a constant, costs at least its memory traffic,
+    and at most as much as the most expensive known one, which widens the band's upper end.
 
     Raises:
-        InputError: the profile has no constants for this runtime or a number format of the graph, or the model knows none of
+        InputError: The profile has no constants for this runtime or a number format of the graph, or the model knows none of
             the graph's operators.
     """
     tables: dict[NumberFormat, Constants] = {}

@@ -1,8 +1,8 @@
-"""What an operator asks of a processor, counted in the units that the latency model prices.
+"""Features of an operator: its work in the units that the latency model prices.
 
-The kinds of work are those that kernels of mobile runtimes tell apart (ncnn, XNNPACK, onnxruntime's MLAS): products on packed
+The kinds of work are those that kernels of mobile runtimes distinguish (ncnn, XNNPACK, onnxruntime's MLAS): products on packed
 channels, Winograd's convolution (Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016), depthwise
-filters, streamed weights, and what only passes through memory.
+filters, streamed weights, and memory traffic.
 """
 
 from math import ceil, prod
@@ -35,10 +35,10 @@ UNITS = {
     "spilled": "element beyond the first 250,000 that one operator reads and writes: they no longer fit the caches",
     "operator": "operator, whatever its size",
 }
-"""Every feature, with the thing of which it counts one."""
+"""Every feature with its unit."""
 
 LANES: dict[NumberFormat, int] = {"float32": 4, "float16": 8, "bfloat16": 8, "int8": 8}
-"""Channels that lie side by side in a packed tensor (128-bit vectors; int8 kernels pack eight)."""
+"""Channels side by side in a packed tensor (128-bit vectors; int8 kernels pack eight)."""
 
 _MOVES = words(
     "CenterCropPad Concat DepthToSpace Expand Gather GatherElements GatherND Pad QLinearConcat Resize",
@@ -54,7 +54,7 @@ _NORMALIZATIONS = words(
     "EmbedLayerNormalization",
 )
 WINOGRAD_RUNTIMES = frozenset({"ncnn"})
-"""Runtimes that compute 3x3 convolutions of stride 1 by Winograd's method; elsewhere they are plain convolutions."""
+"""Runtimes that compute 3x3 convolutions of stride 1 by Winograd's method; for others they are plain convolutions."""
 
 _FEW_ROWS = 4
 _IMAGE_CHANNELS = 4
@@ -63,11 +63,12 @@ _CACHED_ELEMENTS = 250_000  # a megabyte of float32, about the L2 cache of these
 
 
 def features(operator: Operator, number_format: NumberFormat, runtime: str) -> dict[str, float]:
-    """What one operator asks for: the amount of each feature that is not zero.
+    """Return the amount of each feature of one operator that is not zero.
 
     Args:
-        number_format: What its arithmetic is done in.
-        runtime: What runs it: it decides which kernels are taken.
+        operator: The operator.
+        number_format: Number format of its arithmetic.
+        runtime: The runtime, which determines the kernels.
     """
     if operator.free:
         return {}
@@ -81,7 +82,7 @@ def features(operator: Operator, number_format: NumberFormat, runtime: str) -> d
         found["matmul"], found["dense"] = float(operator.macs), float(operator.weights)
     else:
         _count_traffic(found, operator)
-    # The transformed tiles are written once and read once.
+    # The transformed tiles are written and read once.
     traffic = operator.elements_read + operator.elements_written + 2 * found["winograd_transform"]
     found["spilled"] = float(max(0, traffic - _CACHED_ELEMENTS))
     found["unpacked"] = sum(elements * _unpacked(channels, LANES[number_format]) for channels, elements in operator.channels)
@@ -89,7 +90,7 @@ def features(operator: Operator, number_format: NumberFormat, runtime: str) -> d
 
 
 def _fused(operator: Operator) -> dict[str, float]:
-    """Activations are free on the way, but for those with an exponential; a second operand has to be read."""
+    """Return the features of a fused operator: free, except for exponentials and a second operand."""
     if operator.op_type in _EXPONENTIALS:
         return {"exponential": float(operator.elements_written)}
     second = operator.elements_read - operator.elements_written
@@ -123,7 +124,7 @@ def _count_product(
     if window == 1 and not product.transposed:
         found["pointwise"] = float(rows * product.groups * _up(inside, lanes) * _up(outside, lanes))
     elif winograd and _takes_winograd(product, inside, outside):
-        # The larger tile's transforms leave the range of 16-bit integers.
+        # The larger tile's transforms exceed the range of 16-bit integers.
         large = number_format != "int8" and max(inside, outside) <= _WINOGRAD_LARGE_TILE
         tile = 6 if large else 4
         places = product.batch * prod(ceil(size / tile) for size in product.out_size) * (tile + 2) ** 2

@@ -1,4 +1,4 @@
-"""What a runtime does to a graph before it runs: constants folded, activations fused, quantizers taken out.
+"""Graph transformations of a runtime: constant folding, fusion of activations, removal of quantizers.
 
 The rules are those that onnxruntime documents for its CPU provider and that the common mobile runtimes share:
 https://onnxruntime.ai/docs/performance/model-optimizations/graph-optimizations.html
@@ -27,7 +27,7 @@ _EIGHT_BITS = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
 
 
 class Fusion:
-    """The runtime's view of one graph; nodes are named by their position, since ONNX lets them go without a name."""
+    """The runtime's view of one graph; nodes are identified by their position, because ONNX names are optional."""
 
     def __init__(self, graph: ShapedGraph) -> None:
         self._graph = graph
@@ -46,15 +46,15 @@ class Fusion:
                 self._fuse_behind(node)
 
     def name(self, node: Any) -> str:
-        """The node's name, made up where the file gives none."""
+        """Return the node's name, generated if the file has none."""
         return self._names[id(node)]
 
     def root(self, node: Any) -> Any | None:
-        """The operator that this one is fused into, or None."""
+        """Return the operator that this one is fused into, or None."""
         return self._root.get(id(node))
 
     def is_free(self, node: Any) -> bool:
-        """Whether the node is computed once at load time, or is a quantizer that the runtime takes out."""
+        """Return True if the node is computed once at load time, or is a quantizer that the runtime removes."""
         if self._is_constant(node):
             return True
         if node.op_type == "QuantizeLinear":
@@ -68,7 +68,7 @@ class Fusion:
         return False
 
     def is_int8(self, node: Any) -> bool:
-        """Whether the node computes on 8-bit integers: by its name, or because quantizers stand all around it (QDQ)."""
+        """Return True if the node computes on 8-bit integers: by its name, or because quantizers surround it (QDQ)."""
         kind = node.op_type
         if kind in INT8_OPERATORS:
             return True
@@ -80,29 +80,29 @@ class Fusion:
             inputs = [i for i in inputs if i not in self.constants]
         if not inputs or not all(self._dequantized(i) for i in inputs):
             return False
-        # Matrix products may give floats (MatMulIntegerToFloat, QGemm); every other integer kernel gives integers.
+        # Matrix products may return floats (MatMulIntegerToFloat, QGemm); every other integer kernel returns integers.
         return kind in ("MatMul", "Gemm") or all(self._quantized(o) is not None for o in self.results(node))
 
     def operands(self, node: Any) -> list[str]:
-        """The tensors that the node and what is fused into it read from memory."""
+        """Return the tensors that the node and its fused operators read from memory."""
         own = [i for i in node.input if i]
         inside = {o for member in self._members.get(id(node), ()) for o in member.output} | set(node.output)
         return own + [i for m in self._members.get(id(node), ()) for i in m.input if i and i not in inside]
 
     def results(self, node: Any) -> list[str]:
-        """The tensors that the node, with what is fused into it, writes to memory."""
+        """Return the tensors that the node with its fused operators writes to memory."""
         return [self._end[id(node)]] if id(node) in self._end else [o for o in node.output if o]
 
     def stored(self, tensor: str) -> TensorType | None:
-        """The tensor as it lies in memory for an integer kernel: what stands before the dequantizer, if one does."""
+        """Return the tensor in memory for an integer kernel: the input of a dequantizer, if there is one."""
         return self._dequantized(tensor) or self._graph.tensors.get(tensor)
 
     def stored_result(self, tensor: str) -> TensorType | None:
-        """The same for a result: what stands behind the quantizer."""
+        """Return the result in memory: the output of a quantizer, if there is one."""
         return self._quantized(tensor) or self._graph.tensors.get(tensor)
 
     def _find_constants(self) -> tuple[frozenset[str], frozenset[str]]:
-        """Constants that the file stores, and all that follow from constants and shapes alone."""
+        """Find stored constants, and everything that follows from constants and shapes alone."""
         stored = set(self._graph.initializers)
         every = set(stored)
         for node in self._graph.nodes:
@@ -118,7 +118,7 @@ class Fusion:
         return all(o in self.constants for o in node.output if o)
 
     def _fuse_behind(self, root: Any) -> None:
-        """Follow the only use of the result as long as it can be applied on the way."""
+        """Fuse the only use of the result as long as it is an elementwise operator."""
         members: list[Any] = []
         end, residual = root.output[0], False
         while end and end not in self._graph.outputs:
@@ -144,7 +144,7 @@ class Fusion:
             self._end[id(root)] = end
 
     def _gate(self, tensor: str, users: list[Any]) -> list[Any]:
-        """The two nodes of x * sigmoid(x), which runtimes compute in one pass (Swish)."""
+        """Return the two nodes of x * sigmoid(x), which runtimes compute in one pass (Swish)."""
         if len(users) != 2:
             return []
         gate = next((u for u in users if u.op_type in GATES), None)
@@ -159,14 +159,14 @@ class Fusion:
         return a is not None and b is not None and a.shape == b.shape
 
     def _past_views(self, tensor: str) -> Any | None:
-        """The node that computes a tensor, looking through views."""
+        """Return the node that computes a tensor, through views."""
         node = self._producer.get(tensor)
         while node is not None and node.op_type in _VIEWS:
             node = self._producer.get(node.input[0])
         return node
 
     def _used_by(self, tensor: str) -> Iterator[Any]:
-        """The nodes that use a tensor, looking through views."""
+        """Return the nodes that use a tensor, through views."""
         for node in self._consumers[tensor]:
             if node.op_type in _VIEWS:
                 yield from self._used_by(node.output[0])
@@ -174,14 +174,14 @@ class Fusion:
                 yield node
 
     def _dequantized(self, tensor: str) -> TensorType | None:
-        """The 8-bit tensor behind a dequantizer, or None."""
+        """Return the 8-bit input of a dequantizer, or None."""
         node = self._past_views(tensor)
         if node is None or node.op_type != "DequantizeLinear":
             return None
         return self._eight_bits(node.input[0])
 
     def _quantized(self, tensor: str) -> TensorType | None:
-        """The 8-bit tensor that quantizers make of a result, when nothing else uses it."""
+        """Return the 8-bit tensor of a result's quantizers, if nothing else uses the result."""
         users = list(self._used_by(tensor))
         if not users or tensor in self._graph.outputs or any(u.op_type != "QuantizeLinear" for u in users):
             return None

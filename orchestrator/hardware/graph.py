@@ -1,4 +1,4 @@
-"""Counting from the exported graph: multiply-accumulates, parameters, memory traffic, operator by operator."""
+"""Counts of an exported graph: multiply-accumulates, parameters, memory traffic, operator by operator."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -33,12 +33,15 @@ _FORMATS: Mapping[int, NumberFormat] = {
 class Product:
     """The dimensions of a convolution or a matrix product, as its kernel sees them.
 
-    A matrix product is a convolution of one pixel a row: its depth stands for input channels, its columns for output channels.
+    A matrix product is a convolution with one pixel a row: its depth counts as input channels, its columns as output channels.
 
     Attributes:
-        kernel, strides, dilations: Along each spatial axis; a matrix product has none.
-        in_size, out_size: Pixels along each spatial axis; the rows of a matrix product.
-        stored: Whether the second operand is a constant of the file (weights) and not an activation.
+        kernel: Size along each spatial axis; a matrix product has none.
+        strides: Likewise.
+        dilations: Likewise.
+        in_size: Pixels along each spatial axis; the rows of a matrix product.
+        out_size: Likewise.
+        stored: True if the second operand is a constant of the file (weights) and not an activation.
         batch: Examples at once; a matrix product has them among its rows.
     """
 
@@ -57,22 +60,23 @@ class Product:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Operator:
-    """One node of the graph and what it asks of the machine, for one example.
+    """One node of the graph and its work for one example.
 
     Attributes:
         macs: Multiply-accumulates.
-        bytes_read, bytes_written: Activations and weights; a fused operator's stand with the one that it is fused into.
-        elements_read, elements_written: Elements of activations that it reads and writes itself (a fused operator too: what
-            passes through it).
-        channels: Channels and elements of each of these activations: (channels, elements). Channels are all axes between the
-            batch and the last two, since a shuffle of channels is written with one axis more.
+        bytes_read: Activations and weights; those of a fused operator count for the one that it is fused into.
+        bytes_written: Likewise.
+        elements_read: Elements of activations that it reads itself (a fused operator too).
+        elements_written: Likewise.
+        channels: (channels, elements) of each of these activations. Channels are all axes between the batch and the last two,
+            because a shuffle of channels has one axis more.
         weights: Elements of constants that it reads.
-        window: Elements of the window of a pooling operator, 1 elsewhere.
+        window: Elements of the window of a pooling operator, 1 for others.
         product: Dimensions of a convolution or matrix product.
-        number_format: What the arithmetic is done in.
-        fused_into: The name of the operator that does this one's work on the way, or None.
-        free: Whether it costs nothing: a view, a constant, a pair of quantizers that the runtime takes out.
-        known: Whether the model knows what such an operator costs.
+        number_format: Number format of the arithmetic.
+        fused_into: Name of the operator that it is fused into, or None.
+        free: True if it costs nothing: a view, a constant, a pair of quantizers that the runtime removes.
+        known: True if the latency model knows its cost.
     """
 
     name: str
@@ -94,7 +98,7 @@ class Operator:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GraphCount:
-    """What an exported model asks for, in all and operator by operator in topological order.
+    """The work of an exported model, in total and by operator in topological order.
 
     Attributes:
         parameters: Weights and biases (normalisation statistics too); no shapes, scales or zero points.
@@ -106,18 +110,19 @@ class GraphCount:
 
     @property
     def unknown(self) -> tuple[str, ...]:
-        """The kinds of operator that the model does not know, each once."""
+        """Return the kinds of operator that the model does not know, each once."""
         return tuple(dict.fromkeys(o.op_type for o in self.operators if not o.known))
 
 
 def count(model_path: Path, shapes: Mapping[str, Sequence[int]] | None = None) -> GraphCount:
-    """Count what one inference of an exported model asks for.
+    """Count the work of one inference of an exported model.
 
     Args:
+        model_path: The ONNX file.
         shapes: Full shapes of the inputs that have dynamic axes besides the batch axis, by input name.
 
     Raises:
-        InputError: the file cannot be read, or a shape that the count needs is open.
+        InputError: The file cannot be read, or a shape that the count needs is dynamic.
     """
     graph = read_shaped_graph(model_path, shapes)
     fusion = Fusion(graph)
@@ -183,7 +188,7 @@ def _channels(shape: tuple[int, ...]) -> int:
 
 
 def _product(node: Any, tensors: Mapping[str, TensorType], fusion: Fusion) -> Product | None:
-    """The dimensions of a convolution or matrix product; None for recurrent layers and packed weights."""
+    """Return the dimensions of a convolution or matrix product; None for recurrent layers and packed weights."""
     kind = node.op_type
     if kind in ("RNN", "GRU", "LSTM", "MatMulNBits"):
         return None
@@ -225,7 +230,7 @@ def _attributes(node: Any, name: str, default: tuple[int, ...]) -> tuple[int, ..
 
 
 def _macs(node: Any, tensors: Mapping[str, TensorType], path: Path) -> int:
-    """Multiply-accumulates of one node, by the definitions of the ONNX operators."""
+    """Return the multiply-accumulates of one node, by the definitions of the ONNX operators."""
     shapes = []
     for tensor in (node.input[0], node.input[WEIGHT_INPUT[node.op_type]], node.output[0] or node.output[1]):
         if tensor not in tensors:
@@ -250,7 +255,7 @@ def _macs(node: Any, tensors: Mapping[str, TensorType], path: Path) -> int:
 
 
 def _parameters(graph: ShapedGraph, fusion: Fusion) -> int:
-    """The elements of every stored constant that some operator takes as weights; shared ones count once."""
+    """Return the elements of every stored constant that an operator uses as weights; shared ones count once."""
     counted: dict[str, int] = {}
     for node in graph.nodes:
         for position, name in enumerate(node.input):

@@ -1,8 +1,8 @@
-"""Fitting a latency model to measured times: few networks determine many constants, so what is known of other machines helps out.
+"""Fit of a latency model to measured times, with a prior from other machines because few networks determine many constants.
 
 The latency is a sum over features, each amount times its constant. The logarithms of the constants have a normal prior, which
-bench/fit_profiles.py makes from published times of many boards (prior.toml): its mean depends on the kind of core, the
-number format and the threads. The machine's speed as a whole is left free. The posterior's maximum is found by Gauss-Newton
+bench/fit_profiles.py derives from published times of many boards (prior.toml): its mean depends on the kind of core, the
+number format and the threads. The overall speed of the machine is free. The posterior's maximum is found by Gauss-Newton
 steps on the logarithm of the latency, so that the constants are positive and errors are relative; outliers weigh less (Huber).
 """
 
@@ -31,14 +31,14 @@ _NORMAL_90 = 1.645  # 90 % of a normal distribution lies within this many standa
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Core:
-    """What the prior goes by: the kind of core that computes.
+    """Properties of a core that the prior depends on.
 
     Attributes:
-        clock_hz: Its clock; None: not known.
-        in_order: Whether it issues instructions in the order of the program (Cortex-A7, A53, A55).
-        half: Whether it computes in float16 itself (Armv8.2 asimdhp); it marks the wider cores since 2017 as well, an x86
-            core with AVX2 among them.
-        dot: Whether it has instructions for products of 8-bit integers (asimddp, AVX-VNNI).
+        clock_hz: Its clock, or None if unknown.
+        in_order: True if it issues instructions in program order (Cortex-A7, A53, A55).
+        half: True if it computes in float16 (Armv8.2 asimdhp); also set for wider cores since 2017, such as x86 cores with
+            AVX2.
+        dot: True if it has instructions for products of 8-bit integers (asimddp, AVX-VNNI).
     """
 
     clock_hz: float | None = None
@@ -68,17 +68,20 @@ def fit_latency_model(
 ) -> LatencyModel:
     """Fit the constants of one machine, runtime, number format and number of threads.
 
-    The error comes from leaving each observation out once. It can be no smaller than what published networks show of the
-    model itself (prior.toml): times of small test networks alone would flatter it.
+    The error comes from leaving each observation out once. It is no smaller than the error of published networks
+    (prior.toml): times of small test networks alone would underestimate it.
 
     Args:
         observations: Networks whose arithmetic is in `number_format`, timed with that many threads.
-        core: The kind of core; the prior is for such a one.
-        fitted_on: What the times are, in words; stands in every estimate.
-        source: The name of the source in the profile.
+        core: The kind of core of the prior.
+        runtime: The runtime.
+        number_format: The number format.
+        threads: Threads of one inference.
+        fitted_on: Description of the times, shown with every estimate.
+        source: Name of the source in the profile.
 
     Raises:
-        InputError: fewer than five observations, or one that is not positive.
+        InputError: There are fewer than five observations, or one is not positive.
     """
     if len(observations) < LEAST_OBSERVATIONS:
         raise InputError(f"a latency model needs at least {LEAST_OBSERVATIONS} timed networks, but got {len(observations)}")
@@ -109,12 +112,12 @@ def fit_latency_model(
 
 
 def least_error() -> float:
-    """The narrowest band of 90 %, as a factor, that a model can have by what networks left out showed on published boards."""
+    """Return the narrowest 90 % band of a model, as a factor, by networks left out on published boards."""
     return exp(_NORMAL_90 * float(_prior_file()["model_error"]))
 
 
 def amounts_of(graph: GraphCount, number_format: NumberFormat, runtime: str) -> list[float]:
-    """The amount of every feature in a graph, in the order of UNITS, as if all its arithmetic were in that format."""
+    """Return the amount of every feature in a graph, in the order of UNITS, with all arithmetic in one format."""
     totals = dict.fromkeys(UNITS, 0.0)
     for operator in graph.operators:
         for name, amount in features(operator, number_format, runtime).items():
@@ -123,12 +126,12 @@ def amounts_of(graph: GraphCount, number_format: NumberFormat, runtime: str) -> 
 
 
 def rounded(value: float) -> float:
-    """Four significant digits: what a profile writes down."""
+    """Round to four significant digits, as in profiles."""
     return float(f"{value:.4g}")
 
 
 def covariates(number_format: NumberFormat, threads: int, core: Core) -> dict[str, float]:
-    """What the mean of the prior depends on, by the names of prior.toml."""
+    """Return the covariates of the prior's mean, by the names of prior.toml."""
     int8 = number_format == "int8"
     return {
         "one": 1.0,
@@ -142,7 +145,7 @@ def covariates(number_format: NumberFormat, threads: int, core: Core) -> dict[st
 
 
 def prior(runtime: str, number_format: NumberFormat, threads: int, core: Core) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of the logarithm of each constant (nanoseconds a unit), in the order of UNITS.
+    """Return mean and standard deviation of the logarithm of each constant (nanoseconds a unit), in the order of UNITS.
 
     The published times are of one runtime; the kernels of another may differ twofold from it in any single feature.
     """
@@ -162,11 +165,13 @@ def _prior_file() -> Mapping[str, Any]:
 
 
 def _posterior(amounts: np.ndarray, times: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
-    """The most probable logarithms of the constants.
+    """Return the most probable logarithms of the constants.
 
     Args:
         amounts: One row a network, one column a feature.
         times: Logarithms of nanoseconds.
+        mean: Mean of the prior.
+        deviation: Standard deviation of the prior.
     """
     covariance = np.diag(deviation**2) + _SPEED**2
     constants, weights = mean.copy(), np.ones(len(times))

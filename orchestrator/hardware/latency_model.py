@@ -1,4 +1,4 @@
-"""A profile's constants for one runtime, number format and number of threads, or what follows from the nearest it has."""
+"""Constants of a profile for one runtime, number format and number of threads, or derived from its nearest ones."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,7 +7,7 @@ from math import exp, log, sqrt
 from orchestrator.errors import InputError
 from orchestrator.values.profile import HardwareProfile, LatencyModel, NumberFormat
 
-# What another number of threads adds to the band, as a factor, and the serial share of Amdahl's law where the profile knows one
+# The widening of the band for another number of threads, as a factor, and the serial share of Amdahl's law if the profile has one
 # number of threads only. Both are our judgement: on boards with published times for 1, 2, 4, 8 and 12 threads the step from one
 # count to the next differs between networks by a quarter, and about a fifth of the time of one thread is left with many.
 BETWEEN, BEYOND, ALONE = 1.15, 1.3, 1.6
@@ -16,13 +16,13 @@ SERIAL_SHARE = 0.2
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Constants:
-    """The constants of one number format for the threads that were asked for.
+    """The constants of one number format for a number of threads.
 
     Attributes:
-        nanoseconds: Of one unit of each feature.
+        nanoseconds: Cost of one unit of each feature.
         error: Half-width of the 90 % band, as a factor.
-        note: What was assumed, or None where the profile has this very table.
-        least_macs: Of the smallest network of the fit; 0: of no matter.
+        note: Assumptions, or None if the profile has this table.
+        least_macs: Multiply-accumulates of the smallest network of the fit; 0 if irrelevant.
     """
 
     nanoseconds: Mapping[str, float]
@@ -33,10 +33,10 @@ class Constants:
 
 
 def constants(profile: HardwareProfile, runtime: str, number_format: NumberFormat, threads: int) -> Constants | None:
-    """The constants for one number format; None: the profile has none for it.
+    """Return the constants for one number format, or None if the profile has none for it.
 
     Raises:
-        InputError: the profile has no latency model for this runtime at all, or `threads` is not positive.
+        InputError: The profile has no latency model for this runtime at all, or `threads` is not positive.
     """
     if threads < 1:
         raise InputError(f"threads >= 1 must hold, but got {threads}")
@@ -57,12 +57,12 @@ def constants(profile: HardwareProfile, runtime: str, number_format: NumberForma
 
 
 def combined(*factors: float) -> float:
-    """Independent factors of error as one: their logarithms in quadrature."""
+    """Combine independent factors of error: their logarithms in quadrature."""
     return exp(sqrt(sum(log(factor) ** 2 for factor in factors)))
 
 
 def described(models: Sequence[LatencyModel]) -> str:
-    """What a profile has latency models for, in words."""
+    """Return the list of a profile's latency models as text."""
     by_runtime: dict[str, list[NumberFormat]] = {}
     for model in models:
         formats = by_runtime.setdefault(model.runtime, [])
@@ -72,7 +72,7 @@ def described(models: Sequence[LatencyModel]) -> str:
 
 
 def _of_neighbours(known: Sequence[LatencyModel], threads: int) -> Constants:
-    """Amdahl's law, feature by feature, through the two nearest numbers of threads (AFIPS Conference Proceedings 30, 1967)."""
+    """Apply Amdahl's law (AFIPS Conference Proceedings 30, 1967) by feature, through the two nearest numbers of threads."""
     counts = [m.threads for m in known]
     if len(known) == 1:
         only = known[0]
@@ -97,13 +97,13 @@ def _of_neighbours(known: Sequence[LatencyModel], threads: int) -> Constants:
 
 
 def _one_thread(model: LatencyModel) -> dict[str, float]:
-    """What one thread would cost if SERIAL_SHARE of it could not be shared out."""
+    """Return the cost of one thread if SERIAL_SHARE of it is serial."""
     left = SERIAL_SHARE + (1 - SERIAL_SHARE) / model.threads
     return {name: cost / left for name, cost in model.nanoseconds.items()}
 
 
 def _amdahl(few: int, cost_few: float, many: int, cost_many: float, threads: int) -> float:
-    """cost = serial + shared / threads through two points; neither part below nothing."""
+    """Solve cost = serial + shared / threads through two points; neither part is negative."""
     shared = (cost_few - cost_many) / (1 / few - 1 / many)
     serial = cost_few - shared / few
     if serial < 0:  # more threads gain more than their number: their caches add up

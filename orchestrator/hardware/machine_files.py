@@ -1,4 +1,4 @@
-"""What a machine's operating system tells anyone about its processor, read here or gathered on another machine."""
+"""Files of the operating system that describe a machine's processor, read here or gathered on another machine."""
 
 import json
 import os
@@ -32,7 +32,7 @@ PATTERNS = (
     f"{CPUS}/cpu[0-9]*/cache/index[0-9]*/size",
     f"{CPUS}/cpu[0-9]*/cache/index[0-9]*/shared_cpu_list",
 )
-"""All files that a description is made from."""
+"""All files that a description needs."""
 
 GATHER = """
 def load(path, threads, options):
@@ -56,12 +56,12 @@ def load(path, threads, options):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MachineFiles:
-    """A machine as its files tell it.
+    """A machine as described by its files.
 
     Attributes:
-        machine: Its architecture, as `platform.machine` has it.
-        cpus: Numbers of the logical CPUs that may be used.
-        read: The text of a file without blanks at its ends; None where it is not there or may not be read.
+        machine: Its architecture, as in `platform.machine`.
+        cpus: Numbers of the usable logical CPUs.
+        read: Returns the stripped text of a file, or None if it does not exist or is not readable.
     """
 
     machine: str
@@ -70,35 +70,35 @@ class MachineFiles:
 
     @property
     def is_arm(self) -> bool:
-        """Whether it is a 64-bit Arm machine."""
+        """Return True for a 64-bit Arm machine."""
         return self.machine.lower() in ("aarch64", "arm64", "armv8l")
 
     def features(self) -> frozenset[str]:
-        """Instruction-set features by the names that Linux uses."""
+        """Return the instruction-set features by Linux's names."""
         found = re.search(r"^(?:flags|Features)\s*:\s*(.*)$", self.read(CPUINFO) or "", re.MULTILINE)
         words = frozenset(found[1].split()) if found else frozenset()
         return words | {"neon"} if "asimd" in words else words
 
     def memory_bytes(self) -> int | None:
-        """The machine's memory."""
+        """Return the machine's memory in bytes."""
         found = re.search(r"^MemTotal:\s*(\d+) kB", self.read(MEMINFO) or "", re.MULTILINE)
         return int(found[1]) * 1024 if found else None
 
     def title(self) -> str | None:
-        """The processor's name, after that of the board where it has one."""
+        """Return the processor's name, after that of the board if there is one."""
         board = (self.read(MODEL) or "").strip("\0 \n")
         named = re.search(r"^model name\s*:\s*(.*)$", self.read(CPUINFO) or "", re.MULTILINE)
         return ", ".join(part for part in (board, named[1].strip() if named else "") if part) or None
 
 
 def this_machine() -> MachineFiles:
-    """The machine that the program runs on."""
+    """Return the files of this machine."""
     cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
     return MachineFiles(machine=platform.machine(), cpus=tuple(cpus), read=_read)
 
 
 def gathered(answer: bytes) -> MachineFiles:
-    """The machine on which `GATHER` ran.
+    """Return the files of the machine on which `GATHER` ran.
 
     Args:
         answer: Its output.
@@ -114,7 +114,7 @@ def gathered(answer: bytes) -> MachineFiles:
 
 
 def cpu_list(text: str | None) -> tuple[int, ...]:
-    """The numbers in a kernel's list of CPUs: "0-3,8" as (0, 1, 2, 3, 8)."""
+    """Parse a kernel's list of CPUs: "0-3,8" as (0, 1, 2, 3, 8)."""
     found: list[int] = []
     for part in (text or "").split(","):
         first, _, last = part.strip().partition("-")

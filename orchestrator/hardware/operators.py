@@ -1,11 +1,11 @@
-"""What the latency model knows about ONNX operators, as tables. Standard: https://onnx.ai/onnx/operators/.
+"""Tables of ONNX operators for the latency model. Standard: https://onnx.ai/onnx/operators/.
 
-The names of onnxruntime's own operators (domain com.microsoft) stand among the others: none means two things.
+The names of onnxruntime's own operators (domain com.microsoft) are unique among them.
 """
 
 
 def words(*lines: str) -> frozenset[str]:
-    """The words of some lines: operators by name."""
+    """Return the words of some lines: operators by name."""
     return frozenset(word for line in lines for word in line.split())
 
 
@@ -17,25 +17,25 @@ MAC_OPERATORS = words(
 """Operators whose time is arithmetic: multiply-accumulates are counted for these."""
 
 WEIGHT_INPUT = dict.fromkeys(MAC_OPERATORS, 1) | {"QLinearConv": 3, "QLinearMatMul": 3, "QGemm": 3}
-"""Which input of such an operator holds the weights (or the second matrix)."""
+"""Index of the input that holds the weights (or the second matrix)."""
 
 INT8_OPERATORS = words(
     "ConvInteger MatMulInteger QLinearConv QLinearMatMul QGemm DynamicQuantizeMatMul MatMulIntegerToFloat",
     "QLinearAdd QLinearMul QLinearConcat QLinearGlobalAveragePool QLinearAveragePool QLinearLeakyRelu QLinearSigmoid",
     "QLinearSoftmax QLinearWhere QLinearReduceMean",
 )
-"""Operators that compute on 8-bit integers by their very name (the QOperator form)."""
+"""Operators that compute on 8-bit integers by their name (the QOperator form)."""
 
 QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
-# Views, and what a runtime settles when it loads the file: no time of their own.
+# Views, and operators that a runtime evaluates when it loads the file: no time of their own.
 FREE_OPERATORS = words("Constant ConstantOfShape Dropout Flatten Identity Reshape Shape Size Squeeze Unsqueeze")
 
-# What runtimes apply to a convolution's or matrix product's result while it is still in registers.
+# Operators that runtimes fuse into a convolution or matrix product.
 ACTIVATIONS = words("Clip HardSigmoid HardSwish LeakyRelu PRelu Relu Sigmoid Tanh")
 GATES = frozenset({"Sigmoid", "HardSigmoid"})
 
-# These read only as much as they write, however large the table they read from is.
+# Operators that read only as much as they write, regardless of the size of their table.
 SELECTIONS = words("Gather GatherElements GatherND Slice")
 
 WEIGHT_POSITIONS = {
@@ -57,7 +57,7 @@ WEIGHT_POSITIONS = {
     "Upsample": (0,),
     "Dropout": (0,),
 }
-"""Inputs that can hold parameters of the network, where the others only steer (scales, zero points, limits)."""
+"""Inputs that can hold parameters of the network; others are settings (scales, zero points, limits)."""
 
 MEMORY_OPERATORS = words(
     "Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BatchNormalization BitShift BitwiseAnd",
@@ -75,6 +75,6 @@ MEMORY_OPERATORS = words(
     "QLinearGlobalAveragePool QLinearLeakyRelu QLinearMul QLinearReduceMean QLinearSigmoid QLinearSoftmax QLinearWhere",
     "QuickGelu SimplifiedLayerNormalization SkipLayerNormalization SkipSimplifiedLayerNormalization",
 )
-"""Operators that multiply no matrices: their time is memory traffic, and for some a function of each element."""
+"""Operators without matrix products: their time is memory traffic, and for some a function of each element."""
 
 KNOWN_OPERATORS = MAC_OPERATORS | MEMORY_OPERATORS | FREE_OPERATORS

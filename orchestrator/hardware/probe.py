@@ -1,4 +1,4 @@
-"""The profile of the machine that the program runs on, from what the operating system tells anyone."""
+"""The probe: a profile of this machine from its operating system."""
 
 import platform
 import subprocess
@@ -36,7 +36,7 @@ SOURCES = {
 
 
 def probe_host() -> HardwareProfile:
-    """Describe this machine: nothing is timed, nothing needs root, and what cannot be read is left out."""
+    """Describe this machine without timing and without root; unknown values are left out."""
     files = this_machine()
     total = psutil.virtual_memory().total
     limit = memory_limit()
@@ -58,11 +58,13 @@ def probe_host() -> HardwareProfile:
 
 
 def describe(files: MachineFiles, *, name: str, fallback_title: str, cores: int) -> HardwareProfile:
-    """Describe another machine from what was gathered there.
+    """Describe another machine from its gathered files.
 
     Args:
-        fallback_title: Where its files do not name the processor.
-        cores: Cores that may be used there.
+        files: The files.
+        name: Name of the profile.
+        fallback_title: Title if its files do not name the processor.
+        cores: Usable cores.
     """
     found = clusters(files, "probed") if files.cpus else (_plain_cluster(files, files.features(), cores),)
     return HardwareProfile(
@@ -78,7 +80,7 @@ def describe(files: MachineFiles, *, name: str, fallback_title: str, cores: int)
 
 
 def described(reference: str, facts: Mapping[str, Any], runtime: str) -> HardwareProfile:
-    """The profile of a device that has none, from what it says of itself: enough to time on it, not to search for it."""
+    """Return the profile of a device without one, from its own description: sufficient to time on it, not to search for it."""
     cores = int(facts.get("cores") or 1)
     return HardwareProfile(
         schema=1,
@@ -115,7 +117,7 @@ def _onnxruntime(files: MachineFiles, features: frozenset[str], threads: int) ->
 
 
 def _threads(cores: tuple[Cluster, ...], quota: float | None) -> int:
-    """One a core, without the slowest cluster of several: its cores would hold the others up."""
+    """Return one thread a core, without the slowest of several clusters, whose cores would delay the others."""
     useful = sum(cluster.cores for cluster in (cores[:-1] if len(cores) > 1 else cores))
     return useful if quota is None else max(1, min(useful, int(quota)))
 
@@ -127,7 +129,7 @@ def _host_clusters(files: MachineFiles, features: frozenset[str]) -> tuple[Clust
 
 
 def _plain_cluster(files: MachineFiles, features: frozenset[str], cores: int) -> Cluster:
-    """All cores as one, where the system has no files about each."""
+    """Return all cores as one cluster, if the system has no files about each."""
     return Cluster(
         name=files.machine or "cpu",
         cores=max(1, cores),
@@ -140,7 +142,7 @@ def _plain_cluster(files: MachineFiles, features: frozenset[str], cores: int) ->
 
 
 def _kind(files: MachineFiles, features: frozenset[str]) -> MachineKind:
-    """Boards describe themselves by a device tree; SMBIOS chassis types tell laptops and racks; a hypervisor is a server's."""
+    """Return the kind of machine, by its device tree (boards), SMBIOS chassis type or hypervisor (a server)."""
     if files.read(MODEL) is not None:
         return "edge"
     chassis = files.read(CHASSIS)
@@ -150,7 +152,7 @@ def _kind(files: MachineFiles, features: frozenset[str]) -> MachineKind:
 
 
 def _stated_clock() -> float | None:
-    """The highest clock that the system states, else the present one; None where it tells neither."""
+    """Return the highest clock that the system states, else the present one, or None."""
     try:
         clock = psutil.cpu_freq()
     except (NotImplementedError, OSError, RuntimeError):
@@ -179,7 +181,7 @@ def _mac_number(key: str) -> int | None:
 
 
 def _sysctl(key: str) -> str | None:
-    """One value of macOS's sysctl; None elsewhere, or where the machine has no such key."""
+    """Return one value of macOS's sysctl, or None."""
     if sys.platform != "darwin":
         return None
     try:

@@ -1,4 +1,4 @@
-"""Finding a hardware profile by name, alias or path, and holding it to its schema and its laws."""
+"""Hardware profile files: look-up by name, alias or path, loading and validation."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,14 +13,15 @@ from orchestrator.values.profile import HardwareProfile
 def resolve_profile(
     reference: str, files: Mapping[str, Path], probe: Callable[[], HardwareProfile] = probe_host
 ) -> HardwareProfile:
-    """The profile that `--target` names: 'host' is probed, everything else is loaded.
+    """Return the profile of `--target`: 'host' is probed, others are loaded.
 
     Args:
-        files: The profile files that plugins brought, by stem.
-        probe: What describes this machine.
+        reference: Name, alias or path.
+        files: The profile files of plugins, by stem.
+        probe: Returns the profile of this machine.
 
     Raises:
-        ProfileError: as for load_profile.
+        ProfileError: As for load_profile.
     """
     return probe() if reference == HOST else load_profile(reference, files)
 
@@ -29,7 +30,7 @@ def load_profile(reference: str, files: Mapping[str, Path]) -> HardwareProfile:
     """Load a profile by name or alias, or from a path that ends in .toml.
 
     Raises:
-        ProfileError: the name is unknown, two files claim it, or the file breaks the schema; one line that says where.
+        ProfileError: The name is unknown, two files claim it, or the file violates the schema; one line with the place.
     """
     if reference.endswith(".toml"):
         return _load_file(Path(reference))
@@ -43,9 +44,9 @@ def load_profile(reference: str, files: Mapping[str, Path]) -> HardwareProfile:
 
 
 def index_profiles(files: Mapping[str, Path]) -> dict[str, list[Path]]:
-    """The files that claim every name and alias; where several claim one, it stops nobody but those who ask for it.
+    """Return the files that claim every name and alias; a conflict affects only those who request that name.
 
-    A file that is no TOML keeps its stem for a name, for the same reason.
+    A file that is not TOML is known by its stem.
     """
     index: dict[str, list[Path]] = {}
     for stem, path in files.items():
@@ -65,12 +66,12 @@ def _claimed_names(stem: str, path: Path) -> list[str]:
 
 
 def check_profile(path: Path) -> list[str]:
-    """Everything that is wrong with a profile's file, one line each with file, line and key; empty: it is good.
+    """Return all problems of a profile's file, one line each with file, line and key.
 
-    It is stricter than loading: sources that nothing uses are told too.
+    It is stricter than loading: unused sources are reported too.
 
     Raises:
-        ProfileError: the file cannot be read, or is no TOML.
+        ProfileError: The file cannot be read, or is not TOML.
     """
     data, text = read_toml(path)
     problems = [*schema_problems(HardwareProfile, data), *broken_laws(data), *unused_sources(data)]

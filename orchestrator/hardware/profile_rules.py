@@ -1,8 +1,8 @@
-"""The laws of a profile that no single value can tell: names that must be known elsewhere in the file, names given twice,
-figures without a source, figures that can only be in another unit.
+"""Rules of a profile across its tables: undefined and duplicate names, values without a source, values in a wrong unit.
 
-They are read off the plain TOML tables, not off the finished profile, so that `profiles check` can list every problem of a file
-at once: what the schema refuses is skipped here.
+They are checked on the plain TOML tables, not on the finished profile, so that `profiles check` can list every problem of a
+file
+at once: values that violate the schema are skipped here.
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,13 +26,13 @@ _MODEL_KEYS = {
 
 LEAST_CLOCK_HZ = 5e7
 MOST_CLOCK_HZ = 2e10
-LEAST_MEMORY_BYTES = 65_536  # below that even a microcontroller's network has no room
+LEAST_MEMORY_BYTES = 65_536  # too small even for a microcontroller's network
 LEAST_RATE = 1e7
 MOST_RATE = 1e14
 
 
 def broken_laws(data: Table) -> Iterator[Problem]:
-    """Everything that is wrong across the tables of a profile; a profile that breaks one of these laws cannot be used."""
+    """Return all problems across the tables of a profile, which make it unusable."""
     yield from _names(data)
     yield from _runtimes(data)
     yield from _models(data)
@@ -42,7 +42,7 @@ def broken_laws(data: Table) -> Iterator[Problem]:
 
 
 def unused_sources(data: Table) -> Iterator[Problem]:
-    """Sources that no table names: left over, or a table names the wrong one. The profile can be used all the same."""
+    """Return sources that no table names; the profile is usable nevertheless."""
     used = {table.get("source") for _, table in _tables(data)}
     for name in _mapping(data.get("sources")):
         if name not in used:
@@ -84,7 +84,7 @@ def _runtimes(data: Table) -> Iterator[Problem]:
 
 
 def _models(data: Table) -> Iterator[Problem]:
-    """What was fitted must be of a runtime of this machine, and once."""
+    """Check that each fitted model is of a runtime of this machine, and occurs once."""
     runtimes = [str(r.get("name")) for _, r in _listed(data, "runtimes")]
     clusters = [str(c.get("name")) for _, c in _listed(data, "clusters")]
     for kind, parts in _MODEL_KEYS.items():
@@ -129,7 +129,7 @@ def _sources(data: Table) -> Iterator[Problem]:
 
 
 def _units(data: Table) -> Iterator[Problem]:
-    """Figures that can only have been meant in another unit, with what was probably meant."""
+    """Return values that can only be in another unit, with the probable one."""
     for here, cluster in _listed(data, "clusters"):
         yield from _clock(here, cluster.get("clock_hz"))
         for key, least in (("l1d_bytes", 1024), ("l2_bytes", 4096), ("l3_bytes", 65_536)):
@@ -163,7 +163,7 @@ def _clock(here: Location, clock: Any) -> Iterator[Problem]:
 
 
 def _amount(where: Location, size: Any, *, most_gib: int) -> Iterator[Problem]:
-    """A number of bytes that is none; up to `most_gib` it was probably GiB."""
+    """Return the problem of an implausible number of bytes; up to `most_gib` it was probably GiB."""
     if _is_number(size) and 0 < size < LEAST_MEMORY_BYTES:
         factor = 1024**3 if size <= most_gib else 1024**2
         yield where, f"{size} bytes are too few; if {size} {_unit(factor)} are meant, write {size * factor:_}"
@@ -188,7 +188,7 @@ def _unit(factor: int) -> str:
 
 
 def _tables(data: Table) -> Iterator[tuple[Location, Table]]:
-    """Every table that names a source."""
+    """Return every table that names a source."""
     for key in SINGLES:
         if isinstance(data.get(key), Mapping):
             yield (key,), data[key]

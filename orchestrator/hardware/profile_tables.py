@@ -1,4 +1,4 @@
-"""A profile as plain tables and as a TOML file that loads again."""
+"""A profile as plain tables and as a TOML file."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from orchestrator.values.profile import HardwareProfile
 
 
 def as_tables(profile: HardwareProfile) -> dict[str, Any]:
-    """The profile as TOML and JSON know it: tables, lists, strings and numbers; what is not known is left out."""
+    """Return the profile as TOML and JSON types, without unknown values."""
     found: dict[str, Any] = TypeAdapter(HardwareProfile).dump_python(
         profile, mode="json", exclude_none=True, exclude_defaults=True
     )
@@ -17,5 +17,5 @@ def as_tables(profile: HardwareProfile) -> dict[str, Any]:
 
 
 def as_text(profile: HardwareProfile) -> str:
-    """The profile as the text of its file."""
+    """Return the profile as the text of its file."""
     return tomli_w.dumps(as_tables(profile))

@@ -1,4 +1,4 @@
-"""Reading an ONNX file and settling the shape of every tensor, without its weights and without writing anything."""
+"""Shapes of every tensor of an ONNX file, determined without its weights and without writing anything."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class TensorType:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes that the tensor takes; two 4-bit numbers share one."""
+        """Return the bytes of the tensor; two 4-bit numbers share one."""
         if self.dtype in (onnx.TensorProto.INT4, onnx.TensorProto.UINT4):
             return (prod(self.shape) + 1) // 2
         return int(prod(self.shape) * onnx.helper.tensor_dtype_to_np_dtype(self.dtype).itemsize)
@@ -36,7 +36,7 @@ class TensorType:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShapedGraph:
-    """The nodes in topological order, every tensor whose type could be settled, and what enters and leaves."""
+    """The nodes in topological order, every tensor whose type is known, and the inputs and outputs."""
 
     nodes: Sequence[Any]
     tensors: Mapping[str, TensorType]
@@ -45,13 +45,14 @@ class ShapedGraph:
 
 
 def read_shaped_graph(model_path: Path, shapes: Mapping[str, Sequence[int]] | None = None) -> ShapedGraph:
-    """Read a model for one example: axis 0 of an input is 1 where the file leaves it open.
+    """Read a model for one example: axis 0 of an input is 1 if it is dynamic.
 
     Args:
-        shapes: For inputs with other dynamic axes, the full shape by input name.
+        model_path: The ONNX file.
+        shapes: Full shapes of inputs with other dynamic axes, by input name.
 
     Raises:
-        InputError: the file cannot be read, or a dynamic axis has no size.
+        InputError: The file cannot be read, or a dynamic axis has no size.
     """
     model = _load(model_path)
     _lighten(model, model_path)
@@ -67,10 +68,10 @@ def read_shaped_graph(model_path: Path, shapes: Mapping[str, Sequence[int]] | No
 
 
 def read_inputs(model_path: Path, shapes: Mapping[str, Sequence[int]] | None = None) -> dict[str, TensorType]:
-    """What a model takes for one example, by input name.
+    """Return the inputs of a model for one example, by input name.
 
     Raises:
-        InputError: the file cannot be read, a dynamic axis has no size, or an input holds no numbers.
+        InputError: The file cannot be read, a dynamic axis has no size, or an input is not numeric.
     """
     model = _load(model_path)
     _settle_inputs(model.graph, shapes or {}, model_path)
@@ -101,7 +102,7 @@ def _load(path: Path) -> Any:
 
 
 def _lighten(model: Any, path: Path) -> None:
-    """Drop large weights from memory and fetch small external tensors: inference copies the model several times."""
+    """Drop large weights from memory and load small external tensors: inference copies the model several times."""
     for tensor in model.graph.initializer:
         if prod(tensor.dims) > SMALL:
             for field in ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data"):
@@ -117,7 +118,7 @@ def _lighten(model: Any, path: Path) -> None:
 
 
 def _settle_inputs(graph: Any, shapes: Mapping[str, Sequence[int]], path: Path) -> None:
-    """Give every axis of every input a size; axes that share a name in the file share the size."""
+    """Give every axis of every input a size; axes with the same name in the file share it."""
     weights = {i.name for i in graph.initializer}
     inputs = {v.name: v.type.tensor_type for v in graph.input if v.name not in weights}
     sizes: dict[str, int] = {}
@@ -158,9 +159,9 @@ def _give_shape(name: str, kind: Any, shape: tuple[int, ...], sizes: dict[str, i
 
 
 def _infer(model: Any, path: Path) -> dict[str, TensorType]:
-    """Infer all shapes anew, because what the file states may hold for another batch or an older graph.
+    """Infer all shapes again, because the file's may be for another batch or an older graph.
 
-    Where inference gives up (operators that onnx does not know), what the file states is the second-best answer.
+    If inference fails (operators unknown to onnx), the file's shapes are used.
     """
     stated = {v.name: v for v in model.graph.value_info}
     work = onnx.ModelProto()
@@ -172,7 +173,7 @@ def _infer(model: Any, path: Path) -> dict[str, TensorType]:
         _to_standard_form(node, work.graph)
     tensors = _inferred(work, path)
     while _open(work.graph, tensors) and fold_shapes(work.graph, {name: t.shape for name, t in tensors.items()}):
-        # What was folded is gone from the graph and would be from the answer, so the rounds add up.
+        # Folded nodes leave the graph, so the results of all rounds are collected.
         tensors |= _inferred(work, path)
     left = [v for name, v in stated.items() if name not in tensors and _tensor_type(v) is not None]
     if left:
@@ -182,7 +183,7 @@ def _infer(model: Any, path: Path) -> dict[str, TensorType]:
 
 
 def _open(graph: Any, tensors: Mapping[str, TensorType]) -> bool:
-    """Whether some tensor's shape is still unknown."""
+    """Return True if a tensor's shape is still unknown."""
     return any(o and o not in tensors for node in graph.node for o in node.output)
 
 
@@ -224,7 +225,7 @@ _STANDARD_FORM = {
     "FastGelu": ("Sigmoid", (0,)),
     "BiasGelu": ("Add", (0, 1)),
 }
-"""onnxruntime's own operators as the ONNX operator of the same output shape, with the inputs that decide it."""
+"""onnxruntime's own operators as the ONNX operator of the same output shape, with the inputs that determine it."""
 
 
 def _to_standard_form(node: Any, graph: Any) -> None:
@@ -233,7 +234,7 @@ def _to_standard_form(node: Any, graph: Any) -> None:
         return
     if node.op_type == "QLinearConcat":
         name, kept = "Concat", list(node.input[2::3])
-    elif node.op_type == "MatMulNBits":  # its weights are packed blocks; the matrix that they stand for is K x N
+    elif node.op_type == "MatMulNBits":  # its weights are packed blocks of a K x N matrix
         sizes = {a.name: a.i for a in node.attribute}
         matrix = f"{node.input[1]} of {node.output[0]}"
         graph.initializer.append(onnx.TensorProto(name=matrix, dims=[sizes["K"], sizes["N"]], data_type=onnx.TensorProto.FLOAT))

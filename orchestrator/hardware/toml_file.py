@@ -1,4 +1,4 @@
-"""Reading a TOML file into a frozen dataclass; whatever is wrong with the file becomes one line that says where."""
+"""Reading a TOML file into a frozen dataclass, with every problem as one line that names the place."""
 
 import difflib
 import json
@@ -26,10 +26,10 @@ _KEY = re.compile(r"^\s*([\w\-\"'.]+)\s*=")
 
 
 def read_toml(path: Path) -> tuple[dict[str, Any], str]:
-    """The file's tables and its text.
+    """Return the file's tables and its text.
 
     Raises:
-        ProfileError: it cannot be read, or is not TOML.
+        ProfileError: It cannot be read, or is not TOML.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -45,10 +45,10 @@ def read_toml(path: Path) -> tuple[dict[str, Any], str]:
 
 
 def validated(kind: type[T], data: Mapping[str, Any], text: str, path: Path) -> T:
-    """The tables as an instance of the dataclass `kind`, each value in exactly the type that it declares.
+    """Return the tables as an instance of the dataclass `kind`, each value in exactly its declared type.
 
     Raises:
-        ProfileError: the first thing that breaks the schema; unknown keys first, since a misspelt key is a missing one too.
+        ProfileError: The first violation of the schema; unknown keys first, because a misspelt key is a missing one too.
     """
     found = _parsed(kind, data)
     if isinstance(found, ValidationError):
@@ -57,14 +57,14 @@ def validated(kind: type[T], data: Mapping[str, Any], text: str, path: Path) -> 
 
 
 def schema_problems(kind: type, data: Mapping[str, Any]) -> list[tuple[Location, str]]:
-    """Everything that breaks the schema, unknown keys first; empty where `validated` would succeed."""
+    """Return all violations of the schema, unknown keys first; empty if `validated` would succeed."""
     found = _parsed(kind, data)
     return _problems(kind, found) if isinstance(found, ValidationError) else []
 
 
 def _parsed(kind: type[T], data: Mapping[str, Any]) -> T | ValidationError:
     try:
-        # By way of JSON, because strict validation takes a JSON array for a tuple and a Python list for a mistake.
+        # Through JSON, because strict validation accepts a JSON array for a tuple, but not a Python list.
         return TypeAdapter(kind).validate_json(json.dumps(data, default=str), strict=True)
     except ValidationError as error:
         return error
@@ -72,7 +72,7 @@ def _parsed(kind: type[T], data: Mapping[str, Any]) -> T | ValidationError:
 
 def _problems(kind: type, error: ValidationError) -> list[tuple[Location, str]]:
     every = error.errors(include_url=False)
-    # A list of items that are all wrong counts as too short besides; what is wrong with the items says it all.
+    # A list of invalid items is also reported as too short; the items' problems are sufficient.
     inner = {problem["loc"][:k] for problem in every for k in range(1, len(problem["loc"]))}
     found = [problem for problem in every if problem["type"] != "too_short" or problem["loc"] not in inner]
     found.sort(key=lambda problem: problem["type"] != _UNKNOWN_KEY)
@@ -80,12 +80,12 @@ def _problems(kind: type, error: ValidationError) -> list[tuple[Location, str]]:
 
 
 def fail(path: Path, text: str, location: Location, message: str) -> NoReturn:
-    """Raise a ProfileError of one line: file, line, key, what is wrong."""
+    """Raise a ProfileError of one line: file, line, key, problem."""
     raise ProfileError(told(path, text, location, message))
 
 
 def told(path: Path, text: str, location: Location, message: str) -> str:
-    """One line: file, line, key, what is wrong."""
+    """Return one line: file, line, key, problem."""
     line = line_of(text, location)
     where = f"{path}:{line}" if line else f"{path}"
     key = _dotted(location)
@@ -111,7 +111,7 @@ def _message(kind: type, problem: Any) -> str:
 
 
 def _missing_unit(key: str, known: Iterable[str]) -> str | None:
-    """What to say of a key whose unit is missing or another one: 'clock' or 'clock_ghz' for 'clock_hz'."""
+    """Return the hint for a key whose unit is missing or wrong: 'clock' or 'clock_ghz' for 'clock_hz'."""
     stem = _OTHER_UNIT.sub("", key.lower())
     for unit, word in _UNITS.items():
         meant = f"{stem}_{unit}"
@@ -122,7 +122,7 @@ def _missing_unit(key: str, known: Iterable[str]) -> str | None:
 
 
 def _keys_at(kind: Any, location: Location) -> list[str]:
-    """The keys that the schema knows at a place, found by walking its types."""
+    """Return the keys of the schema at a place, by walking its types."""
     for step in location:
         if isinstance(step, str):
             kind = get_type_hints(kind).get(step)
@@ -137,7 +137,7 @@ def _dotted(location: Location) -> str:
 
 
 def line_of(text: str, location: Location) -> int | None:
-    """The line of a key, or of the nearest table around it. tomllib keeps no positions, so the headers are read again."""
+    """Return the line of a key, or of the nearest table around it: tomllib keeps no positions, so headers are parsed again."""
     lines: dict[Location, int] = {}
     table: Location = ()
     counts: dict[Location, int] = {}

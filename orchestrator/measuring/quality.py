@@ -42,6 +42,7 @@ class FunctionMetric(Metric):
         self.needs_reference = self._arguments == 3  # type: ignore[misc]
 
     def score(self, outputs: Outputs, labels: np.ndarray | None, reference: Outputs | None) -> np.ndarray:
+        """Call the function; its errors become InputError."""
         arguments = (_alone(outputs), labels, None if reference is None else _alone(reference))[: self._arguments]
         try:
             return np.asarray(self._function(*arguments), dtype=np.float64)

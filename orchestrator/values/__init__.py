@@ -1,1 +1,1 @@
-"""The nouns of the house as frozen dataclasses. No torch, onnx, optuna or click in here."""
+"""The terms of the architecture as frozen dataclasses, without torch, onnx, optuna or click."""

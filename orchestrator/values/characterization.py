@@ -1,4 +1,4 @@
-"""CharacterizedMachine: what measuring a machine gave. FitCheck: a network that its model was held against."""
+"""CharacterizedMachine: the result of a characterization. FitCheck: a network on which its model was validated."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from orchestrator.values.results import Difference
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FitCheck:
-    """A network that was not in the fit: measured, and estimated from the profile that came of it.
+    """A network that was not in the fit: measured, and estimated from the resulting profile.
 
     Attributes:
         measured: Milliseconds of one inference, with the measurement's 95 % interval.
@@ -24,7 +24,7 @@ class FitCheck:
 
     @property
     def error(self) -> float:
-        """The estimate's relative error: +0.1 is ten per cent too slow."""
+        """Return the estimate's relative error: +0.1 means 10 % too slow."""
         return self.estimated.value / self.measured.value - 1
 
 
@@ -34,8 +34,8 @@ class CharacterizedMachine:
 
     Attributes:
         checks: Small networks that were not in the fit: measured, and estimated from the profile.
-        notes: What a reader must know: what the budget did not reach, what could not be run, how steady the machine was.
-        path: The file that was written; None: none was asked for.
+        notes: Remarks: what exceeded the budget, what could not be run, how stable the machine was.
+        path: The file that was written, or None.
     """
 
     profile: HardwareProfile
@@ -46,5 +46,5 @@ class CharacterizedMachine:
 
     @property
     def mean_error(self) -> float | None:
-        """Mean relative error of the estimates of networks that were not in the fit; None where none was measured."""
+        """Return the mean relative error of the estimates of networks outside the fit, or None without any."""
         return sum(abs(check.error) for check in self.checks) / len(self.checks) if self.checks else None

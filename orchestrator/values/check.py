@@ -1,4 +1,4 @@
-"""What `check` finds, and how it stands in its JSON."""
+"""The result of a check and its JSON form."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -12,19 +12,21 @@ EXIT_REGRESSED, EXIT_UNDECIDED = 1, 3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Criterion:
-    """One thing that must not become worse.
+    """One criterion of a check.
 
     Attributes:
-        baseline, candidate: The two values, in `unit`; None where there are none.
+        baseline: The baseline's value in `unit`, or None.
+        candidate: The candidate's value in `unit`, or None.
         unit: "ms", "bytes", or the metric's name.
-        change: How much worse the candidate is: as a share of the baseline's value for latency, size and memory (0.05: 5 % more),
-            in points of the metric for quality (0.005: half a point of accuracy lost). Negative: better.
-        low, high: The interval of `change`; equal to it where it is exact.
-        limit: The largest `change` that is allowed.
-        confidence: Of the interval, 0 to 1; None where the figures are exact.
+        change: How much worse the candidate is: a fraction of the baseline's value for latency, size and memory (0.05: 5 %
+            more), points of the metric for quality (0.005: half a point of accuracy lost). Negative is better.
+        low: Low end of the interval of `change`; equal to it if it is exact.
+        high: High end of the interval.
+        limit: The largest allowed `change`.
+        confidence: Confidence of the interval, 0 to 1; None if the values are exact.
         reason: The verdict in a sentence.
-        warning: What the verdict must not hide, e.g. that too few examples were there to see a drop of the size of the limit.
-        details: Where the figures come from: rounds and clock of a latency, split and examples of a quality, ...
+        warning: A caveat, for example that there were too few examples to detect a drop of the size of the limit.
+        details: Origin of the values: rounds and clock of a latency, split and examples of a quality, ...
     """
 
     name: Name
@@ -44,13 +46,14 @@ class Criterion:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CheckResult:
-    """A candidate beside its baseline: has it regressed?
+    """A candidate beside its baseline.
 
     Attributes:
-        baseline, candidate: The model files.
-        noisy: What is made of a criterion that noise left undecided; None: nothing, it stays undecided.
-        seconds: What the check took.
-        environment: The device that timed them; empty where nothing was run.
+        baseline: The baseline's model file.
+        candidate: The candidate's model file.
+        noisy: Verdict for criteria that noise left undecided; None leaves them undecided.
+        seconds: Duration of the check.
+        environment: The device that timed the models; empty if nothing was run.
     """
 
     baseline: str
@@ -66,7 +69,7 @@ class CheckResult:
 
     @property
     def verdict(self) -> Literal["ok", "regressed", "undecided"]:
-        """A regression of one criterion is one of the model; `noisy` says what an undecided one is."""
+        """Return the overall verdict: a regression of one criterion is one of the model; `noisy` decides undecided ones."""
         found = {criterion.verdict for criterion in self.criteria}
         if "regressed" in found:
             return "regressed"
@@ -76,17 +79,17 @@ class CheckResult:
 
     @property
     def decided_by_noisy(self) -> bool:
-        """Whether the verdict is the user's choice, for noise hid the truth."""
+        """Return True if the verdict is the user's choice for an undecided criterion."""
         found = {criterion.verdict for criterion in self.criteria}
         return self.noisy is not None and "undecided" in found and "regressed" not in found
 
     @property
     def exit_code(self) -> int:
-        """0 no regression, 1 a regression, 3 too noisy to say."""
+        """Return 0 for no regression, 1 for a regression, 3 for undecided."""
         return {"ok": 0, "regressed": EXIT_REGRESSED, "undecided": EXIT_UNDECIDED}[self.verdict]
 
     def plain(self) -> dict[str, Any]:
-        """One object for JSON."""
+        """Return the result as JSON-ready data."""
         found = asdict(self)
         said = ("baseline", "candidate", "criteria", "noisy", "target", "device", "runtime", "threads")
         return {

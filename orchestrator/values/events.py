@@ -1,4 +1,4 @@
-"""What plugins that follow a search are told."""
+"""Events for plugins that follow a search."""
 
 from dataclasses import dataclass, field
 
@@ -9,16 +9,16 @@ from orchestrator.values.task import TaskDescription
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchStarted:
-    """A search is about to ask for its first candidate; the original is built, scored and timed.
+    """The start of a search, before its first candidate; the original is built, scored and timed.
 
     Attributes:
-        run: The absolute path of the run directory.
-        resumed: Whether the run goes on; its earlier candidates are not told again.
-        known: How many candidates the run has already.
-        trials: The budget; None: no limit.
-        timeout_s: The budget; None: no limit.
-        parameters: What the search was told beside: its name, sampler, seed.
-        methods: The methods that take part.
+        run: Absolute path of the run directory.
+        resumed: True if the run is continued; its earlier candidates are not reported again.
+        known: Number of candidates that the run has already.
+        trials: Budget of candidates, or None.
+        timeout_s: Budget of time, or None.
+        parameters: Further parameters of the search: its name, sampler, seed.
+        methods: Names of the selected methods.
         baseline: The original as a candidate.
     """
 

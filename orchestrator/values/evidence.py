@@ -1,11 +1,11 @@
-"""Where a figure comes from, and the two kinds of figure, which are never the same type."""
+"""Evidence of values, and the types of measured and estimated values."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class Evidence(StrEnum):
-    """The evidence behind a latency, the strongest first."""
+    """The evidence of a latency, the strongest first."""
 
     MEASURED_ON_TARGET = "measured-on-target"
     SIMULATED = "simulated"
@@ -14,17 +14,18 @@ class Evidence(StrEnum):
 
 
 MEASURED = (Evidence.MEASURED_ON_TARGET, Evidence.MEASURED_ON_HOST)
-"""What was observed, with noise of its own; the others were computed."""
+"""Evidence that was measured, with noise; the others are computed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measurement:
-    """A quantity that was observed.
+    """A measured value.
 
     Attributes:
-        samples: The raw observations, in the order in which they were made, in `unit`.
-        low, high: The 95 % confidence interval of the median (bootstrap), in `unit`.
-        disturbed: Why the figure should be read with care (a busy machine, ...), or None.
+        samples: The raw observations in `unit`, in their order.
+        low: Low end of the 95 % confidence interval of the median (bootstrap), in `unit`.
+        high: High end of the interval.
+        disturbed: Reason why the value is unreliable (a busy machine, ...), or None.
     """
 
     unit: str
@@ -39,12 +40,13 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
-    """A quantity that was computed, with its error band; never to be taken for a Measurement.
+    """A computed value with its error band; never of the same type as a Measurement.
 
     Attributes:
-        low, high: The band that holds the true value in about 90 % of cases by the source's own account, in `unit`.
-        model: What computed it, with its version.
-        unknown: Parts of the computed thing that the model has no figures for; the band is wider for them.
+        low: Low end of the band that contains the true value in about 90 % of cases by the source's own errors, in `unit`.
+        high: High end of the band.
+        model: The model that computed it, with its version.
+        unknown: Parts that the model has no values for, which widen the band.
     """
 
     unit: str

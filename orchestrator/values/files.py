@@ -1,4 +1,4 @@
-"""Writing a file so that a reader, at any moment, finds the old content or the new one and never half of it."""
+"""Atomic writing of files."""
 
 import os
 import secrets
@@ -6,16 +6,16 @@ from pathlib import Path
 
 
 def write_atomic(path: Path, data: bytes | str, *, durable: bool = True) -> None:
-    """Write `data` to `path` at once: a temporary name in the same folder, flushed to the disk, then renamed.
+    """Write `data` to `path` atomically: under a temporary name in the same folder, flushed to disk, then renamed.
 
     Args:
-        path: Where to; its folder must exist. What is there already is replaced.
+        path: The file; its folder must exist. An existing file is replaced.
         data: The whole content; text is encoded as UTF-8.
-        durable: Whether it must outlive a loss of power too. Not flushed, a file costs a tenth, and a killed process loses
-            nothing either; a machine that loses its power may keep an empty file, which the reader must bear.
+        durable: True if it must survive a power loss. Without the flush a file costs a tenth and survives a killed process, but
+            a power loss may leave an empty file, which the reader must tolerate.
 
     Raises:
-        OSError: The disk is full, the folder is missing or read-only, ...; `path` is then as it was before.
+        OSError: The disk is full, the folder is missing or read-only, ...; `path` is then unchanged.
     """
     content = data.encode() if isinstance(data, str) else data
     temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
@@ -33,15 +33,15 @@ def write_atomic(path: Path, data: bytes | str, *, durable: bool = True) -> None
 
 
 def left_behind(folder: Path) -> list[Path]:
-    """Temporary files in a folder that killed processes left; whoever asks must be the only writer there."""
+    """Return temporary files that killed processes left in a folder; the caller must be its only writer."""
     return sorted(folder.glob(".*.tmp"))
 
 
 def drop_half_line(path: Path) -> None:
-    """Cut half a line off the end of a file of lines. The caller holds its lock, or is alone.
+    """Remove an incomplete last line from a file. The caller holds its lock, or is its only user.
 
     Raises:
-        OSError: it cannot be read or written.
+        OSError: It cannot be read or written.
     """
     with path.open("rb+") as file:
         size = file.seek(0, os.SEEK_END)

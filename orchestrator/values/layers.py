@@ -1,4 +1,4 @@
-"""What an optimization did to the layers of a network, one by one: `layers.json` beside a candidate's file."""
+"""Changes of a network's layers: `layers.json` beside a candidate's file."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,16 +6,17 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layer:
-    """One convolution, matrix product or recurrent layer of an exported graph, with what is fused into it.
+    """One convolution, matrix product or recurrent layer of an exported graph, with its fused operators.
 
     Attributes:
-        operator: As ONNX names it ("Conv").
-        number_format: What its arithmetic is done in.
-        in_channels, out_channels: Of a matrix product its depth and its columns; None where the operator has none.
-        kernel: Along each spatial axis.
+        operator: ONNX operator type ("Conv").
+        number_format: Number format of its arithmetic.
+        in_channels: Input channels, or the depth of a matrix product; None if the operator has none.
+        out_channels: Output channels, or the columns of a matrix product; None if the operator has none.
+        kernel: Size along each spatial axis.
         macs: Multiply-accumulates of one inference.
         weights: Elements of its constants.
-        ms: Its share of the estimated latency; None where the target has no latency model.
+        ms: Its share of the estimated latency, or None if the target has no latency model.
     """
 
     operator: str
@@ -31,7 +32,7 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LayerChange:
-    """A layer of the original and what became of it; `before` is None for one that is new, `after` for one that is gone."""
+    """A layer of the original and of the candidate; `before` is None for an added one, `after` for a removed one."""
 
     name: str
     before: Layer | None = None
@@ -43,9 +44,12 @@ class LayerTable:
     """All layers of a candidate and of the original, in the order of the original's graph.
 
     Attributes:
-        device, runtime, threads: What the times are estimated for.
-        fitted_on: What the constants of that estimate come from; "" where there are no times.
-        others_before_ms, others_after_ms: Of all operators that have no row (additions, pools, quantizers).
+        device: Machine of the estimated times.
+        runtime: Runtime of the estimated times.
+        threads: Threads of the estimated times.
+        fitted_on: Data of the estimate's fit; "" without times.
+        others_before_ms: Time of the original's operators without a row (additions, pools, quantizers).
+        others_after_ms: Time of the candidate's operators without a row.
     """
 
     schema: Literal[1] = 1

@@ -1,4 +1,4 @@
-"""What `measure`, `compare` and `estimate` find, and how it stands in their JSON."""
+"""Results of `measure`, `compare` and `estimate`, and their JSON form."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -12,10 +12,11 @@ class ModelMeasurement:
 
     Attributes:
         digest: SHA-256 of the file.
-        macs, parameters: Counted from the exported graph; None where the file is no ONNX.
-        peak_memory_bytes: Of a fresh process that loads and runs it, above that of an empty one; None where it was simulated.
-        energy_mj: Of the processor packages, for one inference; None where the device has no counter.
-        inputs: What it was run on.
+        macs: Multiply-accumulates of the exported graph, or None if the file is not ONNX.
+        parameters: Parameters of the exported graph, or None.
+        peak_memory_bytes: Of a new process that loads and runs it, above that of an empty one; None if simulated.
+        energy_mj: Energy of the processor packages for one inference; None without a counter.
+        inputs: Description of the inputs.
         environment: The device: processor, governor, memory, versions.
     """
 
@@ -32,7 +33,7 @@ class ModelMeasurement:
     energy_mj: float | None = None
 
     def plain(self) -> dict[str, Any]:
-        """One flat object, the latency's keys among the others; no key for energy that nothing counted."""
+        """Return one flat JSON object with the latency's keys; without a key for energy that was not counted."""
         found = asdict(self)
         latency = found.pop("latency")
         latency.pop("ratio")
@@ -46,10 +47,10 @@ class Comparison:
     """B beside A on one device.
 
     Attributes:
-        ratio: B's time over A's with its 95 % interval, or the 90 % band where both were simulated; of `basis`.
+        ratio: B's time over A's with its 95 % interval, or the 90 % band if both were simulated; of `basis`.
         verdict: `faster`, `slower`, `same` (within the margin) or `inconclusive`.
         margin: Ratios from 1/(1 + margin) to 1 + margin do not matter.
-        basis: Wall time, the CPU time of the one thread where other work took its core away, or simulated execution.
+        basis: Wall time, the CPU time of the one thread if other processes used its core, or simulated execution.
         reason: The verdict in a sentence.
     """
 
@@ -62,7 +63,7 @@ class Comparison:
     b: ModelMeasurement
 
     def plain(self) -> dict[str, Any]:
-        """One object: `ratio, low, high, verdict`, and both measurements under `a` and `b`."""
+        """Return one JSON object: `ratio, low, high, verdict`, and both measurements under `a` and `b`."""
         return {
             "ratio": self.ratio.value,
             "low": self.ratio.low,
@@ -81,7 +82,7 @@ class OperatorEstimate:
     """One operator's share of an estimated latency.
 
     Attributes:
-        known: Whether the latency model knows what such an operator costs; where not, `ms` is its memory traffic alone.
+        known: True if the latency model knows its cost; otherwise `ms` is its memory traffic alone.
     """
 
     name: str
@@ -92,15 +93,16 @@ class OperatorEstimate:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LatencyEstimate:
-    """A latency that was computed from the graph and a profile, with the band of its error; nothing was run.
+    """A latency computed from the graph and a profile, with its error band; nothing was run.
 
     Attributes:
-        low_ms, high_ms: The band that holds the true value in about 90 % of cases, by the profile's own account.
-        device: The profile's name.
-        by_operator: In topological order; what is fused into another operator or free is left out.
+        low_ms: Low end of the band that contains the true value in about 90 % of cases, by the profile's own errors.
+        high_ms: High end of the band.
+        device: Name of the profile.
+        by_operator: In topological order, without fused and free operators.
         unknown: The kinds of operator that the model does not know, each once.
-        fitted_on: What the constants come from, and of which runtime.
-        notes: What else widens the band.
+        fitted_on: Data of the constants' fit, and their runtime.
+        notes: Further reasons for a wider band.
     """
 
     median_ms: float
@@ -116,5 +118,5 @@ class LatencyEstimate:
     evidence: Literal["estimated"] = "estimated"
 
     def plain(self) -> dict[str, Any]:
-        """One object for JSON."""
+        """Return the estimate as JSON-ready data."""
         return asdict(self)

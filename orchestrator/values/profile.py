@@ -1,7 +1,7 @@
-"""HardwareProfile: a machine described as data. Every table names the source of its figures.
+"""HardwareProfile: a machine described as data. Every table names the source of its values.
 
-The laws that one value must keep stand beside it as annotations; whoever loads a profile from a file enforces them. They are
-annotated-types, which pydantic understands and brings along: values import no framework.
+Constraints on single values are annotations (annotated-types, which pydantic understands and depends on), because values import
+no framework; they are enforced when a profile is loaded from a file.
 """
 
 from collections.abc import Mapping
@@ -179,17 +179,17 @@ class HardwareProfile:
 
     @property
     def cores(self) -> int:
-        """Of all clusters."""
+        """Return the number of cores of all clusters."""
         return sum(cluster.cores for cluster in self.clusters)
 
     def runtime(self, name: str) -> RuntimeSupport | None:
-        """What this machine says about that runtime."""
+        """Return the support of a runtime, or None."""
         return next((r for r in self.runtimes if r.name == name), None)
 
     def has_latency_model(self, runtime: str) -> bool:
-        """Whether a latency can be estimated for that runtime."""
+        """Return True if a latency can be estimated for a runtime."""
         return any(model.runtime == runtime for model in self.latency_models)
 
     def simulation(self, runtime: str, cpu: str | None = None) -> SimulationModel | None:
-        """The constants of simulated execution for that runtime, on that simulated CPU or the first one."""
+        """Return the constants of simulated execution for a runtime, on a simulated CPU or the first one."""
         return next((s for s in self.simulations if s.runtime == runtime and cpu in (None, s.cpu)), None)

@@ -1,4 +1,4 @@
-"""Recipes: the ordered steps that make a model. Pure data, serialisable, hashable by digest."""
+"""Recipes: the ordered steps that make a model. Plain data, serialisable, hashable by digest."""
 
 import hashlib
 import json
@@ -22,23 +22,23 @@ class Step:
     parameters: Mapping[str, ParameterValue] = field(default_factory=lambda: MappingProxyType({}))
 
     def as_json(self) -> dict[str, Any]:
-        """The step as it stands in results.json."""
+        """Return the step as in results.json."""
         return {"method": self.method, "version": self.version, "parameters": dict(self.parameters)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """The ordered Steps that make a model; the empty recipe is the original."""
+    """The ordered steps that make a model; the empty recipe is the original."""
 
     steps: tuple[Step, ...] = ()
 
     def as_json(self) -> list[dict[str, Any]]:
-        """The recipe as it stands in results.json."""
+        """Return the recipe as in results.json."""
         return [step.as_json() for step in self.steps]
 
     @classmethod
     def from_json(cls, steps: list[dict[str, Any]]) -> "Recipe":
-        """The inverse of `as_json`."""
+        """Create a recipe from the data of `as_json`."""
         return cls(
             steps=tuple(
                 Step(method=s["method"], version=s["version"], parameters=MappingProxyType(dict(s["parameters"]))) for s in steps
@@ -47,13 +47,13 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hexadecimal) of the canonical JSON: equal recipes have equal digests, on every machine."""
+        """Return the SHA-256 (hexadecimal) of the canonical JSON: equal recipes have equal digests on every machine."""
         text = json.dumps(self.as_json(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
     def identifier(self) -> str:
-        """A short name for folders and tables."""
+        """Return a short name for folders and tables."""
         return self.digest[:10] if self.steps else BASELINE
 
     def __str__(self) -> str:

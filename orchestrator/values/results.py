@@ -1,4 +1,4 @@
-"""What a run leaves behind: results.json, schema 1, as dataclasses. Field names are the keys of the file."""
+"""The results of a run: results.json, schema 1, as dataclasses. Field names are the keys of the file."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -12,7 +12,7 @@ FailureKind = Literal["error", "crash", "timeout", "out-of-memory", "limit"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Failure:
-    """Why a candidate has no figures."""
+    """The reason why a candidate has no values."""
 
     kind: FailureKind
     step: str
@@ -21,10 +21,10 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepResult:
-    """One step of a recipe as it stands in results.json.
+    """One step of a recipe in results.json.
 
     Attributes:
-        phrase: What it does in the method's own words; "" where the method says nothing of it.
+        phrase: The method's description of the step, or "".
     """
 
     method: str
@@ -35,7 +35,7 @@ class StepResult:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArtifactResult:
-    """The exported file; `path` is relative to the run directory, null once the file was dropped."""
+    """The exported file; `path` is relative to the run directory, null once the file was deleted."""
 
     path: str | None
     digest: str
@@ -65,7 +65,7 @@ class QualityResult:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SplitQuality:
-    """Quality on the split that chooses and, for the front, on the one that is touched once, at the end."""
+    """Quality on the split that chooses and, for the front, on the one that is used once, at the end."""
 
     validation: QualityResult
     test: QualityResult | None = None
@@ -76,11 +76,11 @@ class LatencyResult:
     """One latency with its evidence; p90_ms, p99_ms, samples and what follows are null unless measured.
 
     Attributes:
-        disturbed: Why the figure is to be read with care (a busy machine, ...).
-        ratio: This candidate's time over the baseline's: timed side by side, with its 95 % interval; or simulated, with the 90 %
-            band of what their errors do not share (null for the baseline).
-        cpu_median_ms: CPU time of the calling thread, where one thread does all the work: it holds under load.
-        conditions: What the machine was doing meanwhile (other work, clock, temperature), and how the measurement went.
+        disturbed: Reason why the value is unreliable (a busy machine, ...).
+        ratio: This candidate's time over the baseline's: timed side by side, with its 95 % interval; or simulated, with the 90
+            % band of the errors that they do not share (null for the baseline).
+        cpu_median_ms: CPU time of the calling thread, if one thread does all the work, which is valid under load.
+        conditions: The state of the machine during the measurement (other load, clock, temperature), and how it ended.
     """
 
     evidence: Literal["measured-on-target", "simulated", "estimated", "measured-on-host"]
@@ -102,13 +102,13 @@ class LatencyResult:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SimulatedOutputs:
-    """What the target's own kernels gave on a simulated CPU, beside this machine's on the same examples.
+    """Outputs of the target's own kernels on a simulated CPU, beside this machine's on the same examples.
 
     Attributes:
         quality: The metric of those outputs, on the first examples of the validation split (`quality.examples` of them).
         quality_here: The metric of this machine's outputs on the same examples.
         largest_difference: Between the two, as a share of the output's range.
-        tolerance: What counts as equal.
+        tolerance: Largest difference that counts as equal.
     """
 
     device: str
@@ -122,15 +122,15 @@ class SimulatedOutputs:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rung:
-    """What a training had reached on its way: the quality of the network in it, on the first examples of the validation split.
+    """An intermediate quality of a training, on the first examples of the validation split.
 
-    It is taken in torch and not from an exported file, and serves early stopping alone: it is no candidate's quality.
+    It is measured in torch and not on an exported file, and serves early stopping alone: it is no candidate's quality.
 
     Attributes:
         step: The method that trains.
-        call: Which of its trainings, from 0.
-        share: How much of that training was done: 0 is the network before it.
-        epochs: How long all of it is.
+        call: Index of its training, from 0.
+        share: Completed share of that training: 0 is the network before it.
+        epochs: Length of the whole training.
     """
 
     step: str
@@ -142,33 +142,33 @@ class Rung:
 
     @property
     def key(self) -> str:
-        """Names the place: what is compared between candidates."""
+        """Return the name of the rung, by which candidates are compared."""
         return f"{self.step}#{self.call} of {self.epochs:g}@{self.share:g}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Floor:
-    """Where a training is stopped.
+    """The qualities at which a training is stopped.
 
     Attributes:
-        needed: A quality that is worse than this can no longer become good enough, by what trainings have gained from there.
-        lowest: The worst quality that such a training had there: of worse ones nobody knows what they gain.
+        needed: A lower quality can no longer become sufficient, by the gains of earlier trainings from there.
+        lowest: The lowest quality that such a training had there: the gain of lower ones is unknown.
     """
 
     needed: float
     lowest: float
 
     def above(self, quality: float, sign: float) -> bool:
-        """Whether a training of that quality is stopped; `sign` is 1 where more is better, else -1."""
+        """Return True if a training of that quality is stopped; `sign` is 1 if more is better, else -1."""
         return sign * (quality - self.needed) < 0 <= sign * (quality - self.lowest)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Foreseen:
-    """What the untrained network costs, exported: known before a training is paid for.
+    """Predicted cost of a candidate, from its untrained, exported network.
 
     Attributes:
-        latency: Estimated from the graph or, where there is no estimate, measured; None where neither could be had.
+        latency: Estimated from the graph or, without an estimate, measured; None if neither was possible.
     """
 
     size_bytes: int
@@ -189,32 +189,31 @@ class CandidateResult:
     latency: list[LatencyResult] = field(default_factory=list)
     peak_memory_bytes: int | None = None
     energy_mj: float | None = None
-    """Of the processor packages, for one inference; the key is absent where the device has no counter."""
+    """Energy of the processor packages for one inference; the key is absent without a counter."""
     simulated_outputs: SimulatedOutputs | None = None
-    """Of the front, where a simulated CPU stands in for the target."""
+    """For the front, if a simulated CPU stands in for the target."""
     compressed_bytes: int | None = None
     macs: int | None = None
     parameters: int | None = None
     gains: bool | None = None
     feasible: bool | None = None
     foreseen: Foreseen | None = None
-    """Of a recipe that trains, where it was looked at before."""
+    """For a recipe that trains, if its untrained proxy was evaluated."""
     rungs: list[Rung] = field(default_factory=list)
-    """What its trainings had reached on their way."""
+    """Intermediate qualities of its trainings."""
     trial: int | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     reused: list[str] = field(default_factory=list)
-    """What of it came from the store: "model", "latency", "quality". `seconds` are this run's, but for "training": that is what
-    its trainings took when they were done."""
+    """Parts from the store: "model", "latency", "quality". `seconds` are this run's, except "training": the original duration."""
     machines: dict[str, str] = field(default_factory=dict)
-    """Where several machines share a search: the one that "built" it, and the one that "measured" it."""
+    """In a shared search, the machine that "built" it, and the one that "measured" it."""
     finished_s: float | None = None
-    """Seconds from the start of the search to its end, pauses between a stop and `resume` left out."""
+    """Seconds from the start of the search to its end, without pauses between a stop and `resume`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskResult:
-    """The task; `digest` names the weights and the data."""
+    """The task; `digest` identifies the weights and the data."""
 
     name: str
     model: str
@@ -227,7 +226,7 @@ class TaskResult:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TargetResult:
-    """The target and the limits that the search kept."""
+    """The target and the limits of the search."""
 
     profile: str
     title: str
@@ -239,12 +238,12 @@ class TargetResult:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ParameterImportance:
-    """How much one parameter of the search space decides whether a figure is among the best.
+    """How much one parameter of the search space decides whether an objective is among the best.
 
     Attributes:
         parameter: A family ("pruning": which of its methods, if any) or "method.parameter".
         value: Its share of all importance, 0 to 1.
-        chance: The most of nineteen deals of the same figures at random: what does not matter passes it in one case of twenty.
+        chance: The largest of nineteen permutations: a parameter without influence exceeds it in one case of twenty.
     """
 
     parameter: str
@@ -254,13 +253,14 @@ class ParameterImportance:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Importance:
-    """Which parameters mattered in this search (PED-ANOVA: Watanabe et al. 2023, in Optuna).
+    """Importance of the parameters in this search (PED-ANOVA: Watanabe et al. 2023, in Optuna).
 
     Attributes:
-        trials: The complete candidates that it rests on.
-        best: How many of them count as the best.
-        quality, latency: The parameters by importance; empty where there are too few trials to say.
-        needed: The fewest trials that are looked at.
+        trials: Number of complete candidates that it is computed from.
+        best: Number of them that count as the best.
+        quality: The parameters by importance for quality; empty with too few trials.
+        latency: The parameters by importance for latency; empty with too few trials.
+        needed: Least number of trials.
     """
 
     trials: int
@@ -287,14 +287,14 @@ class RunResult:
     search: dict[str, Any]
     """The search's name, sampler, seed and budget, and why it ended."""
     notes: list[str] = field(default_factory=list)
-    """What the user should know: methods not offered and why, plugins that failed, files that were dropped."""
+    """Remarks for the user: methods not offered and why, plugins that failed, files that were deleted."""
     importance: Importance | None = None
-    """None in results of versions that did not look at it."""
+    """None in results of versions without it."""
     layers: dict[str, LayerTable] = field(default_factory=dict)
-    """By candidate id, of the front: read from `layers.json` beside each file, and not part of results.json."""
+    """By candidate id, for the front: read from `layers.json` beside each file, not part of results.json."""
 
     def candidate(self, identifier: str) -> CandidateResult:
-        """The candidate (or the baseline) of that id; KeyError when there is none."""
+        """Return the candidate (or the baseline) of that id, or raise KeyError."""
         for candidate in (self.baseline, *self.candidates):
             if candidate.id == identifier:
                 return candidate

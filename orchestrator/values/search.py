@@ -33,7 +33,8 @@ class SearchOptions:
         search: Name or TOML file of a ready-made search.
         budget: Fields that are None come from the ready-made search.
         limits: Limits that a recommended model satisfies.
-        methods, without_methods: Names of methods that are searched, and that are left out; empty for the search's own.
+        methods: Names of methods that are searched; empty for the search's own.
+        without_methods: Names of methods that are left out.
         runtimes: Names of runtimes; with several the search tries each of them.
         without_plugins: Names of plugins that are not loaded.
         device: Reference of the device that times candidates; None for the profile's.

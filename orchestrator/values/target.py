@@ -1,4 +1,4 @@
-"""Target: where a candidate has to run. Limits: what it must keep there."""
+"""Target: where a candidate must run. Limits: constraints on a model."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,14 @@ from orchestrator.values.profile import HardwareProfile, RuntimeSupport
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Target:
-    """Profile + device + runtime + options.
+    """Profile, device, runtime and options.
 
     Attributes:
-        device: Where candidates are timed: "host", or a device's own reference.
-        is_device: Whether `device` is the profile's own machine, so that its times are measured-on-target.
+        device: Where candidates are timed: "host", or a device's reference.
+        is_device: True if `device` is the profile's own machine, so that its times are measured-on-target.
         threads: Threads of one inference on the target.
         alternatives: Further runtimes that the search tries beside `runtime`, which times the original.
-        simulator: The reference of the simulated CPU that stands in for a machine that is not here; None: none does.
+        simulator: Reference of the simulated CPU that stands in for a machine that is not here, or None.
     """
 
     profile: HardwareProfile
@@ -28,21 +28,21 @@ class Target:
 
     @property
     def support(self) -> RuntimeSupport:
-        """What the profile says about this target's runtime."""
+        """Return the profile's support of this target's runtime."""
         support = self.profile.runtime(self.runtime)
         if support is None:
             raise KeyError(f"profile {self.profile.name} does not list the runtime {self.runtime}")
         return support
 
     def channel_multiple(self, number_format: str) -> int:
-        """The multiple of channels that the target's kernels really use in that number format (1: unknown)."""
+        """Return the channel multiple of the target's kernels in a number format (1 if unknown)."""
         multiples: dict[str, int] = {str(k): v for k, v in self.support.channel_multiple.items()}
         return multiples.get(number_format, 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """What a model must keep; None: no limit.
+    """Limits of a model; None means no limit.
 
     Attributes:
         max_drop: Largest loss of the metric against the baseline, in the metric's own unit (0.01: one point of accuracy).

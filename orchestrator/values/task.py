@@ -49,10 +49,12 @@ class TaskDescription:
         spec: The task as given, with absolute references.
         kind: "torch" if the model can be trained, "onnx" if there is only its file.
         classes: Number of classes if labels are class indices and the output holds one logit each; else None.
-        metric, direction: Name of the metric in use, and the direction in which it improves.
+        metric: Name of the metric in use.
+        direction: Direction in which the metric improves.
         labelled: The splits that have labels.
         examples: Number of examples in each split.
-        weights_digest, data_digest: SHA-256 of the model's weights, and of the data.
+        weights_digest: SHA-256 of the model's weights.
+        data_digest: SHA-256 of the data.
         digest: SHA-256 of both.
     """
 
@@ -71,5 +73,5 @@ class TaskDescription:
 
     @property
     def name(self) -> str:
-        """Name in results and reports."""
+        """Return the name in results and reports."""
         return self.spec.name or ""

@@ -1,4 +1,4 @@
-"""Quantities as people type them: `20ms`, `500kB`, `30m`, `1%`."""
+"""Parsing of quantities: `20ms`, `500kB`, `30m`, `1%`."""
 
 import re
 
@@ -17,28 +17,28 @@ BYTES = {
 
 
 def parse_seconds(text: str, what: str) -> float:
-    """`30m`, `90s`, `20ms` in seconds; a number without a unit is an error.
+    """Parse `30m`, `90s`, `20ms` as seconds; a number without a unit is an error.
 
     Raises:
-        InputError: not a positive number with a unit of time.
+        InputError: It is not a positive number with a unit of time.
     """
     return _parse(text, what, SECONDS, "30s, 20ms, 5m or 2h")
 
 
 def parse_bytes(text: str, what: str) -> int:
-    """`500kB`, `64MB`, `1GiB` in bytes.
+    """Parse `500kB`, `64MB`, `1GiB` as bytes.
 
     Raises:
-        InputError: not a positive number with a unit of size.
+        InputError: It is not a positive number with a unit of size.
     """
     return max(1, int(_parse(text, what, BYTES, "500kB, 64MB or 1GiB")))
 
 
 def parse_share(text: str, what: str) -> float:
-    """`1%` or `0.01` as 0.01.
+    """Parse `1%` or `0.01` as 0.01.
 
     Raises:
-        InputError: not a number.
+        InputError: It is not a number.
     """
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*(%?)\s*", text)
     if not match:

@@ -5,7 +5,7 @@ from orchestrator.plugin import TaskSource, hookimpl
 
 @hookimpl
 def orchestrator_tasks() -> list[TaskSource]:
-    """digits."""
+    """Return the digits task."""
     return [
         TaskSource(
             name="digits",

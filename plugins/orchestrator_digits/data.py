@@ -1,4 +1,4 @@
-"""The digits data (Alpaydin and Kaynak 1998, "Optical Recognition of Handwritten Digits"), which ship with scikit-learn."""
+"""The digits data (Alpaydin and Kaynak 1998, "Optical Recognition of Handwritten Digits"), which scikit-learn ships."""
 
 import gzip
 from importlib.util import find_spec
@@ -12,7 +12,7 @@ SEED = 0
 
 
 def digits() -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """1,797 real images: 997 train, 400 validation, 400 test.
+    """Return 1,797 real images: 997 train, 400 validation, 400 test.
 
     Returns:
         For each split float32 images of shape (N, 1, 32, 32), 8x8 pixels scaled up bilinearly and standardised, and int64
@@ -34,9 +34,9 @@ def digits() -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def _table() -> np.ndarray:
-    """Shape (1797, 65): 64 pixels from 0 to 16, row by row, and the digit.
+    """Return a table of shape (1797, 65): 64 pixels from 0 to 16, row by row, and the digit.
 
-    Read from scikit-learn's file, for importing scikit-learn takes longer than all else that a search repeated has to do.
+    It is read from scikit-learn's file, because importing scikit-learn takes longer than the rest of a repeated search.
     """
     found = find_spec("sklearn")
     path = Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz" if found and found.origin else None

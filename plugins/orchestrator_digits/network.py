@@ -22,7 +22,7 @@ SEED = 0
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with a residual connection; a 1x1 convolution carries it where the shape changes."""
+    """Two 3x3 convolutions with a residual connection; a 1x1 convolution projects it if the shape changes."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -33,13 +33,13 @@ class ResidualBlock(nn.Module):
         self.shortcut = nn.Conv2d(inputs, outputs, 1, stride) if stride != 1 or inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, inputs, H, W) to (N, outputs, H / stride, W / stride)."""
+        """Map (N, inputs, H, W) to (N, outputs, H / stride, W / stride)."""
         y = functional.relu(self.norm1(self.conv1(x)))
         return functional.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
 
 
 class DigitsNet(nn.Module):
-    """(N, 1, 32, 32) to logits (N, 10); 14.7 M MACs an image."""
+    """A network from (N, 1, 32, 32) to logits (N, 10); 14.7 M MACs an image."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,24 +54,24 @@ class DigitsNet(nn.Module):
         self.head = nn.Linear(inputs, 10)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits."""
+        """Return the logits."""
         x = self.blocks(functional.relu(self.norm(self.stem(images))))
         logits: Tensor = self.head(x.mean((2, 3)))
         return logits
 
 
 def network() -> DigitsNet:
-    """The trained network; trained now if no run has done so yet, and kept in the user's cache folder."""
+    """Return the trained network; it is trained on first use and stored in the user's cache folder."""
     model, path = DigitsNet(), _cached()
     if path.exists():
         try:
             model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
             return model.eval()
-        except Exception:  # a damaged file in a cache is no reason to stop: it is made again
+        except Exception:  # a damaged cache file is replaced
             path.unlink(missing_ok=True)
             model = DigitsNet()
     _train(model)
-    with contextlib.suppress(OSError):  # where nothing can be kept it is trained again the next time
+    with contextlib.suppress(OSError):  # without a cache it is trained again the next time
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}.partial")
         torch.save(model.state_dict(), partial)
@@ -80,7 +80,7 @@ def network() -> DigitsNet:
 
 
 def _cached() -> Path:
-    """A name of its own for each recipe of training: a changed file makes new weights."""
+    """Return a file name of its own for each training procedure: changed code makes new weights."""
     from platformdirs import user_cache_path
 
     here = Path(__file__)
@@ -89,7 +89,7 @@ def _cached() -> Path:
 
 
 def _train(model: DigitsNet) -> None:
-    """AdamW under a one-cycle schedule on randomly shifted images; about 20 seconds on two cores."""
+    """Train with AdamW under a one-cycle schedule on randomly shifted images; about 20 seconds on two cores."""
     images, labels = (torch.from_numpy(array) for array in digits()["train"])
     torch.manual_seed(SEED)
     model.apply(_initialise)
@@ -113,6 +113,6 @@ def _train(model: DigitsNet) -> None:
 
 
 def _initialise(module: nn.Module) -> None:
-    """Seeded anew: the weights that the constructor drew depend on what ran before."""
+    """Initialise with a seed: the constructor's weights depend on what ran before."""
     if isinstance(module, nn.Conv2d | nn.Linear):
         module.reset_parameters()

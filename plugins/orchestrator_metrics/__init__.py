@@ -8,5 +8,5 @@ from orchestrator_metrics.regression import MeanSquaredError
 
 @hookimpl
 def orchestrator_metrics() -> list[Metric]:
-    """accuracy, agreement, fidelity, mse."""
+    """Return accuracy, agreement, fidelity and mse."""
     return [Accuracy(), Agreement(), Fidelity(), MeanSquaredError()]

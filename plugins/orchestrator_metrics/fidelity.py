@@ -1,4 +1,4 @@
-"""Fidelity: how like the original's the outputs are, where there are no labels."""
+"""Fidelity: similarity of the outputs with the original's, for unlabelled data."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ class Fidelity(Metric):
     def score(
         self, outputs: "Sequence[np.ndarray]", labels: "np.ndarray | None", reference: "Sequence[np.ndarray] | None"
     ) -> "np.ndarray":
+        """Return the cosine similarity of each example, shape (N,)."""
         import numpy as np
 
         if reference is None:

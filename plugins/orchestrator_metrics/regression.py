@@ -18,6 +18,7 @@ class MeanSquaredError(Metric):
     def score(
         self, outputs: "Sequence[np.ndarray]", labels: "np.ndarray | None", reference: "Sequence[np.ndarray] | None"
     ) -> "np.ndarray":
+        """Return the squared error of each example, shape (N,)."""
         import numpy as np
 
         if labels is None:

@@ -6,5 +6,5 @@ from orchestrator_runtimes.onnxruntime import OnnxRuntime
 
 @hookimpl
 def orchestrator_runtimes() -> list[Runtime]:
-    """onnxruntime."""
+    """Return onnxruntime."""
     return [OnnxRuntime()]

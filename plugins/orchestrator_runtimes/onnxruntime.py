@@ -18,6 +18,7 @@ class OnnxRuntime(Runtime):
     imports = ("onnxruntime",)
 
     def version(self) -> str:
+        """Return the version of the installed distribution."""
         for distribution in DISTRIBUTIONS:
             try:
                 return version(distribution)
@@ -27,6 +28,7 @@ class OnnxRuntime(Runtime):
 
     @staticmethod
     def load(path: str, threads: int, options: Mapping[str, Any]) -> Callable[[dict[str, Any]], list[Any]]:
+        """Load a model and return the function that runs it."""
         import onnxruntime
 
         settings = onnxruntime.SessionOptions()
