@@ -60,3 +60,8 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.6)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names) or 'none'}"
     return f"unknown {what} '{name}'; {hint}"
+
+
+def one_line(error: BaseException, length: int = 200) -> str:
+    """Return the type and message of an exception on one line, the message cut to `length` characters."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:length]}"

@@ -32,7 +32,7 @@ from orchestrator.plugin.device import (
 from orchestrator.plugin.hookspecs import hookimpl
 from orchestrator.plugin.method import BuildContext, Method, Need, OnnxMethod, TorchMethod, TorchToOnnxMethod, Train
 from orchestrator.plugin.metric import Metric
-from orchestrator.plugin.parameters import Choice, Number, Parameter, narrowed
+from orchestrator.plugin.parameters import Choice, Number, Parameter, Parameters, narrowed, number
 from orchestrator.plugin.report_format import ReportFormat
 from orchestrator.plugin.runtime import Runtime
 from orchestrator.plugin.task import TaskSource
@@ -41,7 +41,7 @@ from orchestrator.values.check import CheckResult, Criterion
 from orchestrator.values.direction import Direction
 from orchestrator.values.events import SearchStarted
 from orchestrator.values.profile import HardwareProfile
-from orchestrator.values.recipe import ParameterValue, Recipe, Step
+from orchestrator.values.recipe import ParameterValue, ParameterValues, Recipe, Step
 from orchestrator.values.results import (
     CandidateResult,
     FailureKind,
@@ -83,6 +83,8 @@ __all__ = [
     "Parameter",
     "ParameterError",
     "ParameterValue",
+    "ParameterValues",
+    "Parameters",
     "QualityResult",
     "Recipe",
     "Refused",
@@ -104,6 +106,7 @@ __all__ = [
     "Train",
     "hookimpl",
     "narrowed",
+    "number",
     "percent",
     "plural",
 ]

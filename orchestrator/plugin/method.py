@@ -173,7 +173,7 @@ class TorchMethod(Method):
         """The search ranges for this network, given those that the target left. Called once, on the original.
 
         Raises:
-            Refused: this network offers nothing to work on, with the reason.
+            Refused, MethodError: This network offers nothing to work on, with the reason.
         """
         return parameters
 
@@ -193,7 +193,7 @@ class TorchToOnnxMethod(Method):
         """The search ranges for this network, given those that the target left. Called once, on the original.
 
         Raises:
-            Refused: this network offers nothing to work on, with the reason.
+            Refused, MethodError: This network offers nothing to work on, with the reason.
         """
         return parameters
 
@@ -213,7 +213,7 @@ class OnnxMethod(Method):
         """The search ranges for this file, given those that the target left. Called once, on the exported original.
 
         Raises:
-            Refused: this network offers nothing to work on, with the reason.
+            Refused, MethodError: This network offers nothing to work on, with the reason.
         """
         return parameters
 

@@ -1,6 +1,10 @@
 """What methods on torch networks need of them again and again. Loads torch: plugins import it where they use it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,6 +14,8 @@ Inputs = Mapping[str, Tensor]
 Forward = Callable[[nn.Module, Inputs], Any]
 PRODUCTS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 """Layers that multiply and accumulate."""
+CONVOLUTION = nn.modules.conv._ConvNd
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def tensors(outputs: Any) -> list[Tensor]:
@@ -59,20 +65,54 @@ def macs(model: nn.Module, forward: Forward, inputs: Inputs) -> dict[str, int]:
     """
     counts: dict[str, int] = {}
     length = max(1, len(next(iter(inputs.values()))))
-
-    def count(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, _: Any, output: Any) -> None:
-            weight = module.weight
-            if isinstance(output, Tensor) and isinstance(weight, Tensor):
-                counts[name] = counts.get(name, 0) + output.numel() // length * weight[0].numel()
-
-        return hook
-
-    layers = [(name, module) for name, module in model.named_modules() if isinstance(module, PRODUCTS)]
-    handles = [module.register_forward_hook(count(name)) for name, module in layers]
-    try:
-        run(model, forward, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, PRODUCTS)}
+    for call in layer_calls(model, forward, inputs, layers):
+        if isinstance(call.output, Tensor):
+            weight: Any = layers[call.name].weight
+            counts[call.name] = counts.get(call.name, 0) + call.output.numel() // length * weight[0].numel()
     return counts
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayerCall:
+    """One call of a layer in a forward pass.
+
+    Attributes:
+        name: Name of the layer in the network.
+        input: Its first positional input; None if there is none.
+        output: What it returned.
+    """
+
+    name: str
+    input: Any
+    output: Any
+
+
+def layer_calls(
+    model: nn.Module, forward: Forward, inputs: Inputs, names: Iterable[str], *, gradients: bool = False
+) -> list[LayerCall]:
+    """Run a network and return the calls of some of its layers, in the order in which they returned.
+
+    Args:
+        model: Left as it was.
+        forward: Calls the network.
+        inputs: A batch.
+        names: Names of the layers.
+        gradients: True to record the autograd graph, so that tensors have a `grad_fn`.
+    """
+    calls: list[LayerCall] = []
+
+    def record(name: str, _: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        calls.append(LayerCall(name=name, input=args[0] if args else None, output=output))
+
+    with ExitStack() as hooks, torch.set_grad_enabled(gradients):
+        for name in names:
+            hooks.enter_context(model.get_submodule(name).register_forward_hook(partial(record, name)))
+        forward(model, inputs)
+    return calls
+
+
+def shared_parameters(model: nn.Module) -> set[int]:
+    """Return the ids of the parameters that several modules hold."""
+    holders = Counter(id(p) for module in model.modules() for p in module._parameters.values() if p is not None)
+    return {key for key, count in holders.items() if count > 1}

@@ -140,6 +140,14 @@ class Number(Parameter):
         return self.values()[0], self.values()[-1]
 
 
+Parameters = tuple[Parameter, ...]
+
+
+def number(parameters: Sequence[Parameter], name: str) -> Number:
+    """Return the number of that name among a method's parameters."""
+    return next(p for p in parameters if isinstance(p, Number) and p.name == name)
+
+
 def narrowed(parameters: Sequence[Parameter], **changes: Any) -> tuple[Parameter, ...]:
     """The same parameters with other search ranges: `narrowed(ps, blocks={"high": 3}, scheme={"choices": ("u8s8",)})`."""
     names = {p.name for p in parameters}

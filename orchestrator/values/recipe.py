@@ -11,6 +11,7 @@ BASELINE = "baseline"
 """The name of the empty recipe: the original."""
 
 ParameterValue = bool | int | float | str
+ParameterValues = Mapping[str, ParameterValue]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

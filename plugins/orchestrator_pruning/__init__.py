@@ -1,4 +1,4 @@
-"""Pruning: methods that remove weights or structure from a torch network."""
+"""Methods that remove weights or structure from a torch network."""
 
 from orchestrator.plugin import Method, hookimpl
 from orchestrator_pruning.channel import ChannelPruning
@@ -11,5 +11,5 @@ from orchestrator_pruning.width import WidthMultiplier
 
 @hookimpl
 def orchestrator_methods() -> list[Method]:
-    """The methods of this package."""
+    """Return the methods of this package."""
     return [ChannelPruning(), GroupPruning(), NetworkSlimming(), HeadPruning(), Sparsity(), WidthMultiplier()]

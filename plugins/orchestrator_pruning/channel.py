@@ -2,7 +2,6 @@
 
 import copy
 import math
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from orchestrator.plugin import (
@@ -10,53 +9,52 @@ from orchestrator.plugin import (
     Choice,
     MethodError,
     Number,
-    Parameter,
-    ParameterValue,
+    Parameters,
+    ParameterValues,
     Refused,
-    TorchMethod,
     narrowed,
+    number,
     percent,
 )
-from orchestrator_pruning.surgery import channel_multiple, cost_of, cut, sound_groups
+from orchestrator.plugin.training import LEAST_EPOCHS, epochs_share
+from orchestrator_pruning.base import PruningMethod, channel_multiple
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from orchestrator_pruning.coupled import Group
+    from orchestrator.plugin.channel_groups import ChannelGroup
 
 IMPORTANCE = Choice(
     name="importance",
-    help="what ranks the channels: first-order Taylor expansion of the loss, norms of the weights, scales of batch norms, "
-    "distance to the other filters, entropy of the activations, or chance as the control",
+    help="ranking of the channels: first-order Taylor expansion of the loss, norm of the weights, scale of the batch norm, "
+    "distance to the other filters, entropy of the activations, or random as a control",
     choices=("taylor", "l2", "l1", "batch-norm-scale", "geometric-median", "activation-entropy", "random"),
 )
 SEARCHED = ("taylor", "l2", "geometric-median")
-"""Importances that a search tries; a recipe may name any."""
-LEAST_EPOCHS = 0.001
+"""Importances in the search range; a recipe may name any."""
 ROUND_EPOCHS = 1 / 4
-"""The search spends this share of the epochs of a recovery on each training between two rounds."""
+"""Epochs of a training between two rounds, as a share of the epochs of a recovery, in the search."""
 LEARNING_RATE = 0.001
-"""Of the trainings between rounds."""
+"""Peak learning rate of the training between two rounds."""
 
 
-class ChannelPruning(TorchMethod):
-    """Removes the least important channels, with everything that depends on them; the result is a smaller dense network.
+class ChannelPruning(PruningMethod):
+    """Removes the least important channels with everything that depends on them (Fang et al. 2023); the result is dense.
 
-    Only groups of channels whose removal equals silencing them are touched: that is tried on the network itself, so residual
-    streams of convolutional networks, neurons of linear layers and the inner layers of transformers are pruned, and what goes
-    through attention heads, layer norm or group norm is not. Layers that produce the outputs stay whole.
+    A group of channels is pruned only if its removal equals silencing it, which is tried on the network: residual streams of
+    convolutional networks, neurons of linear layers and the inner layers of transformers are pruned; channels that pass through
+    attention heads, layer norm or group norm are not. Layers that compute the outputs keep their width.
     """
 
     name = "channel-pruning"
     version = 3
-    family = "pruning"
     summary = "Removes whole channels of least importance along a dependency graph (Fang et al. 2023, DepGraph)."
-    parameters: ClassVar[tuple[Parameter, ...]] = (
+    parameters: ClassVar[Parameters] = (
         Number(
             name="ratio",
             cheaper="high",
-            help="share that is removed: with scope sensitivity of the network's multiply-accumulates, else of the channels of "
-            "all groups that can lose any; before rounding to the target's channel multiple",
+            help="removed share: of the network's multiply-accumulates with scope sensitivity, else of the channels of all "
+            "prunable groups; before rounding to the target's channel multiple",
             low=0.1,
             high=0.7,
             step=0.05,
@@ -67,17 +65,17 @@ class ChannelPruning(TorchMethod):
         Choice(
             name="scope",
             help="more from layers that the output depends on less (sensitivity), the least important channels of the whole "
-            "network (global), or the same share from every layer (uniform)",
+            "network (global), or the same share of every layer (uniform)",
             choices=("sensitivity", "global", "uniform"),
         ),
         Choice(
             name="layers",
-            help="all groups of channels, or those inside blocks only: residual streams stay whole",
+            help="all groups of channels, or only those inside blocks: residual streams keep their width",
             choices=("all", "inner"),
         ),
         Number(
             name="rounds",
-            help="the ratio is reached in so many steps, with a short training towards the original between two of them",
+            help="number of steps to the ratio, with a short training towards the original between two of them",
             low=1,
             high=3,
             step=1,
@@ -86,7 +84,7 @@ class ChannelPruning(TorchMethod):
         ),
         Number(
             name="round_epochs",
-            help="passes over the train split between two rounds; fractions are served",
+            help="passes over the train split between two rounds; may be a fraction",
             only_if=("rounds", 2, 3),
             low=0.25,
             high=0.25,
@@ -96,138 +94,109 @@ class ChannelPruning(TorchMethod):
         ),
         Choice(
             name="round_teacher",
-            help="who teaches between rounds: the original, or the network as it was before the round, which is closer in size "
+            help="teacher between rounds: the original, or the network before the round, which is closer in size "
             "(Mirzadeh et al. 2020, teacher assistants)",
             choices=("original", "previous"),
             only_if=("rounds", 2, 3),
         ),
     )
-    after = frozenset({"morphology"})
-    before = frozenset({"distillation", "graph", "quantization"})
 
-    def offer(self, model: "nn.Module", parameters: tuple[Parameter, ...], context: BuildContext) -> tuple[Parameter, ...]:
-        from orchestrator_pruning.plan import reach
+    def offer(self, model: "nn.Module", parameters: Parameters, context: BuildContext) -> Parameters:
+        from orchestrator.plugin.channel_groups import removable_groups
+        from orchestrator_pruning import plan, pruner
 
-        try:
-            groups = sound_groups(model, context)
-        except MethodError as error:
-            raise Refused(str(error)) from error
-        ratio = next(p for p in parameters if isinstance(p, Number) and p.name == "ratio")
-        low = _least_ratio(groups, ratio, channel_multiple(context.target))
+        groups, ratio, multiple = removable_groups(model, context), number(parameters, "ratio"), channel_multiple(context.target)
+        ratios = map(float, ratio.values())
+        low = next((r for r in ratios if plan.prunes(groups, plan.uniform(groups, r, multiple))), None)
         if low is None:
             raise Refused(
-                f"no layer can lose channels: of {len(groups)} prunable groups none is wider than the target's multiple of "
-                f"{channel_multiple(context.target)} channels, or attention heads or norms bind their channels"
+                f"no layer can lose channels: none of {len(groups)} prunable groups is wider than the target's multiple of "
+                f"{multiple} channels, or attention heads or norms couple their channels"
             )
         inner = [group for group in groups if group.inner]
-        changes: dict[str, dict[str, object]] = {
-            "importance": {"choices": tuple(c for c in SEARCHED if c in _choices(parameters, "importance"))},
-            "layers": {"choices": ("all", "inner") if 0 < len(inner) < len(groups) else ("all",)},
-            **_rounds(context),
-        }
         scopes, high = ["global", "uniform"] if len(groups) > 1 else ["uniform"], ratio.high
         if len(groups) > 1:
-            some = inner or groups  # the narrower choice of layers decides
-            most = reach(some, cost_of(model, some, context), channel_multiple(context.target))
+            narrowest = inner or groups  # the smaller of the two choices of `layers` limits the ratio
+            most = plan.largest_ratio(narrowest, pruner.cost_of(model, narrowest, context), multiple)
             if most > low:
                 scopes.insert(0, "sensitivity")
                 high = low + int((min(high, most) - low) / ratio.step) * ratio.step
-        changes["scope"] = {"choices": tuple(s for s in scopes if s in _choices(parameters, "scope"))}
-        changes["ratio"] = {"low": low, "high": round(max(high, low), 6)}
-        return narrowed(parameters, **changes)
+        choices = {p.name: p.values() for p in parameters}
+        trains = "train" in context.task.examples and context.epochs[1] >= LEAST_EPOCHS and context.original is not None
+        return narrowed(
+            parameters,
+            ratio={"low": low, "high": round(max(high, low), 6)},
+            importance={"choices": tuple(c for c in SEARCHED if c in choices["importance"])},
+            scope={"choices": tuple(s for s in scopes if s in choices["scope"])},
+            layers={"choices": ("all", "inner") if 0 < len(inner) < len(groups) else ("all",)},
+            rounds={"high": 3 if trains else 1},
+            round_epochs=epochs_share(context, ROUND_EPOCHS),
+            round_teacher={"choices": ("original", "previous") if trains else ("original",)},
+        )
 
-    def phrase(self, parameters: Mapping[str, ParameterValue]) -> str:
+    def phrase(self, parameters: ParameterValues) -> str:
         by = f"by {str(parameters['importance']).replace('-', ' ').capitalize()} importance"
-        what = f"channels -{percent(parameters['ratio'])} {by}"
+        text = f"channels -{percent(parameters['ratio'])} {by}"
         if parameters["scope"] == "sensitivity":  # the ratio is then one of multiply-accumulates
-            what = f"channels removed {by} for {percent(parameters['ratio'])} fewer multiply-accumulates"
+            text = f"channels removed {by} for {percent(parameters['ratio'])} fewer multiply-accumulates"
         inner = ", inside blocks only" if parameters["layers"] == "inner" else ""
         rounds = f", in {parameters['rounds']} rounds" if parameters["rounds"] != 1 else ""
-        return what + inner + rounds
+        return text + inner + rounds
 
-    def transform(self, model: "nn.Module", parameters: Mapping[str, ParameterValue], context: BuildContext) -> "nn.Module":
-        from orchestrator_pruning.plan import kept, step
+    def transform(self, model: "nn.Module", parameters: ParameterValues, context: BuildContext) -> "nn.Module":
+        from orchestrator.plugin.channel_groups import nearest_width, removable_groups
+        from orchestrator_pruning import plan, pruner
 
-        groups = sound_groups(model, context)
+        groups, multiple = removable_groups(model, context), channel_multiple(context.target)
         if parameters["layers"] == "inner":
             groups = [group for group in groups if group.inner]
-        multiple, importance, rounds = channel_multiple(context.target), str(parameters["importance"]), int(parameters["rounds"])
+        importance, rounds = str(parameters["importance"]), int(parameters["rounds"])
         final = self._plan(model, groups, parameters, context)
-        if all(final[group.root] == group.channels for group in groups):
+        if not plan.prunes(groups, final):
             raise MethodError(
-                f"{self.name}: ratio {parameters['ratio']} removes no channel of this network in multiples of {multiple}; "
+                f"{self.name}: ratio={parameters['ratio']} removes no channel of this network in multiples of {multiple}; "
                 "choose a higher ratio"
             )
-        whole = {group.root: group.channels for group in groups}
+        original = {group.root: group.channels for group in groups}
         for index in range(1, rounds + 1):
-            stay = final
+            widths = final
             if index < rounds:
-                wanted = {root: n - (n - final[root]) * index / rounds for root, n in whole.items()}
-                stay = {g.root: max(final[g.root], kept(g.channels, wanted[g.root], step(g, multiple))) for g in groups}
-            if all(stay[group.root] == group.channels for group in groups):
+                exact = {root: n - (n - final[root]) * index / rounds for root, n in original.items()}
+                steps = {g.root: nearest_width(g.channels, exact[g.root], plan.step(g, multiple)) for g in groups}
+                widths = {root: max(final[root], width) for root, width in steps.items()}
+            if not plan.prunes(groups, widths):
                 continue
-            assistant = copy.deepcopy(model) if parameters.get("round_teacher") == "previous" else None
-            groups = cut(model, groups, importance, stay, context)
+            previous = copy.deepcopy(model) if parameters.get("round_teacher") == "previous" else None
+            groups = pruner.prune(model, groups, importance, widths, context)
             if index < rounds:
-                self._train(model, float(parameters["round_epochs"]), context, assistant)
+                self._train(model, float(parameters["round_epochs"]), context, previous)
         return model
 
     def _plan(
-        self, model: "nn.Module", groups: "list[Group]", parameters: Mapping[str, ParameterValue], context: BuildContext
+        self, model: "nn.Module", groups: "list[ChannelGroup]", parameters: ParameterValues, context: BuildContext
     ) -> dict[str, int]:
-        """The channels that stay in each group in the end."""
-        from orchestrator_pruning import plan
-        from orchestrator_pruning.coupled import Coupling, differentiable
-        from orchestrator_pruning.importance import scores
-        from orchestrator_pruning.sensitivity import table
+        """Return the final number of channels of each group by its root."""
+        from orchestrator.plugin.channel_groups import channel_graph
+        from orchestrator_pruning import importance, plan, pruner, sensitivity
 
-        ratio, scope, importance = float(parameters["ratio"]), parameters["scope"], str(parameters["importance"])
-        multiple = channel_multiple(context.target)
-        if scope == "uniform" or not groups:
+        ratio, kind, multiple = float(parameters["ratio"]), str(parameters["importance"]), channel_multiple(context.target)
+        if parameters["scope"] == "uniform" or not groups:
             return plan.uniform(groups, ratio, multiple)
-        if scope == "global":
-            with differentiable(model):
-                coupling = Coupling(model, context.forward, context.example)
-                return plan.ranked(groups, scores(importance, model, coupling, groups, context), ratio, multiple)
-        cost = cost_of(model, groups, context)
-        most = plan.reach(groups, cost, multiple)
+        if parameters["scope"] == "global":
+            with channel_graph(model, context) as graph:
+                return plan.ranked(groups, importance.scores(kind, model, graph, groups, context), ratio, multiple)
+        cost = pruner.cost_of(model, groups, context)
+        most = plan.largest_ratio(groups, cost, multiple)
         if ratio > most + 1e-6:
             raise MethodError(
-                f"{self.name}: at most {math.floor(100 * most) / 100} of this network's multiply-accumulates can go, but got "
-                f"ratio={ratio}; choose a lower ratio or another scope"
+                f"{self.name}: ratio <= {math.floor(100 * most) / 100} must hold, the share of this network's "
+                f"multiply-accumulates that can be removed, but got ratio={ratio}; choose a lower ratio or another scope"
             )
-        return plan.balanced(groups, table(importance, model, groups, context), cost, ratio, multiple)
+        return plan.balanced(groups, sensitivity.sensitivities(kind, model, groups, context), cost, ratio, multiple)
 
     def _train(self, model: "nn.Module", epochs: float, context: BuildContext, teacher: "nn.Module | None") -> None:
         from orchestrator.plugin.losses import TeacherLoss
 
         if "train" not in context.task.examples:
-            raise MethodError(f"{self.name}: more than one round needs a train split; choose rounds=1")
+            raise MethodError(f"{self.name}: rounds > 1 needs a train split; choose rounds=1")
         context.train(model, epochs=epochs, loss=TeacherLoss.of(context, teacher=teacher), learning_rate=LEARNING_RATE)
-
-
-def _choices(parameters: tuple[Parameter, ...], name: str) -> tuple[ParameterValue, ...]:
-    return next(p.choices for p in parameters if isinstance(p, Choice) and p.name == name)
-
-
-def _rounds(context: BuildContext) -> dict[str, dict[str, object]]:
-    """The rounds and their epochs that the task and the budget allow."""
-    epochs = max(round(ROUND_EPOCHS * context.epochs[1], 4), LEAST_EPOCHS)
-    trains = "train" in context.task.examples and context.epochs[1] >= LEAST_EPOCHS and context.original is not None
-    return {
-        "rounds": {"high": 3 if trains else 1},
-        "round_epochs": {"low": epochs, "high": epochs, "default": epochs},
-        "round_teacher": {"choices": ("original", "previous") if trains else ("original",)},
-    }
-
-
-def _least_ratio(groups: "list[Group]", ratio: Number, multiple: int) -> float | None:
-    """The first of the searched ratios that removes something; None: none does."""
-    from orchestrator_pruning.plan import uniform
-
-    for index in range(ratio.count()):
-        low = round(ratio.low + index * ratio.step, 6)
-        stay = uniform(groups, low, multiple)
-        if any(stay[group.root] < group.channels for group in groups):
-            return low
-    return None

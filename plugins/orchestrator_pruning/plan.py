@@ -1,7 +1,4 @@
-"""How many channels each group of coupled layers keeps.
-
-Imported only where a network is at hand: it loads torch.
-"""
+"""Widths of channel groups after pruning. Imports torch; imported on use."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,115 +7,113 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from orchestrator_pruning.coupled import Coupling, Group, Removal
+from orchestrator.plugin.channel_groups import ChannelGraph, ChannelGroup, Removal, nearest_width
 
 LEAST_SHARE = 0.1
-"""No group of layers keeps less than this share of its channels when all are ranked together: a layer must not vanish."""
+"""Least share of its channels that a group keeps when all groups are ranked together: no layer may vanish."""
 LEVELS = 32
-"""Different numbers of channels that are considered for a group when shares are weighed against each other."""
+"""Different widths of a group that are considered when ratios are balanced against each other."""
+
+Curve = Sequence[Sequence[float]]
+"""`((removed share, damage), ...)`, both increasing, from (0, 0) on."""
 
 
-def kept(channels: int, wanted: float, step: int) -> int:
-    """Channels that stay: of the multiples of `step` (at least one) and the whole layer, what is nearest to `wanted`."""
-    if channels <= step:
-        return channels
-    lower = max(step, math.floor(wanted / step) * step)
-    upper = min(channels, lower + step)
-    return lower if wanted - lower < upper - wanted else upper
-
-
-def step(group: Group, multiple: int) -> int:
-    """Channels come and go in this number: a multiple of the target's and of the grouped convolutions'."""
+def step(group: ChannelGroup, multiple: int) -> int:
+    """Return the least common multiple of the target's channel multiple and the group's grouped convolutions."""
     return math.lcm(multiple, group.parts)
 
 
-def uniform(groups: Sequence[Group], ratio: float, multiple: int) -> dict[str, int]:
-    """The same share of every group: `{root: channels that stay}`."""
-    return {g.root: kept(g.channels, g.channels * (1 - ratio), step(g, multiple)) for g in groups}
+def prunes(groups: Sequence[ChannelGroup], widths: Mapping[str, int]) -> bool:
+    """Return True if a plan removes a channel of any group."""
+    return any(widths[group.root] < group.channels for group in groups)
 
 
-def ranked(groups: Sequence[Group], scores: Sequence[Tensor], ratio: float, multiple: int) -> dict[str, int]:
-    """The least important channels of all groups together: `{root: channels that stay}`.
+def uniform(groups: Sequence[ChannelGroup], ratio: float, multiple: int) -> dict[str, int]:
+    """Return the width of each root when every group loses the same share of its channels."""
+    return {g.root: nearest_width(g.channels, g.channels * (1 - ratio), step(g, multiple)) for g in groups}
+
+
+def ranked(groups: Sequence[ChannelGroup], scores: Sequence[Tensor], ratio: float, multiple: int) -> dict[str, int]:
+    """Return the width of each root when the least important channels of all groups together are removed.
 
     Args:
-        scores: Importance of each position of each group, in one unit.
-        ratio: Share of all channels that goes.
+        groups: Groups of the network.
+        scores: Importance of each position of each group, comparable between groups.
+        ratio: Removed share of all channels.
+        multiple: Channel multiple of the target.
     """
     if not groups:
         return {}
     order = torch.cat([s.repeat(g.parts) for g, s in zip(groups, scores, strict=True)]).sort().values
     threshold = float(order[min(int(ratio * len(order)), len(order) - 1)])
-    stay = {}
+    widths = {}
     for group, score in zip(groups, scores, strict=True):
-        wanted = max(int((score >= threshold).sum()) * group.parts, LEAST_SHARE * group.channels)
-        stay[group.root] = kept(group.channels, wanted, step(group, multiple))
-    return stay
+        exact = max(int((score >= threshold).sum()) * group.parts, LEAST_SHARE * group.channels)
+        widths[group.root] = nearest_width(group.channels, exact, step(group, multiple))
+    return widths
 
 
-def removal(groups: Sequence[Group], scores: Sequence[Tensor], stay: Mapping[str, int]) -> Removal:
-    """The channels of each root that go: those of least importance, so that as many stay as planned."""
-    gone: dict[str, list[int]] = {}
+def least_important(groups: Sequence[ChannelGroup], scores: Sequence[Tensor], widths: Mapping[str, int]) -> Removal:
+    """Return the least important channels of each root, so many that the planned widths remain."""
+    removal: dict[str, list[int]] = {}
     for group, score in zip(groups, scores, strict=True):
-        left = stay.get(group.root, group.channels) // group.parts
-        if left < group.units:
+        units = widths.get(group.root, group.channels) // group.parts
+        if units < group.units:
             order = torch.argsort(score, stable=True)
-            gone[group.root] = group.expand(sorted(order[: group.units - left].tolist()))
-    return gone
-
-
-Curve = Sequence[Sequence[float]]
-"""`((share removed, damage), ...)`, growing in both, from (0, 0) on."""
+            removal[group.root] = group.expand(sorted(order[: group.units - units].tolist()))
+    return removal
 
 
 @dataclass(frozen=True, slots=True)
 class _Use:
-    """The share of a layer's output or input channels that belong to a group."""
+    """Share of a layer's output or input channels that belong to a group."""
 
     root: str
-    layer: str
     output: bool
     share: float
 
 
 class Cost:
-    """Multiply-accumulates of a network when channels are gone, counted from the sizes of its layers.
+    """Multiply-accumulates of a network as a function of the widths of its groups.
 
     Args:
-        macs: Of each layer for one example, as it is (`orchestrator.plugin.networks.macs`).
+        macs: Of each layer for one example, before pruning (`orchestrator.plugin.networks.macs`).
+        graph: Dependency graph of the network.
+        groups: Groups whose widths may change.
     """
 
-    def __init__(self, macs: Mapping[str, int], coupling: Coupling, groups: Sequence[Group]) -> None:
+    def __init__(self, macs: Mapping[str, int], graph: ChannelGraph, groups: Sequence[ChannelGroup]) -> None:
         self._macs = macs
         self._channels = {group.root: group.channels for group in groups}
         self._uses: dict[str, list[_Use]] = {}
-        self._layers: dict[str, list[str]] = {group.root: [] for group in groups}
+        self._layers: dict[str, set[str]] = {group.root: set() for group in groups}
         for group in groups:
-            for member in coupling.members(group):
+            for member in graph.members(group):
                 if member.name in macs:
-                    share = len(member.channels) / _width(member.module, member.gives)
-                    self._uses.setdefault(member.name, []).append(_Use(group.root, member.name, member.gives, share))
-                    self._layers[group.root].append(member.name)
+                    share = len(member.channels) / _width(member.module, member.outputs)
+                    self._uses.setdefault(member.name, []).append(_Use(group.root, member.outputs, share))
+                    self._layers[group.root].add(member.name)
 
     @property
-    def whole(self) -> int:
-        """With all channels."""
+    def total(self) -> int:
+        """Multiply-accumulates before pruning."""
         return sum(self._macs.values())
 
-    def left(self, stay: Mapping[str, int]) -> float:
-        """With that many channels of each root (all where it is not named)."""
-        return self.whole - sum(self._macs[layer] - self._of(layer, stay) for layer in self._uses)
+    def at(self, widths: Mapping[str, int]) -> float:
+        """Return the multiply-accumulates at those widths of roots; other roots keep all channels."""
+        return self.total - sum(self._macs[layer] - self._of(layer, widths) for layer in self._uses)
 
-    def saved(self, root: str, count: int, stay: Mapping[str, int]) -> float:
-        """What is saved besides when `root` goes down to `count` channels and the others stay at `stay`."""
-        layers, after = self._layers[root], {**stay, root: count}
-        return sum(self._of(layer, stay) - self._of(layer, after) for layer in set(layers))
+    def saved(self, root: str, width: int, widths: Mapping[str, int]) -> float:
+        """Return the multiply-accumulates saved by narrowing `root` to `width` when the others are at `widths`."""
+        after = {**widths, root: width}
+        return sum(self._of(layer, widths) - self._of(layer, after) for layer in self._layers[root])
 
-    def _of(self, layer: str, stay: Mapping[str, int]) -> float:
-        left = {True: 1.0, False: 1.0}
+    def _of(self, layer: str, widths: Mapping[str, int]) -> float:
+        remaining = {True: 1.0, False: 1.0}
         for use in self._uses[layer]:
             channels = self._channels[use.root]
-            left[use.output] -= use.share * (1 - stay.get(use.root, channels) / channels)
-        return self._macs[layer] * left[True] * left[False]
+            remaining[use.output] -= use.share * (1 - widths.get(use.root, channels) / channels)
+        return self._macs[layer] * remaining[True] * remaining[False]
 
 
 def _width(layer: nn.Module, outputs: bool) -> int:
@@ -126,52 +121,57 @@ def _width(layer: nn.Module, outputs: bool) -> int:
     return int(getattr(layer, names[0], None) or getattr(layer, names[1]))
 
 
-def balanced(groups: Sequence[Group], curves: Mapping[str, Curve], cost: Cost, ratio: float, multiple: int) -> dict[str, int]:
-    """Shares at which one more MAC saved does the same damage everywhere: `{root: channels that stay}`.
+def balanced(
+    groups: Sequence[ChannelGroup], curves: Mapping[str, Curve], cost: Cost, ratio: float, multiple: int
+) -> dict[str, int]:
+    """Return the widths at which one more saved multiply-accumulate does the same damage in every group.
 
-    Again and again the group goes on that does the least damage per MAC along the lower convex hull of its curve, until that
-    share of the network's MACs is gone.
+    Greedy: the group with the least damage per saved multiply-accumulate, along the lower convex hull of its curve, is narrowed
+    by one level, until the ratio is reached.
 
     Args:
-        curves: Of each root.
-        ratio: Share of all MACs that goes, as nearly as the channel counts allow.
+        groups: Groups of the network.
+        curves: Damage curve of each root.
+        cost: Multiply-accumulates of the network.
+        ratio: Share of all multiply-accumulates to remove, as nearly as the widths allow.
+        multiple: Channel multiple of the target.
     """
     levels = {g.root: _levels(g, multiple) for g in groups}
     size = {g.root: g.channels for g in groups}
-    stay, target = dict(size), cost.whole * (1 - ratio)
-    left = cost.left(stay)
+    widths, target = dict(size), cost.total * (1 - ratio)
+    current = cost.at(widths)
     while True:
         best: tuple[float, str, int] | None = None
         for root, counts in levels.items():
-            below = [count for count in counts if count < stay[root]]
-            now = damage(curves[root], 1 - stay[root] / size[root])
+            below = [count for count in counts if count < widths[root]]
+            before = damage(curves[root], 1 - widths[root] / size[root])
             for count in below:
-                saved = cost.saved(root, count, stay)
-                if saved <= 0 or abs(left - saved - target) >= abs(left - target):
-                    break  # it saves nothing, or goes further past the target than we are before it
-                slope = max(damage(curves[root], 1 - count / size[root]) - now, 0.0) / saved
+                saved = cost.saved(root, count, widths)
+                if saved <= 0 or abs(current - saved - target) >= abs(current - target):
+                    break  # it saves nothing, or overshoots the target by more than the present gap
+                slope = max(damage(curves[root], 1 - count / size[root]) - before, 0.0) / saved
                 if best is None or slope < best[0]:
                     best = (slope, root, below[0])
         if best is None:
-            return stay
-        _, root, count = best  # the hull may reach further, but the target may lie before its end
-        left -= cost.saved(root, count, stay)
-        stay[root] = count
+            return widths
+        _, root, count = best  # one level only: the target may lie before the end of the hull
+        current -= cost.saved(root, count, widths)
+        widths[root] = count
 
 
-def reach(groups: Sequence[Group], cost: Cost, multiple: int) -> float:
-    """The largest share of the network's MACs that can go, when every group keeps what it must."""
+def largest_ratio(groups: Sequence[ChannelGroup], cost: Cost, multiple: int) -> float:
+    """Return the largest share of the network's multiply-accumulates that can be removed."""
     least = {group.root: _levels(group, multiple)[-1] for group in groups}
-    return 1 - cost.left(least) / max(cost.whole, 1)
+    return 1 - cost.at(least) / max(cost.total, 1)
 
 
-def _levels(group: Group, multiple: int) -> list[int]:
-    shares = [k / LEVELS for k in range(1, LEVELS + 1) if 1 - k / LEVELS >= LEAST_SHARE]
-    return sorted({kept(group.channels, group.channels * (1 - s), step(group, multiple)) for s in shares}, reverse=True)
+def _levels(group: ChannelGroup, multiple: int) -> list[int]:
+    ratios = [k / LEVELS for k in range(1, LEVELS + 1) if 1 - k / LEVELS >= LEAST_SHARE]
+    return sorted({uniform([group], ratio, multiple)[group.root] for ratio in ratios}, reverse=True)
 
 
 def damage(curve: Curve, share: float) -> float:
-    """Between the measured points a straight line, and beyond the last one the last line."""
+    """Return the damage at a removed share: linear between the measured points, and extrapolated beyond the last one."""
     for index in range(1, len(curve)):
         (x0, y0), (x1, y1) = curve[index - 1], curve[index]
         if share <= x1 or index == len(curve) - 1:

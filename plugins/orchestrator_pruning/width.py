@@ -1,39 +1,42 @@
-"""The width multiplier of Howard et al. 2017, "MobileNets", applied to a trained network: it inherits the wider one's weights.
+"""Width multiplier (Howard et al. 2017, "MobileNets"), applied to a trained network.
 
-It cuts like channel pruning, and so stands in this package; as a morph of the whole network it stands in recipes where morphs do.
+It prunes channels, and is therefore in this package; as a change of the whole network it is of the family "morphology".
 """
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from orchestrator.plugin import (
     BuildContext,
     MethodError,
     Number,
-    Parameter,
-    ParameterValue,
+    Parameters,
+    ParameterValues,
     Refused,
     TorchMethod,
+    number,
     percent,
 )
-from orchestrator_pruning.surgery import channel_multiple, cut, sound_groups
+from orchestrator_pruning.base import channel_multiple
 
 if TYPE_CHECKING:
     from torch import nn
 
 
 class WidthMultiplier(TorchMethod):
-    """Makes every layer narrower by the same factor, residual streams too; the channels of largest magnitude stay."""
+    """Narrows every layer by the same factor, residual streams included (Howard et al. 2017, MobileNets).
+
+    The channels of largest magnitude stay, with their trained weights.
+    """
 
     name = "width-multiplier"
     version = 1
     family = "morphology"
     summary = "Narrows all layers by one factor, with the weights of the channels that stay (Howard et al. 2017, MobileNets)."
-    parameters: ClassVar[tuple[Parameter, ...]] = (
+    parameters: ClassVar[Parameters] = (
         Number(
             name="multiplier",
             cheaper="low",
-            help="share of the channels of every layer that stays, before rounding to the target's channel multiple",
+            help="remaining share of the channels of every layer, before rounding to the target's channel multiple",
             low=0.5,
             high=0.875,
             step=0.125,
@@ -44,34 +47,31 @@ class WidthMultiplier(TorchMethod):
     before = frozenset({"pruning", "distillation", "graph", "quantization"})
     usual = False
 
-    def offer(self, model: "nn.Module", parameters: tuple[Parameter, ...], context: BuildContext) -> tuple[Parameter, ...]:
-        from orchestrator_pruning.plan import uniform
+    def offer(self, model: "nn.Module", parameters: Parameters, context: BuildContext) -> Parameters:
+        from orchestrator.plugin.channel_groups import removable_groups
+        from orchestrator_pruning import plan
 
-        try:
-            groups = sound_groups(model, context)
-        except MethodError as error:
-            raise Refused(str(error)) from error
-        least = next(p.low for p in parameters if isinstance(p, Number))
-        stay = uniform(groups, 1 - least, channel_multiple(context.target))
-        if all(stay[group.root] == group.channels for group in groups):
+        groups, multiple = removable_groups(model, context), channel_multiple(context.target)
+        least = number(parameters, "multiplier").low
+        if not plan.prunes(groups, plan.uniform(groups, 1 - least, multiple)):
             raise Refused(
-                f"no layer of this network can be narrowed to {least:g} of its width in multiples of "
-                f"{channel_multiple(context.target)} channels"
+                f"no layer of this network can be narrowed to {least:g} of its width in multiples of {multiple} channels"
             )
         return parameters
 
-    def phrase(self, parameters: Mapping[str, ParameterValue]) -> str:
+    def phrase(self, parameters: ParameterValues) -> str:
         return f"every layer narrowed to {percent(parameters['multiplier'])} of its channels"
 
-    def transform(self, model: "nn.Module", parameters: Mapping[str, ParameterValue], context: BuildContext) -> "nn.Module":
-        from orchestrator_pruning.plan import uniform
+    def transform(self, model: "nn.Module", parameters: ParameterValues, context: BuildContext) -> "nn.Module":
+        from orchestrator.plugin.channel_groups import removable_groups
+        from orchestrator_pruning import plan, pruner
 
-        groups = sound_groups(model, context)
-        stay = uniform(groups, 1 - float(parameters["multiplier"]), channel_multiple(context.target))
-        if all(stay[group.root] == group.channels for group in groups):
+        groups, multiple = removable_groups(model, context), channel_multiple(context.target)
+        widths = plan.uniform(groups, 1 - float(parameters["multiplier"]), multiple)
+        if not plan.prunes(groups, widths):
             raise MethodError(
-                f"{self.name}: {parameters['multiplier']} of this network's widths are no other multiples of "
-                f"{channel_multiple(context.target)} channels; choose a lower multiplier"
+                f"{self.name}: multiplier={parameters['multiplier']} narrows no layer in multiples of {multiple} channels; "
+                "choose a lower multiplier"
             )
-        cut(model, groups, "l2", stay, context)
+        pruner.prune(model, groups, "l2", widths, context)
         return model

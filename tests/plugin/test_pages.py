@@ -26,9 +26,9 @@ PAGES = DOCS / "plugins"
 HOOKS = sorted(name for name in vars(hookspecs) if name.startswith("orchestrator_"))
 HEAD = """# The plugin-facing module
 
-`orchestrator.plugin` is all that a plugin needs of the orchestrator, and all that it may import. `orchestrator.plugin.losses`,
-`orchestrator.plugin.masks` and `orchestrator.plugin.networks` load torch: import them where you use them.
-`orchestrator.plugin.testing` is [for tests](testing.md). This page is written from the code, and a test holds it to that.
+`orchestrator.plugin` is all that a plugin needs of the orchestrator, and all that it may import. Its modules `channel_groups`,
+`losses`, `masks` and `networks` load torch: import them where you use them. `orchestrator.plugin.testing` is
+[for tests](testing.md). This page is written from the code, and a test holds it to that.
 """
 
 

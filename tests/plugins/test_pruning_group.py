@@ -109,12 +109,12 @@ def test_penalty_is_what_shrinks_them(make_case: Any, tmp_path: Path) -> None:
 
 def test_slimming_is_refused_without_batch_norms_or_time(make_case: Any, tmp_path: Path) -> None:
     case = make_case("transformer")
-    with pytest.raises(Refused, match="no batch norm lies over channels that can be removed"):
+    with pytest.raises(Refused, match="no batch norm normalises channels that can be removed"):
         SLIMMING.offer(case.model, SLIMMING.parameters, case.context(tmp_path))
-    with pytest.raises(MethodError, match="no batch norm lies over channels"):
+    with pytest.raises(MethodError, match="no batch norm normalises channels"):
         SLIMMING.transform(case.copy(), values(SLIMMING), case.context(tmp_path))
     case = make_case("plain-cnn")
-    with pytest.raises(Refused, match="the budget pays for no training"):
+    with pytest.raises(Refused, match="the budget affords no training"):
         SLIMMING.offer(case.model, SLIMMING.parameters, case.context(tmp_path, epochs=(0.0, 0.0)))
 
 

@@ -9,15 +9,14 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from orchestrator.plugin import MethodError
-from orchestrator_pruning.coupled import Coupling, differentiable
+from orchestrator.plugin.channel_groups import channel_graph
 from orchestrator_pruning.importance import ABSOLUTE, MEASURES, scores
 
 
 def measure(kind: str, model: nn.Module, context: Any) -> dict[str, Tensor]:
-    with differentiable(model):
-        coupling = Coupling(model, context.forward, context.example)
-        groups = coupling.groups()
-        return dict(zip((g.root for g in groups), scores(kind, model, coupling, groups, context), strict=True))
+    with channel_graph(model, context) as graph:
+        groups = graph.groups()
+        return dict(zip((g.root for g in groups), scores(kind, model, graph, groups, context), strict=True))
 
 
 def shrink(case: Any) -> None:
@@ -105,7 +104,7 @@ def test_groups_without_a_batch_norm_are_ranked_by_magnitude(make_case: Any, tmp
 
 def test_batch_norm_scales_need_a_batch_norm(make_case: Any, tmp_path: Path) -> None:
     case = make_case("transformer")
-    with pytest.raises(MethodError, match="no batch norm lies over channels"):
+    with pytest.raises(MethodError, match="no batch norm normalises channels"):
         measure("batch-norm-scale", case.model, case.context(tmp_path))
 
 
@@ -129,11 +128,10 @@ def test_effect_of_silencing_is_told_to_first_order(make_case: Any, tmp_path: Pa
     batch = next(context.samples(16, 16))
     context = case.context(tmp_path, samples=lambda *_: iter([batch]))
     model = case.copy()
-    with differentiable(model):
-        coupling = Coupling(model, context.forward, context.example)
-        group = next(g for g in coupling.groups() if g.root == "stem")
-        score = scores("taylor", model, coupling, [group], context)[0]
-        readers = [m for m in coupling.members(group) if not m.gives]
+    with channel_graph(model, context) as graph:
+        group = next(g for g in graph.groups() if g.root == "stem")
+        score = scores("taylor", model, graph, [group], context)[0]
+        readers = [m for m in graph.members(group) if not m.outputs]
 
         def loss() -> float:
             return float(cross_entropy(context.forward(model, batch[0]).detach().double(), batch[1]))

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from orchestrator.plugin import Refused
+from orchestrator.plugin.channel_groups import removable_groups
 from orchestrator.plugin.parameters import checked
 from orchestrator_morphology.block_removal import BlockRemoval
-from orchestrator_pruning.channel import ChannelPruning, sound_groups
+from orchestrator_pruning.channel import ChannelPruning
 from orchestrator_quantization.dynamic_int8 import DynamicInt8
 from orchestrator_quantization.static_int8 import StaticInt8
 
@@ -119,7 +120,7 @@ def test_resnet20_in_int8_is_a_third_of_the_size_and_answers_alike(resnet: Any, 
 @needs_minilm
 def test_minilm_loses_feed_forward_channels_and_layers(minilm: Any, tmp_path: Path) -> None:
     context = minilm.context(tmp_path)
-    assert {g.root.split(".")[-2] for g in sound_groups(minilm.model, context)} == {"intermediate"}
+    assert {g.root.split(".")[-2] for g in removable_groups(minilm.model, context)} == {"intermediate"}
     removal = BlockRemoval()
     blocks, _ = removal.offer(minilm.model, removal.parameters, context)
     assert blocks.count() == 4

@@ -24,6 +24,7 @@ from orchestrator.plugin import (
     BuildContext,
     Choice,
     Method,
+    MethodError,
     Number,
     OnnxMethod,
     ParameterError,
@@ -190,7 +191,7 @@ class MethodTests:
                     self.method.legal(context.target),
                     context,
                 )
-            except Refused as reason:
+            except (Refused, MethodError) as reason:
                 reasons.append(f"{self._name(parameter)}: {reason}")
                 continue
             return
@@ -244,12 +245,12 @@ class MethodTests:
 
     def _refused(self, network: str, model: Any, context: BuildContext) -> bool:
         if self.refuses is not None and network in self.refuses:
-            with pytest.raises(Refused, match=self.refuses[network]):
+            with pytest.raises((Refused, MethodError), match=self.refuses[network]):
                 self.method.offer(model, self.method.legal(context.target), context)
             return True
         try:
             self.method.offer(model, self.method.legal(context.target), context)
-        except Refused as reason:
+        except (Refused, MethodError) as reason:
             must(self.refuses is None, f"it refuses {network}: {reason}", "name the network in `refuses`, or do not refuse it")
             must(str(reason).strip(), "it refuses without a reason", 'raise Refused("why")')
             return True
