@@ -33,10 +33,10 @@ BROKEN = {
         None,
         "it brings the method 'static-int8', which plugin 'quantization' (model-orchestrator) brings too",
     ),
-    "own-scheme": (
+    "used-format": (
         "from orchestrator.plugin import hookimpl\n\n\n@hookimpl\ndef orchestrator_reports():\n    return {'html': str}\n",
         None,
-        "the name 'html' is the orchestrator's own",
+        "it brings the report 'html', which plugin 'reports' (model-orchestrator) brings too",
     ),
     "newer": (WORKING, "model-orchestrator>=2", "it needs model-orchestrator >=2, and this is 0.1.0"),
 }
