@@ -14,7 +14,7 @@ import onnx
 from ncnn_detection import with_detection
 from onnx import helper, numpy_helper
 
-from orchestrator.plugin.device import JobFailed
+from orchestrator.errors import JobFailed
 from orchestrator_qemu import counts, provision
 from orchestrator_qemu.cpus import CPUS, Cpu
 from orchestrator_qemu.emulator import Emulator

@@ -3,9 +3,13 @@
 import difflib
 import errno
 from collections.abc import Iterable
+from typing import Literal
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 """Errors of the operating system that are the machine's, not a candidate's: the run stops and goes on when they are fixed."""
+
+FailureKind = Literal["error", "crash", "timeout", "out-of-memory", "limit"]
+"""Kinds of a candidate's failure."""
 
 
 class OrchestratorError(Exception):
@@ -36,6 +40,10 @@ class EnvironmentFailure(OrchestratorError):
     exit_code = 4
 
 
+class DeviceUnavailable(EnvironmentFailure):
+    """The device cannot be reached, or another search holds it. Trying again later may help."""
+
+
 class RunInUseError(EnvironmentFailure):
     """Another process holds the run directory."""
 
@@ -44,6 +52,20 @@ class Interrupted(OrchestratorError):
     """The user stopped the run; everything complete is kept."""
 
     exit_code = 130
+
+
+class JobFailed(OrchestratorError):
+    """A process raised, crashed, hung or exceeded its memory limit.
+
+    Attributes:
+        kind: How it failed; "input" and "surroundings" stand for failures that are not the candidate's fault.
+        step: What it was doing, where that is known.
+    """
+
+    def __init__(self, kind: FailureKind | Literal["input", "surroundings"], message: str, step: str | None = None) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.step = step
 
 
 class MethodError(OrchestratorError):

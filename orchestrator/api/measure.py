@@ -19,7 +19,7 @@ from orchestrator.api.resolve import profile_named, resolve_target, simulated_de
 from orchestrator.building.data import DEFAULT_INPUT, Split, load_data
 from orchestrator.building.references import absolute
 from orchestrator.devices import interrupt
-from orchestrator.errors import EnvironmentFailure, InputError, OrchestratorError
+from orchestrator.errors import EnvironmentFailure, InputError, JobFailed, OrchestratorError
 from orchestrator.hardware.graph import count
 from orchestrator.hardware.shapes import TensorType, read_inputs
 from orchestrator.measuring.model_info import scoring_batch
@@ -27,7 +27,7 @@ from orchestrator.measuring.scoring import Evaluator
 from orchestrator.measuring.simulated import Run, Simulation
 from orchestrator.measuring.timing import Plan, Timing
 from orchestrator.measuring.verdict import verdict
-from orchestrator.plugin.device import Device, JobFailed, SimulatedDevice
+from orchestrator.plugin.device import Device, SimulatedDevice
 from orchestrator.plugin.registry import Registry
 from orchestrator.plugin.runtime import Runtime
 from orchestrator.values.measure import Comparison, ModelMeasurement

@@ -9,6 +9,7 @@ import psutil
 
 from orchestrator.building.references import absolute
 from orchestrator.building.store import OFF, store_bytes, store_folder
+from orchestrator.devices.agent import usable_cores
 from orchestrator.errors import InputError, OrchestratorError, PluginError, Refused, unknown
 from orchestrator.hardware.probe import described, probe_host
 from orchestrator.hardware.profile_file import resolve_profile
@@ -19,13 +20,11 @@ from orchestrator.plugin.runtime_step import PREFIX
 from orchestrator.study.presets import load_preset
 from orchestrator.study.request import SearchRequest
 from orchestrator.study.warm_start import read_earlier
+from orchestrator.values.device import HOST
 from orchestrator.values.profile import HardwareProfile
 from orchestrator.values.search import SearchOptions
 from orchestrator.values.target import Limits, Target
 from orchestrator.values.task import TaskSpec
-from orchestrator_devices.host import HostDevice, usable_cores
-from orchestrator_devices.ssh import SshDevice
-from orchestrator_qemu.device import QemuDevice
 
 CANDIDATE_SHARE = 0.25
 LEAST_CANDIDATE_S = 30.0
@@ -149,21 +148,21 @@ def resolve_target(
         searched: True if models are searched for the target, which needs more of a profile than timing them.
     """
     runtimes = tuple(runtimes)
-    if profile.device == HostDevice.scheme:
+    if profile.device == HOST:
         profile = _with_installed(profile, runtimes, registry)
     runtime = _runtime(profile, registry, runtimes)
-    reference = device or profile.device or HostDevice.scheme
+    reference = device or profile.device or HOST
     devices = attach(reference, registry)
     simulated = devices[0] if isinstance(devices[0], SimulatedDevice) else None
     simulator: str | None
     if simulated is not None:
         profile = _simulated_profile(profile, simulated, runtime.name, registry, searched=searched)
-        simulator, reference = reference, HostDevice.scheme  # models run and are scored here, beside the simulated CPU
+        simulator, reference = reference, HOST  # models run and are scored here, beside the simulated CPU
         devices = attach(reference, registry)
     else:
         simulator = _ready_simulator(profile, runtime, registry) if device is None and searched else None
     scheme = devices[0].scheme
-    if devices[0].remote and profile.device == HostDevice.scheme:
+    if devices[0].remote and profile.device == HOST:
         if searched:
             raise InputError(
                 f"target '{profile.name}' is this machine, and {reference} another: name its profile with --target "
@@ -176,7 +175,7 @@ def resolve_target(
         raise InputError(f"--threads must be 1 or more, but got {threads}")
     if threads is not None and simulator is not None and threads > profile.cores:
         raise InputError(f"--threads {threads}: '{profile.name}' has {profile.cores} cores")
-    is_device = scheme != HostDevice.scheme or profile.device == HostDevice.scheme
+    is_device = scheme != HOST or profile.device == HOST
     if searched and not is_device and simulator is None and not profile.has_latency_model(runtime.name):
         raise InputError(
             f"target '{profile.name}' has no latency model for {runtime.name}, so its latency cannot be estimated here; "
@@ -187,7 +186,7 @@ def resolve_target(
         device=reference,
         is_device=is_device,
         runtime=runtime.name,
-        threads=threads or (support.threads if support else usable_cores()),
+        threads=threads or (support.threads if support else len(usable_cores())),
         simulator=simulator,
     )
     return target, runtime, devices
@@ -209,7 +208,7 @@ def _simulated_profile(
     Raises:
         InputError: there is none, or it says nothing of that CPU.
     """
-    if profile.device == HostDevice.scheme:
+    if profile.device == HOST:
         if searched:
             raise InputError(
                 f"target '{profile.name}' is this machine, and {device.cpu()} another: name a profile, --target {device.board()}"
@@ -229,7 +228,7 @@ def _ready_simulator(profile: HardwareProfile, runtime: Runtime, registry: Regis
     constants = profile.simulation(runtime.name)
     if profile.device is not None or constants is None:
         return None
-    for scheme, device in all_devices(registry).items():
+    for scheme, device in registry.devices().items():
         if not isinstance(device, SimulatedDevice):
             continue
         try:
@@ -247,13 +246,13 @@ def attach(reference: str, registry: Registry) -> tuple[Device, ...]:
     Raises:
         InputError: one cannot be read, one stands there twice, or they are not of one kind.
     """
-    known = all_devices(registry)
+    known = registry.devices()
     names = [name.strip() for name in reference.split(",")]
     schemes = [name.partition(":")[0] for name in names]
     for name, scheme in zip(names, schemes, strict=True):
         if scheme not in known:
             raise InputError(unknown("device", name, known) + _broken(registry))
-    registry.settle("devices", *schemes)
+    registry.settle("devices", *(scheme for scheme in schemes if scheme != HOST))  # no plugin may take this machine away
     if len(set(schemes)) > 1:
         raise InputError(
             f"--device '{reference}' mixes {' and '.join(sorted(set(schemes)))}: several devices must be of one kind"
@@ -261,12 +260,6 @@ def attach(reference: str, registry: Registry) -> tuple[Device, ...]:
     if len(set(names)) < len(names):
         raise InputError(f"--device '{reference}' names one device twice")
     return tuple(known[scheme].attach(name) for name, scheme in zip(names, schemes, strict=True))
-
-
-def all_devices(registry: Registry) -> dict[str, Device]:
-    """This host, boards over ssh, simulated CPUs, and what plugins bring."""
-    own: tuple[Device, ...] = (HostDevice(), SshDevice(), QemuDevice())
-    return {device.scheme: device for device in own} | registry.devices()
 
 
 def plugin_versions(registry: Registry) -> dict[str, str]:
@@ -322,7 +315,7 @@ def _with_alternatives(target: Target, options: SearchOptions, registry: Registr
     others = tuple(name for name in dict.fromkeys(options.runtimes) if name != target.runtime)
     if not others:
         return target
-    if target.device != HostDevice.scheme or not target.is_device or options.storage is not None:
+    if target.device != HOST or not target.is_device or options.storage is not None:
         raise InputError(
             f"several runtimes in one search are timed on this machine alone (--target host, no --storage), and the target is "
             f"'{target.profile.name}'; name one with --runtime"

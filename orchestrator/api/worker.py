@@ -29,8 +29,8 @@ from orchestrator.study.engine import Engine, Observer
 from orchestrator.study.request import RunState, SearchRequest
 from orchestrator.study.run import optuna_storage
 from orchestrator.study.run.directory import RunDirectory
+from orchestrator.values.device import HOST
 from orchestrator.values.task import TaskSpec
-from orchestrator_devices.host import HostDevice
 
 REFERENCES = ("model", "data", "metric", "loss", "student")
 """Fields of a task that may have another path on this machine."""
@@ -154,7 +154,7 @@ def _serve(
     role = _role(state.request, charter, registry, runtime, options, timer)
     if role.builds_only is not None:
         _tell(observer, event="notes", notes=[f"this worker only builds: {role.builds_only}"])
-        target = replace(state.request.target, device=HostDevice.scheme)
+        target = replace(state.request.target, device=HOST)
     else:
         target = replace(state.request.target, device=options.device or state.request.target.device)
     state = replace(state, request=replace(state.request, target=target))
@@ -204,8 +204,8 @@ def _role(
         InputError: The requested device cannot be used.
         EnvironmentFailure: The device is unreachable.
     """
-    target, host = request.target, HostDevice()
-    here: tuple[Device, ...] = (host,)
+    target = request.target
+    here = attach(HOST, registry)
     try:
         runtime.version()
     except Refused as reason:
@@ -216,7 +216,7 @@ def _role(
             raise InputError(f"--device '{options.device}' is no device like '{target.device}', on which the search times")
         for device in devices:
             device.check(runtime)
-    elif target.device.partition(":")[0] != HostDevice.scheme:
+    elif target.device.partition(":")[0] != HOST:
         why = f"candidates are timed on {target.device}, which {charter.host} has"
         return _Role(devices=here, simulated=None, device_class="", builds_only=why)
     else:

@@ -23,9 +23,8 @@ from orchestrator.building.protocol import (
     as_json,
 )
 from orchestrator.devices.process import GuardedProcess
-from orchestrator.errors import EnvironmentFailure, InputError
+from orchestrator.errors import EnvironmentFailure, InputError, JobFailed
 from orchestrator.measuring.model_info import ModelInfo
-from orchestrator.plugin.device import JobFailed
 from orchestrator.values.recipe import Recipe
 from orchestrator.values.results import Floor, QualityResult
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from orchestrator.devices.agent import facts
 from orchestrator.values.distribution import DISTRIBUTION
-from orchestrator_devices.host import HostDevice
 
 FORM = 1
 """To be raised when the same key would mean something else."""
@@ -125,7 +125,7 @@ def machine_of(environment: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def this_machine() -> dict[str, Any] | None:
     """This host by its description and its name; None where it does not say enough."""
-    found = machine_of(HostDevice().environment())
+    found = machine_of(facts())
     return None if found is None else {**found, "host": platform.node()}
 
 

@@ -104,15 +104,11 @@ def _packages() -> Iterable[str]:
 
 
 def _devices() -> Iterable[str]:
-    from orchestrator_devices import known_boards
-    from orchestrator_qemu.cpus import CPUS
-
-    others = (f"{scheme}:" for scheme in _registry().devices())
-    return ["host", *(f"qemu:{name}" for name in CPUS), *known_boards.read(), *others]
+    return [reference for device in _registry().devices().values() for reference in device.references()]
 
 
 def _settable() -> Iterable[str]:
-    return [name for name in ("qemu-aarch64", *_devices()) if name != "host" and not name.startswith("qemu:")]
+    return [reference for device in _registry().devices().values() for reference in device.setup_references()]
 
 
 def _formats() -> Iterable[str]:

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from orchestrator.devices import interrupt
-from orchestrator.plugin.device import JobFailed
+from orchestrator.errors import JobFailed
 
 POLL_S = 0.05
 POLLS_A_FAMILY = 10  # looking for children walks all of /proc

@@ -1,65 +1,58 @@
-"""A session with `agent.py` in a process that is watched from here, whether that runs on this machine or elsewhere."""
+"""The contract of a session: one model that is loaded on a device."""
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import Self
 
-from orchestrator.devices.process import GuardedProcess
-from orchestrator.plugin.device import DeviceState, Job, Session
-
-AGENT = Path(__file__).with_name("agent.py")
+from orchestrator.values.device import DeviceState
 
 
-class AgentSession(Session):
-    """A model in a process that speaks the agent's language.
+class Session(ABC):
+    """A loaded model in a process of its own on a device. A context manager; leaving it ends the process.
 
-    Args:
-        process: Just started; ended when loading fails.
-        model: Where the agent finds the model.
-        inputs: Where it finds the inputs, by name.
-        memory_bytes: Limit of the local process; None where the model's memory is not the local process's.
+    Every call raises `JobFailed` if the process raises, crashes, hangs or exceeds its memory limit, and `DeviceUnavailable` if
+    the device itself is lost.
     """
 
-    def __init__(
-        self, job: Job, process: GuardedProcess, *, model: str, inputs: Mapping[str, str], memory_bytes: int | None
-    ) -> None:
-        self._job, self._process, self._memory_bytes = job, process, memory_bytes
-        try:
-            reply = self._ask(
-                do="load",
-                model=model,
-                load=job.load,
-                imports=list(job.imports),
-                inputs=dict(inputs),
-                threads=job.threads,
-                options=dict(job.options),
-            )
-        except BaseException:
-            self._process.kill()
-            raise
-        self._cores = tuple(reply["cores"])
-
-    def _ask(self, **request: Any) -> dict[str, Any]:
-        return self._process.request(request, timeout_s=self._job.timeout_s, memory_bytes=self._memory_bytes)
-
+    @abstractmethod
     def time(self, *, seconds: float, runs: int, inner: int = 1) -> list[tuple[float, float, float]]:
-        samples = self._ask(do="time", seconds=seconds, runs=runs, inner=inner)["samples"]
-        return [(wall, thread, process) for wall, thread, process in samples]
+        """Time inferences of batch size 1, for `seconds` or `runs`, whichever ends first (at least one sample).
+
+        Args:
+            seconds: Duration after which no further sample is begun.
+            runs: Largest number of samples.
+            inner: Inferences of one sample, for models that are too fast for the device's timer.
+
+        Returns:
+            For each sample, one inference's share: (wall seconds, CPU seconds of the calling thread, of the whole process).
+        """
 
     def timer_resolution(self) -> float:
-        return float(self._ask(do="resolution")["seconds"])
+        """Return the smallest step of the timer that `time` reads, in seconds."""
+        return 1e-6
 
-    def state(self) -> DeviceState:
-        return DeviceState(**self._ask(do="state"))
+    def state(self) -> DeviceState | None:
+        """Return the device's current counters, or None if it has none."""
+        return None
 
     def cores(self) -> tuple[int, ...]:
-        return self._cores
+        """Return the cores that this session's inferences are pinned to; empty if they are not pinned."""
+        return ()
 
+    @abstractmethod
     def predict(self, folder: Path, *, batch: int) -> list[Path]:
-        return [Path(path) for path in self._ask(do="predict", folder=str(folder), batch=batch)["paths"]]
+        """Run all examples, `batch` at a time, and return the .npy file of each output (first axis the examples)."""
 
+    @abstractmethod
     def peak_memory_bytes(self) -> int:
-        return int(self._ask(do="memory")["peak_bytes"])
+        """Return the peak resident memory so far, above that of the process just before it loaded the model."""
 
+    @abstractmethod
     def close(self) -> None:
-        self._process.kill()
+        """End the process."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

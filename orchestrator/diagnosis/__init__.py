@@ -7,7 +7,8 @@ not an error.
 
 from collections.abc import Callable, Iterable
 
-from orchestrator.diagnosis.findings import Diagnosis, Finding
+from orchestrator.diagnosis.result import Diagnosis
+from orchestrator.values.finding import Finding
 
 __all__ = ["Diagnosis", "Finding", "diagnose"]
 

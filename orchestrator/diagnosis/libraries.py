@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from orchestrator.diagnosis.findings import Finding, State
 from orchestrator.values.distribution import DISTRIBUTION, install_command
+from orchestrator.values.finding import Finding, FindingState
 
 MODULES = {"scikit-learn": "sklearn"}  # where the name differs by more than a hyphen
 INSTEAD = {"onnxruntime": "onnxruntime-gpu"}  # the same modules under another name
@@ -110,7 +110,7 @@ def _applies(requirement: Requirement, extra: str) -> bool:
     return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
 
 
-def _library(requirement: Requirement, state: State, text: str, fix: str) -> Finding:
+def _library(requirement: Requirement, state: FindingState, text: str, fix: str) -> Finding:
     return Finding(section="libraries", name=requirement.name, state=state, text=text, fix=fix, needed=True)
 
 

@@ -11,9 +11,9 @@ import psutil
 
 from orchestrator.building.store import OFF, store_bytes, store_folder
 from orchestrator.devices import agent
-from orchestrator.diagnosis.findings import Finding, State
 from orchestrator.errors import InputError
 from orchestrator.hardware.cgroup import cpu_quota, memory_limit
+from orchestrator.values.finding import Finding, FindingState
 
 RUNS = "runs"  # where `orchestrate search` writes without --output
 LEAST_MEMORY = 2 << 30  # torch, the network and its data in one process, the runtime in another
@@ -129,7 +129,7 @@ def _sizes(folder: Path) -> Iterator[int]:
                 continue
 
 
-def _found(name: str, state: State, text: str, fix: str = "", *, needed: bool = False) -> Finding:
+def _found(name: str, state: FindingState, text: str, fix: str = "", *, needed: bool = False) -> Finding:
     return Finding(section="machine", name=name, state=state, text=text, fix=fix, needed=needed)
 
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from orchestrator.diagnosis.findings import Finding
 from orchestrator.errors import PluginError
 from orchestrator.plugin.registry import Registry
 from orchestrator.values.distribution import DISTRIBUTION
+from orchestrator.values.finding import Finding
 
 
 def plugins() -> Iterator[Finding]:

@@ -9,13 +9,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from orchestrator.api.resolve import profile_named, resolve_target
-from orchestrator.diagnosis.findings import Finding, State
+from orchestrator.api.resolve import attach, profile_named, resolve_target
 from orchestrator.errors import OrchestratorError, Refused
-from orchestrator.plugin.device import Job
+from orchestrator.plugin.device import Device
 from orchestrator.plugin.registry import Registry
 from orchestrator.plugin.runtime import Runtime
-from orchestrator_devices.host import HostDevice
+from orchestrator.values.device import HOST, Job
+from orchestrator.values.finding import Finding, FindingState
 
 TIMEOUT_S = 30.0
 VALUES = ((-1.5, 0.0, 2.5),)
@@ -26,11 +26,12 @@ def runtimes(target: str) -> Iterator[Finding]:
     """Every runtime that a plugin brings; the one that the target would be served by is needed."""
     registry = Registry.discover()
     needed = _of_target(target, registry)
+    (host,) = attach(HOST, registry)
     with tempfile.TemporaryDirectory(prefix="orchestrate-doctor-") as scratch:
         for name, runtime in registry.runtimes().items():
             folder = Path(scratch) / name
             folder.mkdir()
-            yield _tried(runtime, folder, needed=name == needed)
+            yield _tried(runtime, host, folder, needed=name == needed)
 
 
 def _of_target(target: str, registry: Registry) -> str | None:
@@ -40,10 +41,10 @@ def _of_target(target: str, registry: Registry) -> str | None:
         return None
 
 
-def _tried(runtime: Runtime, folder: Path, *, needed: bool) -> Finding:
+def _tried(runtime: Runtime, host: Device, folder: Path, *, needed: bool) -> Finding:
     """Whether the runtime computes what the model says."""
 
-    def found(state: State, text: str, fix: str = "") -> Finding:
+    def found(state: FindingState, text: str, fix: str = "") -> Finding:
         return Finding(section="runtimes", name=runtime.name, state=state, text=text, fix=fix, needed=needed)
 
     try:
@@ -67,7 +68,7 @@ def _tried(runtime: Runtime, folder: Path, *, needed: bool) -> Finding:
             options={},
             timeout_s=TIMEOUT_S,
         )
-        with HostDevice().open(job) as session:
+        with host.open(job) as session:
             (answer,) = session.predict(folder, batch=1)
             outputs = np.load(answer, allow_pickle=False)
     except Exception as error:  # a third party's code, and processes that crash

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from orchestrator.errors import ProfileError, unknown
 from orchestrator.hardware.probe import probe_host
-from orchestrator.hardware.profile_rules import HOST, broken_laws, unused_sources
+from orchestrator.hardware.profile_rules import broken_laws, unused_sources
 from orchestrator.hardware.toml_file import fail, line_of, read_toml, schema_problems, told, validated
+from orchestrator.values.device import HOST
 from orchestrator.values.profile import HardwareProfile
 
 

@@ -11,11 +11,11 @@ from typing import Any, TypeGuard
 from orchestrator.errors import unknown
 from orchestrator.hardware.features import UNITS
 from orchestrator.hardware.toml_file import Location
+from orchestrator.values.device import HOST
 
 Problem = tuple[Location, str]
 Table = Mapping[str, Any]
 
-HOST = "host"
 LISTS = ("clusters", "runtimes", "latency_models", "simulations")
 SINGLES = ("memory", "limits")
 

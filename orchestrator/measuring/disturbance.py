@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.plugin.device import DeviceState
+from orchestrator.values.device import DeviceState
 
 WAITED_SHARE = 0.05
 BUSY_SHARE = 0.25

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import Refused
+from orchestrator.devices.session import Session
+from orchestrator.errors import JobFailed, Refused
 from orchestrator.measuring.model_info import ModelInfo
 from orchestrator.measuring.timing import Plan, Timing, time_models
-from orchestrator.plugin.device import Device, Job, JobFailed, Session
+from orchestrator.plugin.device import Device
 from orchestrator.plugin.runtime import Runtime
+from orchestrator.values.device import Job
 from orchestrator.values.evidence import Estimate, Evidence
 from orchestrator.values.recipe import BASELINE
 from orchestrator.values.results import LatencyResult

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from orchestrator.devices.session import Session
 from orchestrator.hardware.graph import count
-from orchestrator.plugin.device import Job, Session, Simulated, SimulatedDevice
+from orchestrator.plugin.device import SimulatedDevice
 from orchestrator.plugin.runtime import Runtime
+from orchestrator.values.device import Job, Simulated
 from orchestrator.values.evidence import Estimate, Evidence
 from orchestrator.values.profile import NumberFormat, SimulationModel
 from orchestrator.values.results import Difference, LatencyResult

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from orchestrator.devices import interrupt
+from orchestrator.devices.session import Session
 from orchestrator.errors import InputError
 from orchestrator.measuring.disturbance import Conditions, observed
 from orchestrator.measuring.statistics import median_interval, outliers, ratio_interval
-from orchestrator.plugin.device import DeviceState, Session
+from orchestrator.values.device import DeviceState
 from orchestrator.values.evidence import Measurement
 from orchestrator.values.results import Difference
 

@@ -11,24 +11,19 @@ A plugin is one file with an entry point in the group `orchestrator`:
         return [Shrink()]
 """
 
+from orchestrator.devices.session import Session
 from orchestrator.errors import (
+    DeviceUnavailable,
     EnvironmentFailure,
+    FailureKind,
     InputError,
+    JobFailed,
     MethodError,
     OrchestratorError,
     ParameterError,
     Refused,
 )
-from orchestrator.plugin.device import (
-    Device,
-    DeviceState,
-    DeviceUnavailable,
-    Job,
-    JobFailed,
-    Session,
-    Simulated,
-    SimulatedDevice,
-)
+from orchestrator.plugin.device import Device, SetupOptions, SimulatedDevice
 from orchestrator.plugin.hookspecs import hookimpl
 from orchestrator.plugin.method import BuildContext, Method, Need, OnnxMethod, TorchMethod, TorchToOnnxMethod, Train
 from orchestrator.plugin.metric import Metric
@@ -38,13 +33,14 @@ from orchestrator.plugin.runtime import Runtime
 from orchestrator.plugin.task import TaskSource
 from orchestrator.plugin.wording import percent, plural
 from orchestrator.values.check import CheckResult, Criterion
+from orchestrator.values.device import DeviceListing, DeviceState, Job, Simulated
 from orchestrator.values.direction import Direction
 from orchestrator.values.events import SearchStarted
+from orchestrator.values.finding import Finding
 from orchestrator.values.profile import HardwareProfile
 from orchestrator.values.recipe import ParameterValue, ParameterValues, Recipe, Step
 from orchestrator.values.results import (
     CandidateResult,
-    FailureKind,
     Importance,
     LatencyResult,
     QualityResult,
@@ -61,11 +57,13 @@ __all__ = [
     "Choice",
     "Criterion",
     "Device",
+    "DeviceListing",
     "DeviceState",
     "DeviceUnavailable",
     "Direction",
     "EnvironmentFailure",
     "FailureKind",
+    "Finding",
     "HardwareProfile",
     "Importance",
     "InputError",
@@ -93,6 +91,7 @@ __all__ = [
     "Runtime",
     "SearchStarted",
     "Session",
+    "SetupOptions",
     "Simulated",
     "SimulatedDevice",
     "Step",

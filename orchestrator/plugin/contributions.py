@@ -49,8 +49,6 @@ def collected(kind: str, answer: Any) -> dict[str, Any]:
         for name, item in answer.items():
             if not callable(item) and not isinstance(item, ReportFormat):
                 raise TypeError(f"{hook}: '{name}' must be a function, but is {item!r:.80}")
-            if name in RESERVED.get(kind, ()):
-                raise TypeError(f"{hook}: the name '{name}' is the orchestrator's own")
         return dict(answer)
     if not isinstance(answer, list | tuple) or not all(isinstance(item, contract.type) for item in answer):
         raise TypeError(f"{hook} must return a list of {contract.type.__name__} instances, but got {answer!r:.80}")
@@ -60,8 +58,6 @@ def collected(kind: str, answer: Any) -> dict[str, Any]:
             name = contract.name(item)
         except (AttributeError, TypeError) as error:
             raise TypeError(f"{hook}: {error}") from None
-        if name in RESERVED.get(kind, ()):
-            raise TypeError(f"{hook}: the name '{name}' is the orchestrator's own")
         if name in found:
             raise TypeError(f"{hook} returns two of the name '{name}'")
         found[name] = item
@@ -156,6 +152,3 @@ CONTRACTS = {
     "reports": Contract(word="report", type=None, name=str),
 }
 """By what follows `orchestrator_` in the hook's name."""
-
-RESERVED = {"devices": ("host", "qemu", "ssh")}
-"""What the core brings itself."""

@@ -5,9 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from orchestrator.devices import interrupt
-from orchestrator.errors import InputError
+from orchestrator.errors import InputError, JobFailed
 from orchestrator.measuring.scoring import Evaluator, Together
-from orchestrator.plugin.device import JobFailed
 from orchestrator.study.archive import Archive
 from orchestrator.study.candidates.device_pool import DevicePool
 from orchestrator.study.candidates.evaluator import CandidateEvaluator, kind_of

@@ -10,8 +10,7 @@ import numpy as np
 import optuna
 
 from orchestrator.devices import interrupt
-from orchestrator.errors import Interrupted
-from orchestrator.plugin.device import DeviceUnavailable
+from orchestrator.errors import DeviceUnavailable, Interrupted
 from orchestrator.plugin.registry import Registry
 from orchestrator.study.archive import PHASES, Archive
 from orchestrator.study.budget import LEAST_FOR_A_TRIAL_S, Budget

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.building.cache_keys import versions
+from orchestrator.devices.agent import facts
 from orchestrator.errors import InputError, PluginError
 from orchestrator.plugin.method import Method
 from orchestrator.plugin.registry import Registry
@@ -27,11 +28,11 @@ from orchestrator.study.run.directory import RunDirectory
 from orchestrator.study.run.event_log import finished_s
 from orchestrator.study.run.recipe_file import recipe_text
 from orchestrator.study.search_space import SearchSpace
+from orchestrator.values.device import HOST
 from orchestrator.values.distribution import DISTRIBUTION
 from orchestrator.values.files import write_atomic
 from orchestrator.values.layers import LayerTable
 from orchestrator.values.results import CandidateResult, RunResult, StepResult, TargetResult, TaskResult
-from orchestrator_devices.host import HostDevice
 
 PACKAGES = (DISTRIBUTION, "torch", "onnx", "onnxruntime", "onnxscript", "optuna", "torch-pruning", "numpy", "pluggy")
 
@@ -282,6 +283,6 @@ def _usage(registry: Registry, runtime: str, file: str, threads: int) -> str:
 
 def _environment(registry: Registry, devices: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     plugins = {p.name: f"{p.package} {p.version}" + (f" (unusable: {p.error})" if p.error else "") for p in registry.plugins}
-    host = devices.get(HostDevice.scheme) or HostDevice().environment()
-    boards = {reference: facts for reference, facts in devices.items() if reference != HostDevice.scheme}
+    host = devices.get(HOST) or facts()
+    boards = {reference: described for reference, described in devices.items() if reference != HOST}
     return {"host": host, **({"devices": boards} if boards else {}), "versions": versions(PACKAGES), "plugins": plugins}

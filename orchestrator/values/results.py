@@ -3,11 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from orchestrator.errors import FailureKind
 from orchestrator.values.direction import Direction
 from orchestrator.values.layers import LayerTable
 
 State = Literal["complete", "failed", "rejected", "stopped"]
-FailureKind = Literal["error", "crash", "timeout", "out-of-memory", "limit"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -19,15 +19,12 @@ from typing import IO, Any
 
 import psutil
 
-from orchestrator.devices import interrupt
-from orchestrator.devices.agent import IMPORT_S, MARKER, pack
-from orchestrator.devices.process import POLL_S, GuardedProcess
-from orchestrator.devices.session import AGENT
-from orchestrator.errors import EnvironmentFailure, InputError, OrchestratorError
-from orchestrator.plugin.device import DeviceUnavailable, JobFailed
+from orchestrator.errors import DeviceUnavailable, EnvironmentFailure, InputError, JobFailed, OrchestratorError
+from orchestrator.plugin.processes import AGENT, IMPORT_S, MARKER, GuardedProcess, check_interrupt, pack
 from orchestrator_devices import openssh
 from orchestrator_devices.openssh import Address
 
+POLL_S = 0.05
 HEARTBEAT_S = 10.0
 CONNECT_S = 60.0  # a slow board needs a while for a login and for Python
 ASK_S = 60.0
@@ -368,7 +365,7 @@ class BoardConnection:
             )
             try:
                 while child.poll() is None:
-                    interrupt.check()
+                    check_interrupt()
                     if time.monotonic() > deadline:
                         raise DeviceUnavailable(f"board {self.name} does not answer: no end within {timeout_s:.0f} s")
                     with contextlib.suppress(subprocess.TimeoutExpired):

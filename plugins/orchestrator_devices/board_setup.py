@@ -7,52 +7,39 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import date
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 from typing import Any
 
-from orchestrator.devices.agent import PIP_S
 from orchestrator.errors import InputError
-from orchestrator.plugin.runtime import Runtime
+from orchestrator.plugin import Runtime, SetupOptions
+from orchestrator.plugin.processes import PIP_S
 from orchestrator_devices import known_boards
 from orchestrator_devices.board import BoardConnection
 from orchestrator_devices.openssh import Address
-from orchestrator_devices.ssh import distribution_of
 
 OLDEST_GLIBC = 17  # manylinux2014
 Progress = Callable[[str], None]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SetUp:
-    """What a board has after it was set up.
+def set_up(address: Address, options: SetupOptions, progress: Progress) -> str:
+    """Create the folder, the virtual environment and the packages on a board, or repair what is broken of them.
 
-    Attributes:
-        versions: By module.
-        changed: Whether anything had to be done.
-    """
+    Without a version the runtime's is the one that is installed here, or the newest that fits the board. Offline the wheels are
+    downloaded here, not by the board's own pip.
 
-    versions: dict[str, str]
-    changed: bool
-
-
-def set_up(reference: str, runtime: Runtime, *, wanted: str | None, offline: bool, progress: Progress) -> SetUp:
-    """Make the folder, the virtual environment and the packages, or fix what is broken of them.
-
-    Args:
-        wanted: Version of the runtime; None: the one that is installed here, else the newest that fits the board.
-        offline: Fetch the wheels here, and do not ask the board's own pip.
-        progress: Called with a line for each step.
+    Returns:
+        The versions that are set up, for the user.
 
     Raises:
         InputError: something is missing that cannot be set up, or no wheel fits the board.
         DeviceUnavailable: it is out of reach or in use.
         EnvironmentFailure: its disk is full.
     """
+    reference, runtime, wanted, offline = address.reference, options.runtime, options.version, options.offline
     progress(f"{reference}: logging in")
-    with _held(reference) as board:
+    with _held(address) as board:
         survey = board.ask("survey")
         progress(f"{reference}: {survey['machine']}, {survey['libc'] or survey['system']} {survey['libc_version']}, "
                  f"Python {survey['python']}, {survey['free_disk_bytes'] / 1e9:.1f} GB free")  # fmt: skip
@@ -79,27 +66,26 @@ def set_up(reference: str, runtime: Runtime, *, wanted: str | None, offline: boo
         return _done(reference, survey, found, changed=True)
 
 
-def remove(reference: str) -> str | None:
+def remove(address: Address) -> str | None:
     """Delete the board's folder. Returns where it was; None: there was none.
 
     Raises:
         InputError: the board cannot be used as it is.
         DeviceUnavailable: it is out of reach or in use.
     """
-    address = Address.parse(reference)
     there = BoardConnection(address, system=True).exists()
     folder = None
     if there:
-        with _held(reference) as board:
+        with _held(address) as board:
             folder = str(board.ask("remove", timeout_s=PIP_S)["folder"])
-    known_boards.forget(reference)
+    known_boards.forget(address.reference)
     return folder
 
 
 @contextmanager
-def _held(reference: str) -> Iterator[BoardConnection]:
+def _held(address: Address) -> Iterator[BoardConnection]:
     """The board, for this process alone: nobody times there meanwhile."""
-    board = BoardConnection(Address.parse(reference), system=True)
+    board = BoardConnection(address, system=True)
     try:
         board.lock()
         yield board
@@ -131,11 +117,12 @@ def _before(survey: dict[str, Any]) -> dict[str, Any]:
     return dict(survey["asked"]) if survey["venv"] else {}
 
 
-def _done(reference: str, survey: dict[str, Any], found: dict[str, Any], *, changed: bool) -> SetUp:
+def _done(reference: str, survey: dict[str, Any], found: dict[str, Any], *, changed: bool) -> str:
     versions = {name: str(answer["version"]) for name, answer in found.items()}
     facts = {"set_up": date.today().isoformat(), "machine": survey["machine"], "versions": versions}
     known_boards.remember(reference, facts)
-    return SetUp(versions=versions, changed=changed)
+    names = ", ".join(f"{name} {number}" for name, number in sorted(versions.items()))
+    return f"{reference} {'is set up' if changed else 'was set up already'}: {names}"
 
 
 def _install(
@@ -204,6 +191,11 @@ def _download_here(requirement: str, survey: dict[str, Any], folder: Path) -> st
     if any("No module named pip" in line for line in lines):
         raise InputError("wheels are downloaded with pip, which is not in this environment: python -m ensurepip")
     return re.sub(r"^ERROR: ", "", lines[-1])[:300] if lines else f"pip ended with exit code {done.returncode}"
+
+
+def distribution_of(module: str) -> str:
+    """Return the pip package that contains a module, as far as this host knows."""
+    return next(iter(packages_distributions().get(module, ())), module)
 
 
 def platforms_of(survey: dict[str, Any]) -> list[str]:

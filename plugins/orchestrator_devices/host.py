@@ -1,24 +1,15 @@
-"""This host as a device: each model in a fresh process of its own."""
+"""This machine as a device: each model in a fresh process of its own."""
 
 import os
 import sys
 from typing import Any
 
-import psutil
-
-from orchestrator.devices import agent
-from orchestrator.devices.process import GuardedProcess
-from orchestrator.devices.session import AGENT, AgentSession
-from orchestrator.plugin.device import Device, Job
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(agent.usable_cores())
+from orchestrator.plugin import Device, Job
+from orchestrator.plugin.processes import AGENT, AgentSession, GuardedProcess, cpu_model, facts, usable_cores
 
 
 class HostDevice(Device):
-    """This host."""
+    """This machine."""
 
     scheme = "host"
 
@@ -29,7 +20,13 @@ class HostDevice(Device):
         return AgentSession(job, process, model=str(job.model), inputs=inputs, memory_bytes=job.memory_bytes)
 
     def environment(self) -> dict[str, Any]:
-        return {**agent.facts(), "memory_bytes": psutil.virtual_memory().total}
+        return facts()
 
     def cores(self) -> int:
-        return usable_cores()
+        return len(usable_cores())
+
+    def references(self) -> list[str]:
+        return [self.scheme]
+
+    def describe(self) -> str:
+        return f"this machine ({cpu_model()})"

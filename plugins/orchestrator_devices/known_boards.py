@@ -23,6 +23,12 @@ def read() -> Boards:
     return {str(name): dict(facts) for name, facts in found.items() if isinstance(facts, dict)} if isinstance(found, dict) else {}
 
 
+def summary(facts: dict[str, Any]) -> str:
+    """Return when a board was set up, and with which packages."""
+    versions = ", ".join(f"{name} {number}" for name, number in sorted(dict(facts.get("versions", {})).items()))
+    return f"{facts.get('set_up', '')}: {versions}"
+
+
 def remember(reference: str, facts: dict[str, Any]) -> None:
     """Note a board, in the place of what was known of it."""
     _write({**read(), reference: facts})

@@ -7,8 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.errors import InputError, OrchestratorError
-from orchestrator.plugin.device import DeviceUnavailable
+from orchestrator.errors import DeviceUnavailable, InputError, OrchestratorError
 
 VARIABLE = "ORCHESTRATE_SSH"
 REFUSED = 255
@@ -89,6 +88,16 @@ class Address:
         return self.host if self.port in (None, 22) else f"[{self.host}]:{self.port}"
 
 
+def client() -> str | None:
+    """Return the path of the ssh client, or None if there is none."""
+    words = _client_words()
+    return shutil.which(words[0]) if words else None
+
+
+def _client_words() -> list[str]:
+    return shlex.split(os.environ.get(VARIABLE) or "ssh")
+
+
 def command(address: Address, script: str, *, socket: Path, first: bool) -> list[str]:
     """The command line that has a POSIX shell on the board run a script, whatever the user's own shell there is.
 
@@ -100,9 +109,9 @@ def command(address: Address, script: str, *, socket: Path, first: bool) -> list
     Raises:
         InputError: there is no ssh client.
     """
-    words = shlex.split(os.environ.get(VARIABLE) or "ssh")
-    if not words or shutil.which(words[0]) is None:
-        raise InputError(f"there is no '{words[0] if words else ''}' here: install OpenSSH's client, or let {VARIABLE} name it")
+    words = _client_words()
+    if client() is None:
+        raise InputError(f"there is no '{''.join(words[:1])}' here: install OpenSSH's client, or let {VARIABLE} name it")
     sharing = ("ControlMaster=yes" if first else "ControlMaster=no", f"ControlPath={socket}", "ControlPersist=no")
     options = [word for option in (*OPTIONS, *sharing) for word in ("-o", option)]
     return [*words, "-T", *options, *address.arguments, f"exec sh -c {shlex.quote(script)}"]

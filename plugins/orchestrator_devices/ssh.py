@@ -4,17 +4,15 @@ import hashlib
 import time
 import uuid
 from collections.abc import Iterable
-from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
-from orchestrator.devices import interrupt
-from orchestrator.devices.process import GuardedProcess
-from orchestrator.devices.session import AgentSession
-from orchestrator.errors import InputError
-from orchestrator.plugin.device import Device, DeviceUnavailable, Job, JobFailed
-from orchestrator.plugin.runtime import Runtime
+from orchestrator.errors import DeviceUnavailable, InputError, JobFailed
+from orchestrator.plugin import Device, DeviceListing, Finding, Job, Runtime, SetupOptions
+from orchestrator.plugin.processes import AgentSession, GuardedProcess, check_interrupt
+from orchestrator_devices import board_setup, known_boards, openssh
 from orchestrator_devices.board import BoardConnection, DiskFull
+from orchestrator_devices.board_setup import Progress, distribution_of
 from orchestrator_devices.openssh import FORM, Address
 
 BACK_OFF_S = (1.0, 2.0, 4.0, 8.0)
@@ -128,7 +126,7 @@ class SshDevice(Device):
                     self.board.disconnect(lost=True)
                 until = time.monotonic() + wait
                 while time.monotonic() < until:
-                    interrupt.check()
+                    check_interrupt()
                     time.sleep(0.1)
         return self._open(job)
 
@@ -180,10 +178,8 @@ class SshDevice(Device):
             self._versions = {name: answer["version"] for name, answer in found.items() if "version" in answer}
         return {**facts, "versions": self._versions, "board": self.board.name}
 
-    def held_by(self) -> str | None:
-        """Who else has the board just now."""
-        held_by: str | None = self.board.ask("holder")["held_by"]
-        return held_by
+    def status(self) -> dict[str, Any]:
+        return {**self.environment(), "in_use_by": self.board.ask("holder")["held_by"]}
 
     def cores(self) -> int:
         return int(self.board.ask("facts")["cores"])
@@ -193,7 +189,39 @@ class SshDevice(Device):
             self._board.disconnect()
         self._sessions.clear()
 
+    def reference_form(self) -> str:
+        return FORM
 
-def distribution_of(module: str) -> str:
-    """The pip package that brings a module, as far as this host knows."""
-    return next(iter(packages_distributions().get(module, ())), module)
+    def references(self) -> list[str]:
+        return [*known_boards.read(), f"{self.scheme}:"]
+
+    def setup_references(self) -> list[str]:
+        return list(known_boards.read())
+
+    def listing(self) -> list[DeviceListing]:
+        boards = [
+            DeviceListing(reference=reference, text=f"board, set up {known_boards.summary(facts)}", facts=facts)
+            for reference, facts in sorted(known_boards.read().items())
+        ]
+        return [*boards, DeviceListing(reference=FORM, text="any board over ssh, after `orchestrate devices setup`")]
+
+    def diagnose(self) -> list[Finding]:
+        found = [self._client()]
+        for reference, facts in sorted(known_boards.read().items()):
+            text = f"set up {facts.get('set_up', '')}; to see if it is reachable: orchestrate devices check {reference}"
+            found.append(Finding(section="devices", name=reference, state="ok", text=text))
+        return found
+
+    def _client(self) -> Finding:
+        program = openssh.client()
+        if program is None:
+            text, fix = "no ssh client: boards cannot be reached", "apt-get install openssh-client"
+            return Finding(section="devices", name=self.scheme, state="missing", text=text, fix=fix)
+        text = f"{program}; boards: orchestrate devices setup {FORM}"
+        return Finding(section="devices", name=self.scheme, state="ok", text=text)
+
+    def setup(self, reference: str, options: SetupOptions, progress: Progress) -> str:
+        return board_setup.set_up(Address.parse(reference), options, progress)
+
+    def remove(self, reference: str) -> str | None:
+        return board_setup.remove(Address.parse(reference))

@@ -6,30 +6,28 @@ What is executed depends on the model, the runtime and the CPU alone, so it is k
 import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import platformdirs
 
-from orchestrator.devices import interrupt
-from orchestrator.devices.process import GuardedProcess
-from orchestrator.devices.session import AGENT, AgentSession
-from orchestrator.errors import InputError, unknown
-from orchestrator.plugin.device import Job, Simulated, SimulatedDevice
-from orchestrator.plugin.runtime import Runtime
+from orchestrator.errors import InputError, OrchestratorError, unknown
+from orchestrator.plugin import DeviceListing, Finding, Job, Runtime, SetupOptions, Simulated, SimulatedDevice
+from orchestrator.plugin.processes import AGENT, AgentSession, GuardedProcess, check_interrupt
 from orchestrator.values.evidence import Estimate
 from orchestrator.values.files import write_atomic
+from orchestrator.values.finding import FindingState
 from orchestrator.values.profile import HardwareProfile, NumberFormat, SimulationModel
 from orchestrator.values.results import Difference
 from orchestrator_qemu.cpus import CPUS, Cpu
+from orchestrator_qemu.toolchain import SETUP, SETUP_REFERENCE, Toolchain
 
 if TYPE_CHECKING:  # the decoder's library is loaded when something is simulated
     from orchestrator_qemu.emulator import Emulator
-    from orchestrator_qemu.toolchain import Toolchain
 
-SETUP = "orchestrate devices setup qemu-aarch64"
+Progress = Callable[[str], None]
 
 
 class QemuDevice(SimulatedDevice):
@@ -127,6 +125,62 @@ class QemuDevice(SimulatedDevice):
             emulator.close()
         self._emulators.clear()
 
+    def reference_form(self) -> str:
+        return f"{self.scheme}:CPU"
+
+    def references(self) -> list[str]:
+        return [f"{self.scheme}:{name}" for name in CPUS]
+
+    def setup_references(self) -> list[str]:
+        return [SETUP_REFERENCE]
+
+    def listing(self) -> list[DeviceListing]:
+        try:
+            toolchain = Toolchain.find()
+        except OrchestratorError as error:
+            return [DeviceListing(reference=self.reference_form(), text=f"simulated Arm CPU, not usable: {error}")]
+        if toolchain is None:
+            return [DeviceListing(reference=self.reference_form(), text=f"simulated Arm CPU, after `{SETUP}`")]
+        text = f"simulated CPU, set up with {toolchain.summary()}"
+        return [
+            DeviceListing(reference=f"{self.scheme}:{name}", text=text, facts={"board": cpu.board}) for name, cpu in CPUS.items()
+        ]
+
+    def diagnose(self) -> list[Finding]:
+        from orchestrator_qemu.debian import release
+
+        def finding(state: FindingState, text: str, fix: str = "") -> list[Finding]:
+            return [Finding(section="devices", name=self.scheme, state=state, text=text, fix=fix)]
+
+        try:
+            toolchain = Toolchain.find()
+        except OrchestratorError as error:
+            return finding("broken", str(error).removesuffix(f": {SETUP}"), SETUP)
+        if toolchain is not None:
+            return finding("ok", f"simulates {', '.join(CPUS)} with {toolchain.summary()}")
+        try:
+            release()
+        except OrchestratorError as error:
+            return finding("missing", f"no simulated CPUs: {error}")
+        compiler = "" if shutil.which("gcc") else "apt-get install gcc libc6-dev, then: "
+        return finding("missing", "no simulated CPUs: boards that are not here are only estimated", compiler + SETUP)
+
+    def setup(self, reference: str, options: SetupOptions, progress: Progress) -> str:
+        from orchestrator_qemu.provision import set_up
+
+        if options.offline:
+            raise InputError(f"--offline is for boards: {SETUP_REFERENCE} is built from packages that are fetched")
+        wheels = {_module(options.runtime): options.version or options.runtime.version()}
+        toolchain = set_up(runtime_wheels=wheels, progress=progress)
+        usage = " or ".join(f"{self.scheme}:{name}" for name in CPUS)
+        return f"{SETUP_REFERENCE} is set up with {toolchain.summary()}\nuse it with --device {usage}, or by a target's name"
+
+    def remove(self, reference: str) -> str | None:
+        from orchestrator_qemu.provision import remove
+
+        folder = remove()
+        return None if folder is None else str(folder)
+
     @property
     def _cpu(self) -> Cpu:
         if self._chosen is None:
@@ -134,9 +188,7 @@ class QemuDevice(SimulatedDevice):
         return self._chosen
 
     @property
-    def _toolchain(self) -> "Toolchain":
-        from orchestrator_qemu.toolchain import Toolchain
-
+    def _toolchain(self) -> Toolchain:
         if self._found is None:
             self._found = Toolchain.find()
         if self._found is None:
@@ -149,7 +201,7 @@ class QemuDevice(SimulatedDevice):
 
         if runtime.name not in self._emulators:
             self._emulators[runtime.name] = Emulator(
-                self._toolchain, self._cpu, load=job.load, imports=job.imports, waiting=interrupt.check
+                self._toolchain, self._cpu, load=job.load, imports=job.imports, waiting=check_interrupt
             )
         return self._emulators[runtime.name]
 
@@ -199,6 +251,8 @@ def _module(runtime: Runtime) -> str:
 
 def _key(job: Job, versions: Mapping[str, str]) -> str:
     """The digest of all that decides what is executed: the model, its first example, the options and versions."""
+    import numpy as np
+
     inputs = {}
     for name, path in job.inputs.items():
         example = np.ascontiguousarray(np.load(path, mmap_mode="r")[:1])

@@ -21,8 +21,7 @@ from typing import Any, Self
 import numpy as np
 import psutil
 
-from orchestrator.errors import EnvironmentFailure
-from orchestrator.plugin.device import JobFailed
+from orchestrator.errors import EnvironmentFailure, JobFailed
 from orchestrator_qemu import trace
 from orchestrator_qemu.cpus import Cpu
 from orchestrator_qemu.guest_root import WORK, link, modules, temporary

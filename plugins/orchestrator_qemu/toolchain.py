@@ -28,7 +28,8 @@ from orchestrator_qemu.qemu import GUEST, PLUGIN, Qemu, source_version
 LAYOUT = 3
 MANIFEST = "manifest.json"
 PLACE = "ORCHESTRATE_QEMU"
-SETUP = "orchestrate devices setup qemu-aarch64"
+SETUP_REFERENCE = "qemu-aarch64"
+SETUP = f"orchestrate devices setup {SETUP_REFERENCE}"
 LIBRARIES = "lib"  # in a package: shared libraries of the distribution that it needs
 STACK_BYTES = 8 << 20
 
@@ -107,6 +108,11 @@ class Toolchain:
         part = self.folder / f"{MANIFEST}.part"
         part.write_text(json.dumps({"layout": LAYOUT, **said}, indent=1, default=dict))
         part.replace(self.folder / MANIFEST)
+
+    def summary(self) -> str:
+        """Return the versions of qemu and of the packages, in one line."""
+        packages = ", ".join(f"{name} {number}" for name, number in sorted(self.packages.items()))
+        return f"qemu {self.qemu_version}: {packages}"
 
     def verify(self) -> None:
         """Find out what is missing, quickly: nothing is started but qemu, to ask for its version.

@@ -75,8 +75,9 @@ def test_list_shows_the_host_what_plugins_bring_and_boards_that_were_set_up(
     (folder / "boards.json").write_text(json.dumps({"ssh://pi@kitchen": {"set_up": "2026-01-02", "versions": {"numpy": "2"}}}))
     installer(
         "drawer",
-        "from orchestrator_devices.host import HostDevice\nfrom orchestrator.plugin import hookimpl\n\n"
-        "class Drawer(HostDevice):\n    'Boards in a drawer.'\n    scheme = 'drawer'\n\n"
+        "from orchestrator.plugin import Device, hookimpl\n\n"
+        "class Drawer(Device):\n    'Boards in a drawer.'\n    scheme = 'drawer'\n"
+        "    open = environment = cores = None\n\n"
         "@hookimpl\ndef orchestrator_devices():\n    return [Drawer()]\n",
     )
     rows = json.loads(cli("devices", "list", "--json").stdout)

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from orchestrator.devices.session import AGENT
+from orchestrator.devices.agent_session import AGENT
 
 MARKER = "orchestrator-board:"
 

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from orchestrator.devices import interrupt
+from orchestrator.devices.agent_session import AGENT
 from orchestrator.devices.process import GuardedProcess
 from orchestrator.errors import Interrupted
 from orchestrator.plugin import JobFailed
@@ -94,8 +95,6 @@ def test_waiting_ends_when_the_user_interrupts(child: GuardedProcess) -> None:
 
 
 def test_child_dies_with_its_parent(tmp_path: Path) -> None:
-    from orchestrator_devices.host import AGENT
-
     parent = (
         "import subprocess, sys, time\n"
         f"child = subprocess.Popen([sys.executable, {str(AGENT)!r}], stdin=subprocess.PIPE)\n"

@@ -14,9 +14,9 @@ import onnx
 import psutil
 import pytest
 
-from orchestrator.errors import EnvironmentFailure, InputError
+from orchestrator.devices.agent_session import AGENT
+from orchestrator.errors import DeviceUnavailable, EnvironmentFailure, InputError
 from orchestrator.plugin import Job, JobFailed
-from orchestrator.plugin.device import DeviceUnavailable
 from orchestrator.plugin.runtime import Runtime
 from orchestrator_devices import ssh
 from orchestrator_devices.host import HostDevice
@@ -197,7 +197,7 @@ def test_banner_on_stdout_is_passed_over(tmp_path: Path, monkeypatch: pytest.Mon
 def test_agent_of_another_version_is_replaced(board: Board, devices: Devices) -> None:
     (board.home / "agent.py").write_text('print(\'orchestrator-board:{"digest": "old"}\')\n')
     devices(board.reference).check(RUNTIME)
-    assert (board.home / "agent.py").read_bytes() == ssh.Path(ssh.__file__).with_name("agent.py").read_bytes()
+    assert (board.home / "agent.py").read_bytes() == AGENT.read_bytes()
 
 
 # -- what the user must fix ------------------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ import pytest
 import orchestrator.api.characterize as characterize_module
 from orchestrator.api.characterize import characterize
 from orchestrator.devices import interrupt
-from orchestrator.errors import InputError, Interrupted
+from orchestrator.devices.session import Session
+from orchestrator.errors import InputError, Interrupted, JobFailed
 from orchestrator.hardware.features import UNITS, features
 from orchestrator.hardware.graph import count
 from orchestrator.hardware.machine_files import gathered
@@ -23,8 +24,9 @@ from orchestrator.measuring.characterization.graph import INPUT
 from orchestrator.measuring.characterization.int8 import quantize
 from orchestrator.measuring.characterization.machine_values import Formats, best_threads, channel_multiple, checked, core_of, slug
 from orchestrator.measuring.characterization.networks import micro_networks, real_networks, staircase_networks
-from orchestrator.plugin.device import Device, DeviceState, Job, JobFailed, Session
+from orchestrator.plugin.device import Device
 from orchestrator.values.characterization import FitCheck
+from orchestrator.values.device import DeviceState, Job
 from orchestrator.values.profile import Cluster, LatencyModel
 from orchestrator.values.results import Difference
 from tests.devices.sshd import running_board

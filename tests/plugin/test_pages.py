@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import orchestrator.plugin
-from orchestrator.plugin import hookspecs
+from orchestrator.plugin import hookspecs, processes
 from orchestrator.plugin.package_check import install
 from orchestrator.plugin.registry import Registry
 from orchestrator.plugin.testing import __all__ as kit
@@ -27,9 +27,17 @@ HOOKS = sorted(name for name in vars(hookspecs) if name.startswith("orchestrator
 HEAD = """# The plugin-facing module
 
 `orchestrator.plugin` is all that a plugin needs of the orchestrator, and all that it may import. Its modules `channel_groups`,
-`losses`, `masks` and `networks` load torch: import them where you use them. `orchestrator.plugin.testing` is
-[for tests](testing.md). This page is written from the code, and a test holds it to that.
+`losses`, `masks` and `networks` load torch: import them where you use them. `orchestrator.plugin.processes` is for
+[devices](processes.md), `orchestrator.plugin.testing` for [tests](testing.md). This page is written from the code, and a test
+holds it to that.
 """
+
+PROCESSES_HEAD = """# Processes for devices
+
+`orchestrator.plugin.processes` is for device plugins: guarded child processes, a session with the agent that runs
+a model, and the user's interrupt. This page is written from the code, and a test holds it to that.
+"""
+MODULES = {"module": (orchestrator.plugin, HEAD), "processes": (processes, PROCESSES_HEAD)}
 
 
 def node_of(item: Any) -> Any:
@@ -59,10 +67,10 @@ def block(name: str, item: Any) -> list[str]:
     return lines
 
 
-def page() -> str:
-    text = [HEAD]
-    for name in orchestrator.plugin.__all__:
-        item = getattr(orchestrator.plugin, name)
+def page(module: types.ModuleType, head: str) -> str:
+    text = [head]
+    for name in module.__all__:
+        item = getattr(module, name)
         plain = isinstance(item, types.UnionType) or not (inspect.isclass(item) or inspect.isfunction(item))
         said = "" if plain else (inspect.getdoc(item) or "").partition("\n\n")[0].replace("\n", " ")
         code = "\n".join([f"{name} = {item}" if isinstance(item, types.UnionType) else ""] if plain else block(name, item))
@@ -74,10 +82,12 @@ def page() -> str:
     return "\n".join(text)
 
 
-def test_page_of_the_module_says_what_the_code_says(request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("name", MODULES)
+def test_page_of_a_module_says_what_the_code_says(name: str, request: pytest.FixtureRequest) -> None:
+    path, text = PAGES / f"{name}.md", page(*MODULES[name])
     if request.config.getoption("--golden"):
-        (PAGES / "module.md").write_text(page(), "utf-8")
-    assert (PAGES / "module.md").read_text("utf-8") == page()
+        path.write_text(text, "utf-8")
+    assert path.read_text("utf-8") == text
 
 
 @pytest.mark.parametrize("hook", HOOKS)
@@ -111,7 +121,7 @@ def test_every_hook_is_linked_and_no_page_is_of_a_hook_that_is_gone() -> None:
     for hook in HOOKS:
         assert f"(plugins/{hook}.md)" in index
     assert {path.stem for path in PAGES.glob("orchestrator_*.md")} == set(HOOKS)
-    for other in ("module", "testing", "tutorial"):
+    for other in (*MODULES, "testing", "tutorial"):
         assert f"(plugins/{other}.md)" in index
 
 

@@ -14,8 +14,7 @@ import psutil
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from orchestrator.errors import EnvironmentFailure
-from orchestrator.plugin.device import JobFailed
+from orchestrator.errors import EnvironmentFailure, JobFailed
 from orchestrator_qemu.cpus import CPUS
 from orchestrator_qemu.emulator import Emulator
 from orchestrator_qemu.toolchain import Toolchain

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator.errors import EnvironmentFailure
+from orchestrator.errors import EnvironmentFailure, JobFailed
 from orchestrator.measuring.scoring import Together
-from orchestrator.plugin.device import JobFailed
 from orchestrator.study.archive import Archive
 from orchestrator.study.budget import Budget, Tally
 from orchestrator.study.finalize import Outcome, as_searched, measured_again, scored_on_simulated, scored_on_test

@@ -158,6 +158,7 @@ def test_disturbed_times_are_measured_again(figures: Callable[..., MeasurementCa
 
 def test_board_keeps_figures_where_it_says_what_machine_it_is(figures: Callable[..., MeasurementCache], model: ModelInfo) -> None:
     class Board(HostDevice):
+        scheme = "board"
         remote = True
 
         def __init__(self, described: dict[str, Any]) -> None:

@@ -14,8 +14,8 @@ from orchestrator.api.check.timing import judge_time_and_memory
 from orchestrator.api.measure import MeasureOptions, open_bench
 from orchestrator.errors import InputError
 from orchestrator.values.check import CheckResult, Criterion
+from orchestrator.values.device import HOST
 from orchestrator.values.search import with_values
-from orchestrator_devices.host import HostDevice
 
 ORDER = ("latency", "quality", "size", "peak-memory")
 
@@ -49,7 +49,7 @@ def check(baseline: str | Path, candidate: str | Path, options: CheckOptions | N
 
     target, runtime, threads, data, metric = map(chosen, ("target", "runtime", "threads", "data", "metric"))
     measure = MeasureOptions(
-        target=target or HostDevice.scheme,
+        target=target or HOST,
         device=options.device,
         runtime=runtime,
         threads=threads,

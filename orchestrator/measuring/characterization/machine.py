@@ -7,8 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from orchestrator.devices.session import Session
+from orchestrator.errors import JobFailed
 from orchestrator.hardware.machine_files import GATHER, PATTERNS, MachineFiles, gathered
-from orchestrator.plugin.device import Device, Job, JobFailed, Session
+from orchestrator.plugin.device import Device
+from orchestrator.values.device import Job
 
 TIMEOUT_S = 120.0
 CACHES = 4  # arrays this many times the last cache do not fit it

@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.errors import InputError
+from orchestrator.devices.session import Session
+from orchestrator.errors import InputError, JobFailed
 from orchestrator.measuring.timing import Plan, Timing, time_models
-from orchestrator.plugin.device import Device, Job, JobFailed, Session
+from orchestrator.plugin.device import Device
 from orchestrator.plugin.runtime import Runtime
+from orchestrator.values.device import Job
 from orchestrator.values.results import Difference
 
 GROUP = 6

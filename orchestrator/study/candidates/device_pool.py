@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from orchestrator.devices import interrupt
-from orchestrator.errors import InputError
+from orchestrator.errors import DeviceUnavailable, InputError, JobFailed
 from orchestrator.measuring.scoring import Evaluator
-from orchestrator.plugin.device import Device, DeviceUnavailable, JobFailed
+from orchestrator.plugin.device import Device
 from orchestrator.plugin.runtime import Runtime
 
 T = TypeVar("T")

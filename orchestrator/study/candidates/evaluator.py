@@ -7,10 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from orchestrator.building.builder_client import BuilderClient
-from orchestrator.errors import EnvironmentFailure, InputError
+from orchestrator.errors import DeviceUnavailable, EnvironmentFailure, FailureKind, InputError, JobFailed
 from orchestrator.measuring.model_info import ModelInfo, for_runtime
 from orchestrator.measuring.scoring import Evaluator, RunValues
-from orchestrator.plugin.device import DeviceUnavailable, JobFailed
 from orchestrator.plugin.runtime_step import runtime_of
 from orchestrator.study.candidates.device_pool import DevicePool, DeviceTask
 from orchestrator.study.candidates.measurement_cache import LATENCY, MODEL, QUALITY, CachedScore, MeasurementCache
@@ -24,7 +23,6 @@ from orchestrator.values.results import (
     ArtifactResult,
     CandidateResult,
     Failure,
-    FailureKind,
     LatencyResult,
     QualityResult,
     SimulatedOutputs,

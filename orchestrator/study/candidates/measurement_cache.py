@@ -15,13 +15,22 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from orchestrator.building.cache_keys import FORM, digest_of, file_digest, machine_of, package_digest, this_machine, versions
+from orchestrator.building.cache_keys import (
+    FORM,
+    code_digest,
+    digest_of,
+    file_digest,
+    machine_of,
+    package_digest,
+    this_machine,
+    versions,
+)
 from orchestrator.building.store import Store
 from orchestrator.measuring.model_info import ModelInfo
 from orchestrator.measuring.scoring import BESIDE, CPU_PROVIDER, OBJECTIVE, Evaluator, RunValues, estimated
+from orchestrator.values.device import HOST
 from orchestrator.values.evidence import MEASURED
 from orchestrator.values.results import CandidateResult, LatencyResult, QualityResult
-from orchestrator_devices.host import HostDevice
 
 MEASURING = ("measuring", "devices", "values")
 """Packages of this product that figures depend on."""
@@ -121,7 +130,7 @@ class MeasurementCache:
         if any(options.get("providers", CPU_PROVIDER) != CPU_PROVIDER for options in both):
             return None  # what is known of a machine does not say which accelerator it has
         beside = None if baseline is None else file_digest(baseline)
-        code = [versions(LIBRARIES), package_digest(*MEASURING)]
+        code = [versions(LIBRARIES), package_digest(*MEASURING), code_digest(type(evaluator.device).__module__)]
         return digest_of([FORM, what, model.digest, beside, self._task, settings, machine, code, more])
 
     def _get(self, key: str | None) -> Any:
@@ -136,7 +145,7 @@ class MeasurementCache:
         """The figure with when it was taken."""
         when = f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC"
         said = f"measured {when} in an earlier run, on this machine"
-        if latency.device != HostDevice.scheme:
+        if latency.device != HOST:
             said = f"measured {when} in an earlier run, on this device"
         if at >= self._since:
             said = f"measured {when}, of the same file"
@@ -162,7 +171,7 @@ def in_words(reused: dict[str, int], candidates: int) -> list[str]:
 def _machine(evaluator: Evaluator) -> dict[str, Any] | None:
     """What names the machine that figures are taken on; None where that is not sure."""
     device = evaluator.device
-    return _host() if type(device) is HostDevice else _described(evaluator)
+    return _host() if device.scheme == HOST else _described(evaluator)
 
 
 @functools.cache

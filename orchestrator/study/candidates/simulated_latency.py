@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from orchestrator.errors import EnvironmentFailure, InputError
+from orchestrator.errors import EnvironmentFailure, InputError, JobFailed
 from orchestrator.measuring.simulated import Equality, Run, Simulation, equality
-from orchestrator.plugin.device import JobFailed
 from orchestrator.values.evidence import Evidence
 from orchestrator.values.recipe import BASELINE
 from orchestrator.values.results import CandidateResult, Failure

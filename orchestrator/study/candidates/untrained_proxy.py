@@ -6,10 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from orchestrator.building.builder_client import BuilderClient
-from orchestrator.errors import InputError
+from orchestrator.errors import DeviceUnavailable, InputError, JobFailed
 from orchestrator.measuring.model_info import ModelInfo, for_runtime
 from orchestrator.measuring.scoring import Evaluator, estimated
-from orchestrator.plugin.device import DeviceUnavailable, JobFailed
 from orchestrator.plugin.runtime_step import runtime_of
 from orchestrator.study.candidates.device_pool import DevicePool
 from orchestrator.study.candidates.measurement_cache import MeasurementCache
