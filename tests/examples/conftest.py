@@ -23,6 +23,14 @@ def pip(python: Path, *arguments: str) -> None:
     assert done.returncode == 0, done.stderr[-4000:]
 
 
+def link(source: str, target: str) -> None:
+    """Link a file, or copy it to another file system."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
 @pytest.fixture(scope="session")
 def product(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh virtual environment with the product as the README installs it, and pytest.
@@ -31,7 +39,7 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     folder = tmp_path_factory.mktemp("product")
     if installed := os.environ.get("ORCHESTRATE_TEST_ENVIRONMENT"):
-        shutil.copytree(installed, folder / "venv", symlinks=True)
+        shutil.copytree(installed, folder / "venv", copy_function=link, symlinks=True)
         pip(folder / "venv" / "bin" / "python", "-c", str(ROOT / "constraints.txt"), "pytest")
         return folder / "venv"
     source = folder / "source"
@@ -47,7 +55,7 @@ def fresh(product: Path, cli: Cli, tmp_path: Path) -> Installer:
 
     def run(name: str) -> Cli:
         venv = tmp_path / "venv"
-        shutil.copytree(product, venv, copy_function=os.link, symlinks=True)  # one gigabyte, for each test
+        shutil.copytree(product, venv, copy_function=link, symlinks=True)  # one gigabyte, for each test
         example = shutil.copytree(ROOT / "examples" / name, tmp_path / "example")
         limits = [f"-c{path}" for path in (ROOT / "constraints.txt", example / "constraints.txt") if path.exists()]
         pip(venv / "bin" / "python", *limits, str(example))
