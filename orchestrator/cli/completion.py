@@ -1,13 +1,19 @@
 """`orchestrate completion`."""
 
 import click
+from click.shell_completion import get_completion_class
 
-from orchestrator.cli.completion_values import SHELLS, script
+from orchestrator.cli.program import COMPLETION
+
+SHELLS = ("bash", "zsh", "fish")
+# Bash takes "qemu:cortex-a72" for several words otherwise, and completes only the last one.
+BASH_WORDS = "COMP_WORDBREAKS=${COMP_WORDBREAKS//:/}"
 
 
 @click.command(name="completion")
 @click.argument("shell", type=click.Choice(SHELLS))
-def command(shell: str) -> None:
+@click.pass_context
+def command(context: click.Context, shell: str) -> None:
     """Print the script that completes `orchestrate` in a SHELL.
 
     For this session, or in the shell's start-up file for all:
@@ -16,4 +22,7 @@ def command(shell: str) -> None:
         source <(orchestrate completion bash)      # in ~/.bashrc; zsh the same, in ~/.zshrc
         orchestrate completion fish | source       # in ~/.config/fish/config.fish
     """
-    click.echo(script(shell))
+    if shell == "bash":
+        click.echo(BASH_WORDS)
+    if kind := get_completion_class(shell):
+        click.echo(kind(context.find_root().command, {}, "orchestrate", COMPLETION).source())

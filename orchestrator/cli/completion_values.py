@@ -1,42 +1,31 @@
-"""What the shell completes: names of targets, methods, plugins and the like, and run directories.
+"""Values that the shell completes: names of targets, methods, plugins and the like, and run directories.
 
-Options and arguments say by their names what they take, so a command needs nothing here to be completed. No framework is loaded:
-a person is waiting at the key.
+`TAKES` maps the names of options and arguments to their values, so that a command needs nothing here to be completed. No
+framework is loaded, because completion must be quick.
 """
 
 import tomllib
 from collections.abc import Callable, Iterable
+from functools import partial
 from importlib.metadata import entry_points
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import click
-from click.shell_completion import CompletionItem, get_completion_class
+from click.shell_completion import CompletionItem
 
-SHELLS = ("bash", "zsh", "fish")
+from orchestrator.values.device import HOST
+
 RUNS = "runs"
 OF_A_RUN = ("results.json", "work/run.json")
-MOST = 200  # entries of a folder that are looked at
-# Bash takes "qemu:cortex-a72" for several words otherwise, and completes the last one alone.
-BASH_WORDS = "COMP_WORDBREAKS=${COMP_WORDBREAKS//:/}"
+MOST = 200  # examined entries of a folder
 
 Names = Callable[[], Iterable[str]]
 
 
-def script(shell: str) -> str:
-    """The text that a shell runs to complete `orchestrate`."""
-    from orchestrator.cli.program import COMPLETION, program
-
-    kind = get_completion_class(shell)
-    if kind is None:
-        raise click.UsageError(f"unknown shell '{shell}'")
-    text = kind(program, {}, "orchestrate", COMPLETION).source()
-    return f"{BASH_WORDS}\n{text}" if shell == "bash" else text
-
-
 def prepare(command: click.Command) -> None:
-    """Let the options and arguments of a command, and of those below it, be completed by what their names say."""
+    """Set the completed values of a command's options and arguments, and of those of its subcommands, by their names."""
     for parameter in command.params:
         for word in (*parameter.opts, f"{command.name} {parameter.name}"):
             if word in TAKES:
@@ -47,7 +36,7 @@ def prepare(command: click.Command) -> None:
 
 
 class _Completed(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.3
-    """A text that is completed by names; with files, what the shell finds on the disk stands beside them."""
+    """A text that is completed by names; if none fits, by what the shell finds on the disk ("file" or "dir")."""
 
     name = "text"
 
@@ -55,44 +44,32 @@ class _Completed(click.ParamType):  # type: ignore[type-arg]  # generic since cl
         self._names, self._files = names, files
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        found = sorted(name for name in set(self._names()) if name.startswith(incomplete))
-        if self._files and not found:
+        names = sorted(name for name in set(self._names()) if name.startswith(incomplete))
+        if self._files and not names:
             return [CompletionItem(incomplete, type=self._files)]
-        return [CompletionItem(name) for name in found]
+        return [CompletionItem(name) for name in names]
 
 
-def _registry() -> Any:
+def _registered(kind: str) -> Any:
     from orchestrator.plugin.registry import Registry
 
-    return Registry.discover()
+    return getattr(Registry.discover(), kind)()
 
 
 def _targets() -> Iterable[str]:
-    """Names and aliases, read off the files: the schema is not asked."""
-    yield "host"
-    for path in _registry().profile_files().values():
+    """Yield names and aliases, read off the files without their schema."""
+    yield HOST
+    for path in _registered("profile_files").values():
         try:
-            said = tomllib.loads(path.read_text("utf-8"))
+            table = tomllib.loads(path.read_text("utf-8"))
         except (OSError, ValueError):
             continue
-        yield from (str(name) for name in (said.get("name", path.stem), *said.get("aliases", ())))
+        yield from (str(name) for name in (table.get("name", path.stem), *table.get("aliases", ())))
     yield from _files("*.toml")
 
 
-def _methods() -> Iterable[str]:
-    return _registry().methods()  # type: ignore[no-any-return]
-
-
-def _runtimes() -> Iterable[str]:
-    return _registry().runtimes()  # type: ignore[no-any-return]
-
-
-def _metrics() -> Iterable[str]:
-    return _registry().metrics()  # type: ignore[no-any-return]
-
-
 def _searches() -> Iterable[str]:
-    return [*_registry().search_files(), *_files("*.toml")]
+    return [*_registered("search_files"), *_files("*.toml")]
 
 
 def _plugins() -> Iterable[str]:
@@ -104,19 +81,19 @@ def _packages() -> Iterable[str]:
 
 
 def _devices() -> Iterable[str]:
-    return [reference for device in _registry().devices().values() for reference in device.references()]
+    return [reference for device in _registered("devices").values() for reference in device.references()]
 
 
-def _settable() -> Iterable[str]:
-    return [reference for device in _registry().devices().values() for reference in device.setup_references()]
+def _devices_to_set_up() -> Iterable[str]:
+    return [reference for device in _registered("devices").values() for reference in device.setup_references()]
 
 
 def _formats() -> Iterable[str]:
-    return [name for name, form in _registry().reports().items() if form.run is not None]
+    return [name for name, form in _registered("reports").items() if form.run is not None]
 
 
 def _runs() -> Iterable[str]:
-    """Run directories here and in `runs/`, one and two folders deep."""
+    """Yield run directories here and in `runs/`, one and two folders deep."""
     for folder in (Path(), Path(RUNS)):
         for pattern in ("*", "*/*"):
             for path in islice(folder.glob(pattern), MOST):
@@ -130,11 +107,11 @@ def _files(pattern: str) -> Iterable[str]:
 
 TAKES: dict[str, tuple[Any, ...]] = {
     "--target": (_targets, "file"),
-    "--method": (_methods,),
-    "--without": (_methods,),
-    "--metric": (_metrics, "file"),
+    "--method": (partial(_registered, "methods"),),
+    "--without": (partial(_registered, "methods"),),
+    "--metric": (partial(_registered, "metrics"), "file"),
     "--search": (_searches, "file"),
-    "--runtime": (_runtimes,),
+    "--runtime": (partial(_registered, "runtimes"),),
     "--device": (_devices,),
     "--without-plugin": (_plugins,),
     "--warm-start": (_runs, "dir"),
@@ -145,8 +122,8 @@ TAKES: dict[str, tuple[Any, ...]] = {
     "--baseline": (list, "file"),
     "--candidate": (list, "file"),
     "show name": (_targets, "file"),
-    "setup reference": (_settable,),
-    "remove reference": (_settable,),
+    "setup reference": (_devices_to_set_up,),
+    "remove reference": (_devices_to_set_up,),
     "check reference": (_devices,),
     "check package": (_packages, "dir"),
     "resume run": (_runs, "dir"),
@@ -156,4 +133,4 @@ TAKES: dict[str, tuple[Any, ...]] = {
     "compare-runs a": (_runs, "dir"),
     "compare-runs b": (_runs, "dir"),
 }
-"""What is completed: an option by its name, an argument by that of its command and its own."""
+"""Values and files by an option's name, or by an argument's name behind that of its command."""
