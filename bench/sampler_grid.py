@@ -118,7 +118,7 @@ def main(output: Path) -> None:
         engine = Engine(
             run, request, registry, runtime, devices, simulated=simulated, started=time.monotonic(), observer=lambda event: None
         )
-        workshop = engine.workshop(None)
+        workshop = engine.builder(None)
         try:
             with closing(engine):
                 engine.connect()
@@ -128,7 +128,7 @@ def main(output: Path) -> None:
                     made = (
                         original
                         if point is None
-                        else engine.make(recipe(point), state, workshop)
+                        else engine.evaluate(recipe(point), state, workshop)
                         if recipe(point).steps
                         else None
                     )

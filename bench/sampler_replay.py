@@ -18,9 +18,9 @@ import optuna
 from orchestrator.building.protocol import OfferReply
 from orchestrator.plugin.parameters import narrowed
 from orchestrator.plugin.registry import Registry
-from orchestrator.study.archive import Archive
-from orchestrator.study.proposer import PendingCandidates, Proposer
-from orchestrator.study.run import optuna_study as studies
+from orchestrator.study.candidates.archive import Archive
+from orchestrator.study.proposer import PendingCandidate, Proposer
+from orchestrator.study.recovery import enqueue_first
 from orchestrator.study.search_space import SearchSpace
 from orchestrator.values.direction import Direction
 from orchestrator.values.recipe import BASELINE, Recipe, Step
@@ -197,11 +197,11 @@ def search(
     run: Any = _Memory(grid.candidates[BASELINE])
     archive = Archive(run, request, task)
     questions = Proposer(study, grid.space, archive, np.random.default_rng([seed, 1]))
-    studies.ask_first(study, [grid.space.parameters(recipe) for recipe in grid.space.starters(trials)[:starters]])
+    enqueue_first(study, [grid.space.parameters(recipe) for recipe in grid.space.starters(trials)[:starters]])
     order: list[str] = []
     while len(order) < trials and (asked := questions.ask({})) is not None:
         trial, recipe = asked
         candidate = archive.keep(grid.candidates[recipe.identifier])
-        questions.tell(PendingCandidates(recipe=recipe, trial=trial, timeout_s=1.0), candidate)
+        questions.tell(PendingCandidate(recipe=recipe, trial=trial, timeout_s=1.0), candidate)
         order.append(candidate.id)
     return order

@@ -17,8 +17,8 @@ from orchestrator.plugin.device import Device, SimulatedDevice
 from orchestrator.plugin.registry import Registry
 from orchestrator.plugin.runtime import Runtime
 from orchestrator.plugin.runtime_step import PREFIX
-from orchestrator.study.presets import load_preset
-from orchestrator.study.request import SearchRequest
+from orchestrator.study.run.presets import load_preset
+from orchestrator.study.run.request import SearchRequest
 from orchestrator.study.warm_start import read_earlier
 from orchestrator.values.device import HOST
 from orchestrator.values.profile import HardwareProfile

@@ -30,10 +30,10 @@ from orchestrator.report.run_diff import RunComparison, compared
 from orchestrator.study.budget import keeping_elapsed
 from orchestrator.study.engine import Engine, Observer
 from orchestrator.study.publish import compose, publish
-from orchestrator.study.request import RunState, SearchRequest
 from orchestrator.study.run.directory import DONE, RunDirectory
 from orchestrator.study.run.event_log import STARTS
 from orchestrator.study.run.recipe_file import read_recipe
+from orchestrator.study.run.request import RunState, SearchRequest
 from orchestrator.study.search_space import SearchSpace
 from orchestrator.values.events import SearchStarted
 from orchestrator.values.recipe import Recipe
@@ -174,7 +174,7 @@ def preview(options: SearchOptions) -> tuple[SearchRequest, RunState, SearchSpac
         run = RunDirectory.create(Path(folder) / "run")
         unwaiting = replace(request, options=replace(request.options, wait_for_device_s=0.0))
         engine = _engine(run, unwaiting, registry, runtime, devices, started=started, observer=nobody)
-        workshop = engine.workshop(None)
+        workshop = engine.builder(None)
         try:
             with interrupt.heard(), closing(engine):
                 engine.connect()
@@ -219,7 +219,7 @@ def build(recipe: str | Path, output: str | Path, *, without_plugins: tuple[str,
     with tempfile.TemporaryDirectory() as scratch:
         run = RunDirectory.create(Path(scratch) / "run")
         engine = _engine(run, request, registry, runtime, devices, started=time.monotonic(), observer=observer)
-        workshop = engine.workshop(None)
+        workshop = engine.builder(None)
         try:
             with interrupt.heard():
                 found = workshop.prepare()
@@ -272,13 +272,13 @@ def evaluate(
     with tempfile.TemporaryDirectory() as scratch:
         run = RunDirectory.create(Path(output) if output is not None else Path(scratch) / "run")
         engine = _engine(run, request, registry, runtime, devices, started=time.monotonic(), observer=observer)
-        workshop = engine.workshop(None)
+        workshop = engine.builder(None)
         try:
             with run.locked(), interrupt.heard(), closing(engine):
                 engine.connect()
                 state = engine.prepare(None, workshop)
                 found = [engine.baseline(state, workshop)]
-                found += [engine.make(recipe, state, workshop) for recipe in recipes]
+                found += [engine.evaluate(recipe, state, workshop) for recipe in recipes]
         finally:
             workshop.close()
     return found
@@ -309,7 +309,7 @@ def _run(
     observer: Observer,
 ) -> RunResult:
     engine = _engine(run, request, registry, runtime, devices, started=started, observer=observer)
-    workshop: BuilderClient = engine.workshop(state)
+    workshop: BuilderClient = engine.builder(state)
     try:
         with interrupt.heard(), closing(engine), keeping_elapsed(run, engine.elapsed):
             engine.connect()
@@ -343,7 +343,7 @@ def _publish_so_far(engine: Engine, state: RunState, error: OrchestratorError, r
     """Publish the results of an interrupted run."""
     run.write_elapsed(engine.elapsed())
     ended = "it was interrupted" if isinstance(error, Interrupted) else str(error)
-    partial = engine.so_far(state, ended)
+    partial = engine.partial_result(state, ended)
     if partial is not None:
         result = compose(partial, registry, run)
         publish(result, partial, registry, run)

@@ -18,17 +18,17 @@ from orchestrator.errors import InputError, Interrupted, OrchestratorError, Refu
 from orchestrator.plugin.device import Device, SimulatedDevice
 from orchestrator.plugin.registry import Registry
 from orchestrator.plugin.runtime import Runtime
-from orchestrator.study.distributed.compatibility import check_files, check_plugins, find_search, read_baseline, read_state
-from orchestrator.study.distributed.device_class import OnlyTimer, device_class
+from orchestrator.study.distributed.compatibility import check_files, check_plugins, find_study, read_baseline, read_state
+from orchestrator.study.distributed.device_class import TimingLock, device_class
 from orchestrator.study.distributed.exchange import Exchange
-from orchestrator.study.distributed.join import token
 from orchestrator.study.distributed.manifest import Manifest
+from orchestrator.study.distributed.participant import process_token
 from orchestrator.study.distributed.scratch import scratch
 from orchestrator.study.distributed.worker import StudyWorker
 from orchestrator.study.engine import Engine, Observer
-from orchestrator.study.request import RunState, SearchRequest
 from orchestrator.study.run import optuna_storage
 from orchestrator.study.run.directory import RunDirectory
+from orchestrator.study.run.request import RunState, SearchRequest
 from orchestrator.values.device import HOST
 from orchestrator.values.task import TaskSpec
 
@@ -96,7 +96,7 @@ def work(options: WorkerOptions, *, observer: Observer = lambda _: None) -> Work
     """
     storage = optuna_storage.open_storage(optuna_storage.absolute(options.storage))
     with interrupt.heard(), optuna_storage.guarded(options.storage):
-        name, charter = find_search(
+        name, charter = find_study(
             storage,
             options.study,
             where=f"--storage '{optuna_storage.masked(options.storage)}'",
@@ -149,8 +149,8 @@ def _serve(
     registry = Registry.discover(without=state.request.options.without_plugins, strict=False)
     check_plugins(state, registry, plugin_versions(registry))
     runtime = registry.runtimes()[state.request.target.runtime]
-    check_files(charter, state.request)
-    timer = OnlyTimer(name)
+    check_files(charter, state.request.options.task)
+    timer = TimingLock(name)
     role = _role(state.request, charter, registry, runtime, options, timer)
     if role.builds_only is not None:
         _tell(observer, event="notes", notes=[f"this worker only builds: {role.builds_only}"])
@@ -162,12 +162,12 @@ def _serve(
     engine = Engine(
         run, state.request, registry, runtime, role.devices, simulated=role.simulated, started=started, observer=observer
     )
-    workshop = engine.workshop(state)
+    workshop = engine.builder(state)
     guest = StudyWorker(
         run,
         exchange,
         charter,
-        token=token(),
+        token=process_token(),
         device_class=role.device_class,
         builds_only=role.builds_only is not None,
         wait_s=options.wait_s,
@@ -177,7 +177,7 @@ def _serve(
             engine.connect()
             engine.prepare(state, workshop, changed=_changed(name, charter))
             _baseline(engine, state, exchange, charter, run, role, workshop)
-            ended = engine.search(state, workshop, sharing=guest).ended
+            ended = engine.search(state, workshop, participant=guest).ended
     except Interrupted:
         if guest.ended is None:
             raise Interrupted("interrupted; what was under way here is free for others") from None
@@ -185,7 +185,7 @@ def _serve(
     finally:
         workshop.close()
         timer.release()
-    return WorkerResult(study=name, ended=ended, candidates=guest.made)
+    return WorkerResult(study=name, ended=ended, candidates=guest.completed)
 
 
 def _changed(name: str, charter: Manifest) -> str:
@@ -196,7 +196,7 @@ def _changed(name: str, charter: Manifest) -> str:
 
 
 def _role(
-    request: SearchRequest, charter: Manifest, registry: Registry, runtime: Runtime, options: WorkerOptions, timer: OnlyTimer
+    request: SearchRequest, charter: Manifest, registry: Registry, runtime: Runtime, options: WorkerOptions, timer: TimingLock
 ) -> _Role:
     """Return whether this machine's times are comparable with the leader's.
 

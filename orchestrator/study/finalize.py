@@ -1,28 +1,31 @@
-"""The end of a search: the front and its near misses are measured again, side by side, then scored on the test split, once."""
+"""The end of a search: the contenders are measured again side by side, and the front is scored on the test split once."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from orchestrator.devices import interrupt
 from orchestrator.errors import InputError, JobFailed
 from orchestrator.measuring.scoring import Evaluator, Together
-from orchestrator.study.archive import Archive
+from orchestrator.study.candidates.archive import Archive
 from orchestrator.study.candidates.device_pool import DevicePool
-from orchestrator.study.candidates.evaluator import CandidateEvaluator, kind_of
+from orchestrator.study.candidates.evaluator import CandidateEvaluator, failure_kind
 from orchestrator.study.pareto.recommendation import Recommendation
-from orchestrator.study.remeasurement import Remeasurement, allowance_s, chosen, read_again, write_again
+from orchestrator.study.remeasurement import Remeasurement, allowance_s, read_remeasurement, select, write_remeasurement
 from orchestrator.study.run.directory import RunDirectory
 from orchestrator.values.recipe import BASELINE
 from orchestrator.values.results import CandidateResult
 
+ReportPhase = Callable[[str], None]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """The candidates with the figures that count, and what follows from them.
+    """The candidates with their final values, and the front and recommendation that follow.
 
     Attributes:
-        seconds: What was done here took, by phase.
+        seconds: Duration of the final work by phase.
     """
 
     known: dict[str, CandidateResult]
@@ -31,47 +34,48 @@ class Outcome:
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
+    def scored(self, known: dict[str, CandidateResult], notes: list[str], began: float) -> "Outcome":
+        """Return the outcome with candidates that were scored since `began` (`time.monotonic()`)."""
+        scoring = self.seconds.get("scoring", 0.0) + time.monotonic() - began
+        front = [known[c.id] for c in self.front]
+        return replace(self, known=known, front=front, seconds={**self.seconds, "scoring": scoring}, notes=notes)
+
 
 def as_searched(archive: Archive) -> Outcome:
-    """By the figures of the search alone."""
-    standing = archive.standing
-    return Outcome(known=dict(archive.known), front=standing.front(), recommendation=standing.recommendation())
+    """Return the outcome by the values of the search alone."""
+    front = archive.front
+    return Outcome(known=dict(archive.known), front=front.front(), recommendation=front.recommendation())
 
 
-def measured_again(
-    archive: Archive, run: RunDirectory, fleet: DevicePool, *, timeout_s: float | None, tell: Callable[[str], None]
-) -> Outcome:
-    """By figures that were taken side by side, where the objective latency is measured on the target.
+def remeasure(archive: Archive, run: RunDirectory, pool: DevicePool, *, timeout_s: float | None, report: ReportPhase) -> Outcome:
+    """Return the outcome by latencies that are measured side by side, if the objective latency is measured on the target.
 
-    The final front compares those that have a new figure. Of a front too long for one measurement the rest keeps its place unless
-    one of those dominates it. What fails here leaves the front, with a note.
+    The final front compares those with a new latency. The rest of a front that is too long for one measurement remains unless one
+    of those dominates it. A candidate that fails here leaves the front, with a note.
 
     Raises:
-        Interrupted: the user asked to stop.
-        DeviceUnavailable: no device is there, after waiting.
-        EnvironmentFailure: this machine failed: its disk is full, ...
+        Interrupted: The user asked to stop.
+        DeviceUnavailable: No device answers within the wait.
+        EnvironmentFailure: This machine failed, for example its disk is full.
     """
-    before = as_searched(archive)
-    standing = archive.standing
-    timed = chosen(before.front, standing.near_misses(), before.recommendation.id) if standing.measured_on_target else {}
-    baseline = archive.baseline.artifact
-    if not timed or baseline is None or baseline.path is None:
+    before, baseline = as_searched(archive), archive.baseline
+    timed = select(archive.front.contenders(), before.recommendation.id) if archive.front.measured_on_target else {}
+    if not timed or not baseline.has_file:
         return before
-    again = read_again(run.again, timed)
-    if again is None:
-        tell(f"measuring the front again, side by side ({len(timed)} models)")
+    remeasurement = read_remeasurement(run.remeasurement, timed)
+    if remeasurement is None:
+        report(f"measuring the front again, side by side ({len(timed)} models)")
         try:
-            again = _measure(timed, archive, run, fleet, timeout_s)
+            remeasurement = _measure(timed, archive, run, pool, timeout_s)
         except (JobFailed, InputError) as error:
-            if isinstance(error, JobFailed):
-                kind_of(error)  # the machine's own failure goes on from here
+            _raise_environment_failure(error)
             return replace(before, notes=[f"the front could not be measured again: {error}"])
-        write_again(run.again, again)
-    return _judged(before, again, archive)
+        write_remeasurement(run.remeasurement, remeasurement)
+    return _judged(before, remeasurement, archive)
 
 
 def _measure(
-    timed: dict[str, str], archive: Archive, run: RunDirectory, fleet: DevicePool, timeout_s: float | None
+    timed: dict[str, str], archive: Archive, run: RunDirectory, pool: DevicePool, timeout_s: float | None
 ) -> Remeasurement:
     paths = {}
     for name in (*timed, BASELINE):
@@ -82,48 +86,48 @@ def _measure(
     original = paths.pop(BASELINE)
     runtimes = {name: archive.known[name].latency[0].runtime for name in paths}
     allowed = None if timeout_s is None else allowance_s(len(timed), timeout_s)
-    begin = 0.0
+    began = 0.0
 
     def together(evaluator: Evaluator) -> Together:
-        nonlocal begin
-        begin = time.monotonic()  # what was broken off, and waiting for the device, is no measuring time
+        nonlocal began
+        began = time.monotonic()  # without aborted attempts and waiting for the device
         return evaluator.together(paths, original, seconds=allowed, runtimes=runtimes)
 
-    done = fleet.somewhere(together)
-    for name, samples in done.samples.items():
+    measured = pool.run_anywhere(together)
+    for name, samples in measured.samples.items():
         run.write_samples(name, again_ms=samples)
-    found = done.figures
-    for figure in found.values():
-        if isinstance(figure, JobFailed):
-            kind_of(figure)  # where it was not the model that failed, nothing is written down
-    if isinstance(failure := found.get(BASELINE, JobFailed("error", "the original was not timed")), JobFailed):
-        raise failure
+    failed = {name: value for name, value in measured.figures.items() if isinstance(value, JobFailed)}
+    for error in failed.values():
+        _raise_environment_failure(error)
+    if BASELINE not in measured.figures or BASELINE in failed:
+        raise failed.get(BASELINE, JobFailed("error", "the original was not timed"))
     return Remeasurement(
         timed=timed,
-        figures={name: figure for name, figure in found.items() if not isinstance(figure, JobFailed)},
-        failed={name: str(figure) for name, figure in found.items() if isinstance(figure, JobFailed)},
-        seconds=round(time.monotonic() - begin, 3),
+        figures={name: value for name, value in measured.figures.items() if not isinstance(value, JobFailed)},
+        failed={name: str(error) for name, error in failed.items()},
+        seconds=round(time.monotonic() - began, 3),
     )
 
 
-def _judged(before: Outcome, again: Remeasurement, archive: Archive) -> Outcome:
-    """The front and the recommendation anew."""
-    baseline = again.applied(archive.baseline, archive.baseline)
+def _judged(before: Outcome, remeasurement: Remeasurement, archive: Archive) -> Outcome:
+    baseline = remeasurement.applied(archive.baseline, archive.baseline)
     known = {BASELINE: baseline}
     for candidate in archive.candidates:
-        known[candidate.id] = archive.standing.judged(again.applied(candidate, baseline), baseline)
-    rest = [c.id for c in before.front if c.id not in again.timed and c.id != BASELINE]
-    standing = archive.standing_of({name: known[name] for name in known if name in again.figures or name in rest})
-    front = standing.front()
-    notes = [f"{name} could not be measured again, and is not on the front: {reason}" for name, reason in again.failed.items()]
-    notes += _changes(before.front, front, known, again.failed)
+        known[candidate.id] = archive.front.judged(remeasurement.applied(candidate, baseline), baseline)
+    rest = [c.id for c in before.front if c.id not in remeasurement.timed and c.id != BASELINE]
+    pareto = archive.front_of({name: known[name] for name in known if name in remeasurement.figures or name in rest})
+    front = pareto.front()
+    notes = [
+        f"{name} could not be measured again, and is not on the front: {reason}" for name, reason in remeasurement.failed.items()
+    ]
+    notes += _changes(before.front, front, known, remeasurement.failed)
     if rest:
         notes.append(f"{', '.join(rest)} of the front were not measured again: it is too long for one measurement")
     return Outcome(
         known=known,
         front=front,
-        recommendation=standing.recommendation(),
-        seconds={"measuring": again.seconds},
+        recommendation=pareto.recommendation(),
+        seconds={"measuring": remeasurement.seconds},
         notes=notes,
     )
 
@@ -136,9 +140,9 @@ def _changes(
 ) -> list[str]:
     old, new = {c.id for c in before}, {c.id for c in after}
     left = [c.id for c in before if c.id not in new and c.id not in failed]
-    came = [c.id for c in after if c.id not in old]
+    joined = [c.id for c in after if c.id not in old]
     notes = [f"{name} left the front when measured again: {_times(known[name])}" for name in left]
-    return notes + [f"{name} came onto the front when measured again: {_times(known[name])}" for name in came]
+    return notes + [f"{name} came onto the front when measured again: {_times(known[name])}" for name in joined]
 
 
 def _times(candidate: CandidateResult) -> str:
@@ -148,93 +152,98 @@ def _times(candidate: CandidateResult) -> str:
     return f"{now.ratio.value:.3f} of the original's time, and {then.ratio.value:.3f} during the search"
 
 
-def scored_on_simulated(
+def score_on_simulated_cpu(
     outcome: Outcome,
     archive: Archive,
-    laboratory: CandidateEvaluator,
+    evaluator: CandidateEvaluator,
     *,
     seconds: float,
     timeout_s: float,
-    tell: Callable[[str], None],
+    report: ReportPhase,
 ) -> Outcome:
-    """The outputs of the baseline and the front by the target's own kernels, where a simulated CPU stands in for it.
+    """Score the baseline and the front by the target's own kernels, if a simulated CPU replaces the target.
 
     Args:
         seconds: For all of them; each runs as many examples as its share allows.
 
     Raises:
-        Interrupted: the user asked to stop.
-        DeviceUnavailable: no device is there, after waiting.
-        EnvironmentFailure: this machine failed: its disk is full, ...
+        Interrupted: The user asked to stop.
+        DeviceUnavailable: No device answers within the wait.
+        EnvironmentFailure: This machine failed, for example its disk is full.
     """
-    if not laboratory.simulates:
+    if not evaluator.simulates:
         return outcome
-    known, notes, begin = dict(outcome.known), list(outcome.notes), time.monotonic()
-    best = outcome.recommendation.id
-    names = list(dict.fromkeys([BASELINE, *([best] if best else []), *(c.id for c in outcome.front)]))
+    known, notes, began = dict(outcome.known), list(outcome.notes), time.monotonic()
+    recommended = outcome.recommendation.id
+    names = list(dict.fromkeys([BASELINE, *([recommended] if recommended else []), *(c.id for c in outcome.front)]))
     for k, name in enumerate(names):
         interrupt.check()
-        left = seconds - (time.monotonic() - begin)
+        left = seconds - (time.monotonic() - began)
         if left <= 0:
             notes.append(f"the time for scoring by the target's own kernels was up after {k} of {len(names)} models")
             break
-        tell(f"scoring the front by the target's own kernels ({k + 1} of {len(names)})")
-        try:
-            kept = laboratory.score_simulated(archive.known[name], seconds=left / (len(names) - k), timeout_s=timeout_s)
-            kept = archive.keep(kept)
-            known[name] = replace(known[name], simulated_outputs=kept.simulated_outputs)
-        except (JobFailed, InputError) as error:
-            if isinstance(error, JobFailed):
-                kind_of(error)  # the machine's own failure goes on from here
-            notes.append(f"{name} could not be scored by the target's own kernels: {error}")
-            continue
-        there = kept.simulated_outputs
-        if there is not None and not there.equal:
-            notes.append(
-                f"{name} gives other outputs by the target's own kernels: they differ by up to {there.largest_difference:.2g} of "
-                f"the output's range, and {there.tolerance:g} was expected"
-            )
-    took = {**outcome.seconds, "scoring": outcome.seconds.get("scoring", 0.0) + time.monotonic() - begin}
-    return replace(outcome, known=known, front=[known[c.id] for c in outcome.front], seconds=took, notes=notes)
+        report(f"scoring the front by the target's own kernels ({k + 1} of {len(names)})")
+        with _noting_failures(notes, f"{name} could not be scored by the target's own kernels"):
+            scored = evaluator.score_simulated(archive.known[name], seconds=left / (len(names) - k), timeout_s=timeout_s)
+            outputs = archive.keep(scored).simulated_outputs
+            known[name] = replace(known[name], simulated_outputs=outputs)
+            if outputs is not None and not outputs.equal:
+                notes.append(
+                    f"{name} gives other outputs by the target's own kernels: they differ by up to "
+                    f"{outputs.largest_difference:.2g} of the output's range, and {outputs.tolerance:g} was expected"
+                )
+    return outcome.scored(known, notes, began)
 
 
-def scored_on_test(
+def score_on_test(
     outcome: Outcome,
     archive: Archive,
-    laboratory: CandidateEvaluator,
+    evaluator: CandidateEvaluator,
     *,
     timeout_s: float,
-    tell: Callable[[str], None],
+    report: ReportPhase,
     over: Callable[[], bool] = lambda: False,
 ) -> Outcome:
-    """The test split, once, for the baseline and the front.
+    """Score the baseline and the front on the test split, once.
 
     Args:
-        over: Whether the run's time is up for good.
+        over: Returns True if the run's time is up for good.
 
     Raises:
-        Interrupted: the user asked to stop.
-        DeviceUnavailable: no device is there, after waiting.
-        EnvironmentFailure: this machine failed: its disk is full, ...
+        Interrupted: The user asked to stop.
+        DeviceUnavailable: No device answers within the wait.
+        EnvironmentFailure: This machine failed, for example its disk is full.
     """
-    known, notes = dict(outcome.known), list(outcome.notes)
+    known, notes, began = dict(outcome.known), list(outcome.notes), time.monotonic()
     names = [BASELINE, *(c.id for c in outcome.front if c.id != BASELINE)]
-    begin = time.monotonic()
     for k, name in enumerate(names):
         interrupt.check()
         if over():
             notes.append(f"the time for scoring on the test split was up after {k} of {len(names)} models")
             break
-        tell(f"scoring the front on the test split ({k + 1} of {len(names)})")
-        try:
-            # The record keeps the search's own latency: only the quality goes over to what is published.
-            kept = archive.keep(laboratory.score_test(archive.known[name], timeout_s=timeout_s))
-            known[name] = replace(known[name], quality=kept.quality)
-        except (JobFailed, InputError) as error:  # what was found is not thrown away for that
-            if isinstance(error, JobFailed):
-                kind_of(error)  # the machine's own failure goes on from here
-            notes.append(f"{name} could not be scored on the test split: {error}")
-            if name == BASELINE:
-                break  # the others are compared with it
-    seconds = {**outcome.seconds, "scoring": outcome.seconds.get("scoring", 0.0) + time.monotonic() - begin}
-    return replace(outcome, known=known, front=[known[c.id] for c in outcome.front], seconds=seconds, notes=notes)
+        report(f"scoring the front on the test split ({k + 1} of {len(names)})")
+        with _noting_failures(notes, f"{name} could not be scored on the test split") as failed:
+            # The record keeps the latency of the search: only the quality is published.
+            scored = archive.keep(evaluator.score_test(archive.known[name], timeout_s=timeout_s))
+            known[name] = replace(known[name], quality=scored.quality)
+        if failed and name == BASELINE:
+            break  # the others are compared with it
+    return outcome.scored(known, notes, began)
+
+
+@contextmanager
+def _noting_failures(notes: list[str], text: str) -> Iterator[list[Exception]]:
+    """Turn a failure of the model into a note, and yield the list that then holds it: results are not discarded for it."""
+    failed: list[Exception] = []
+    try:
+        yield failed
+    except (JobFailed, InputError) as error:
+        _raise_environment_failure(error)
+        notes.append(f"{text}: {error}")
+        failed.append(error)
+
+
+def _raise_environment_failure(error: Exception) -> None:
+    """Raise EnvironmentFailure if the machine failed and not the model."""
+    if isinstance(error, JobFailed):
+        failure_kind(error)

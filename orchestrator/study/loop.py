@@ -1,8 +1,8 @@
-"""The loop of a search: ask, build, measure, score, tell; within the budget, whatever fails, and the same for the same seed."""
+"""The loop of a search: propose, build, measure, score, tell; within the budget and reproducible by the seed."""
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -12,30 +12,30 @@ import optuna
 from orchestrator.devices import interrupt
 from orchestrator.errors import DeviceUnavailable, Interrupted
 from orchestrator.plugin.registry import Registry
-from orchestrator.study.archive import PHASES, Archive
+from orchestrator.study import recovery
 from orchestrator.study.budget import LEAST_FOR_A_TRIAL_S, Budget
+from orchestrator.study.candidates.archive import PHASES, Archive
 from orchestrator.study.candidates.device_pool import DevicePool
-from orchestrator.study.candidates.evaluator import DEVICE, Built, CandidateEvaluator
+from orchestrator.study.candidates.evaluator import BuiltCandidate, CandidateEvaluator
 from orchestrator.study.distributed.participant import Participant
-from orchestrator.study.proposer import Beyond, PendingCandidates, Proposer
-from orchestrator.study.request import RunState
-from orchestrator.study.run import optuna_study as studies
+from orchestrator.study.proposer import BudgetClaimed, PendingCandidate, Proposer
+from orchestrator.study.run import optuna_study
 from orchestrator.study.run.directory import RunDirectory
-from orchestrator.study.run.optuna_restore import restore
+from orchestrator.study.run.events import SearchEvents
+from orchestrator.study.run.request import RunState
 from orchestrator.study.search_space import SearchSpace
 from orchestrator.values.recipe import Recipe
-from orchestrator.values.results import CandidateResult, Failure, StepResult
+from orchestrator.values.results import CandidateResult, Failure, step_results
 
 
 class Loop:
     """All trials of one process of a run.
 
-    A candidate is told to the study exactly before the one that comes `fleet.lag` after its successor is asked for, in the order
-    of trials, however fast a board was: so the same seed gives the same search.
+    The study receives a candidate's result exactly before the candidate is proposed that comes `pool.lag` after its successor, in
+    the order of trials, however fast a device was: the same seed gives the same search.
 
     Args:
-        tell: Called with the fields of an event.
-        sharing: This process's part, where several processes share the search.
+        participant: This process's part in a shared study; None if this is the only process.
     """
 
     def __init__(
@@ -44,253 +44,231 @@ class Loop:
         state: RunState,
         registry: Registry,
         archive: Archive,
-        laboratory: CandidateEvaluator,
-        fleet: DevicePool,
+        evaluator: CandidateEvaluator,
+        pool: DevicePool,
         budget: Budget,
         *,
-        tell: Callable[..., None],
-        sharing: Participant | None = None,
+        events: SearchEvents,
+        participant: Participant | None = None,
     ) -> None:
-        self._sharing = sharing
         self._run, self._state, self._request, self._registry = run, state, state.request, registry
-        self._archive, self._laboratory, self._fleet, self._budget = archive, laboratory, fleet, budget
-        self._tell = tell
+        self._archive, self._evaluator, self._pool, self._budget = archive, evaluator, pool, budget
+        self._events, self._participant = events, participant
         space = SearchSpace(state.offers, registry.methods())
-        self._salt = [] if sharing is None else sharing.salt
+        self._salt = [] if participant is None else participant.salt
         generator = np.random.default_rng([self._request.options.seed, len(archive.known), *self._salt])
         study = self._study(space)
-        self._questions = Proposer(study, space, archive, generator, sharing.claims if sharing else None)
-        self._under_way: deque[PendingCandidates] = deque()
-        self._taken_up: set[str] = set()  # once each: what is stopped a second time stays so
+        self._proposer = Proposer(study, space, archive, generator, participant.claims if participant else None)
+        self._pending: deque[PendingCandidate] = deque()
+        self._resumed: set[str] = set()  # each once: a candidate that is stopped a second time is not continued again
 
     def run(self) -> str:
-        """Until the budget or the space is used up; which.
+        """Run trials until the budget or the space is used up, and return the reason of the end.
 
         Raises:
-            DeviceUnavailable: no device is there, after waiting; what was complete by then is kept.
+            DeviceUnavailable: No device answers within the wait; complete candidates are kept.
         """
         ended: str | None = None
         try:
             while ended is None:
-                if len(self._under_way) > self._fleet.lag:
-                    ended = self._complete(self._under_way.popleft())
+                if len(self._pending) > self._pool.lag:
+                    ended = self._complete(self._pending.popleft())
                     continue
-                ended = self._budget.ended(self._archive.tally, len(self._under_way))
-                if ended is not None and self._may_revive():
-                    ended = None  # it was counted when it was stopped
-                if self._sharing is not None:
-                    ended = self._shared_turn(self._sharing, ended)
+                ended = self._budget.ended(self._archive.tally, len(self._pending))
+                if ended is not None and self._can_resume_candidate():
+                    ended = None  # its trial was counted when it was stopped
+                if self._participant is not None:
+                    ended = self._shared_turn(self._participant, ended)
                 elif ended is None:
                     interrupt.check()
-                    self._fleet.gather()
+                    self._pool.gather()
                     ended = self._begin()
         except DeviceUnavailable:
-            self._rest()
+            self._complete_pending()
             raise
-        self._rest()
-        if self._sharing is not None:
-            self._sharing.over(ended)
+        self._complete_pending()
+        if self._participant is not None:
+            self._participant.end(ended)
         return ended
 
-    def _shared_turn(self, sharing: Participant, ended: str | None) -> str | None:
-        """One turn beside other processes; why the search ends, where it does."""
+    def _shared_turn(self, participant: Participant, ended: str | None) -> str | None:
+        """Take one step beside other processes; return the reason if the search ends."""
         interrupt.check()
-        left = self._budget.left(self._archive.tally, len(self._under_way))
-        turn = sharing.turn(ended, left_s=left, late=ended == self._budget.used_up())
-        if turn.handed is not None:
-            handed, timeout = turn.handed, self._request.candidate_timeout_s
-            if left is not None:
-                timeout = max(LEAST_FOR_A_TRIAL_S, min(timeout, left))
-            item = PendingCandidates(recipe=_recipe(handed.record), trial=handed.trial, timeout_s=timeout)
-            item.made = self._laboratory.take_up(handed.record, handed.model, timeout_s=timeout)
-            self._under_way.append(item)
-        elif turn.wait:
-            self._rest()
-        elif turn.ended is None:
-            self._fleet.gather()
-            with suppress(Beyond):
-                sharing.exhausted = self._begin()
-        return turn.ended
+        left = self._left_s()
+        step = participant.next_step(ended, left_s=left, late=ended == self._budget.time_is_up())
+        if step.handover is not None:
+            handover, timeout = step.handover, self._timeout_s(left)
+            item = PendingCandidate(recipe=handover.record.as_recipe(), trial=handover.trial, timeout_s=timeout)
+            item.result = self._evaluator.measure(handover.record, handover.model, timeout_s=timeout)
+            self._pending.append(item)
+        elif step.wait:
+            self._complete_pending()
+        elif step.ended is None:
+            self._pool.gather()
+            with suppress(BudgetClaimed):
+                participant.exhausted = self._begin()
+        return step.ended
 
     def _begin(self) -> str | None:
-        """Ask for one candidate, build it, and begin to measure it; why the search ends, where it does."""
-        begin = time.monotonic() - self._fleet.waited_s
+        """Propose a candidate, build it and start its measurement; return the reason if the search ends."""
+        began = time.monotonic() - self._pool.waited_s
+        resumed = self._resumable()
         trial: optuna.Trial | None = None
-        revived = self._revived()
-        if revived is not None:
-            self._taken_up.add(revived.id)
-            recipe, number = _recipe(revived), revived.trial
+        if resumed is not None:
+            self._resumed.add(resumed.id)
+            recipe, number = resumed.as_recipe(), resumed.trial
         else:
-            asked = self._questions.ask({item.recipe.identifier: item for item in self._under_way})
-            if asked is None:
+            proposal = self._proposer.ask({item.recipe.identifier: item for item in self._pending})
+            if proposal is None:
                 return "every recipe of the search space was tried"
-            trial, recipe = asked
+            trial, recipe = proposal
             number = trial.number
-        self._tell(event="trial", number=number, id=recipe.identifier, recipe=str(recipe))
-        timeout = self._request.candidate_timeout_s
-        if (left := self._budget.left(self._archive.tally, len(self._under_way))) is not None:
-            timeout = max(LEAST_FOR_A_TRIAL_S, min(timeout, left))
-        item = PendingCandidates(recipe=recipe, trial=trial, timeout_s=timeout, revived=revived)
-        reasons = self._registry.recipe_objections(recipe, self._request.target)
-        if reasons:
-            item.made = _rejected(recipe, number, "; ".join(reasons))
+        self._events.trial(number, recipe)
+        item = PendingCandidate(recipe=recipe, trial=trial, timeout_s=self._timeout_s(self._left_s()), resumed=resumed)
+        objections = self._registry.recipe_objections(recipe, self._request.target)
+        if objections:
+            failure = Failure(kind="limit", step="recipe", message="; ".join(objections))
+            item.result = CandidateResult(
+                id=recipe.identifier, state="rejected", trial=number, recipe=step_results(recipe), failure=failure
+            )
         else:
             start = time.monotonic()
             try:
-                item.made = self._make(recipe, trial, number, timeout)
+                item.result = self._build(recipe, trial, number, item.timeout_s)
             except Interrupted:
                 self._run.spend("building", time.monotonic() - start)
                 raise
-            if item.made is None:
+            if item.result is None:
                 return None
-        item.seconds = time.monotonic() - self._fleet.waited_s - begin
-        self._under_way.append(item)
+        item.seconds = time.monotonic() - self._pool.waited_s - began
+        self._pending.append(item)
         return None
 
-    def _make(
+    def _build(
         self, recipe: Recipe, trial: optuna.Trial | None, number: int | None, timeout_s: float
-    ) -> CandidateResult | Built | None:
-        """Build a candidate and begin to measure it; None where it was left to a process that may time it."""
+    ) -> CandidateResult | BuiltCandidate | None:
+        """Build a candidate and start its measurement; None if it was handed over to a process that may measure it."""
         stopping = self._archive.stopping if self._request.preset.early_stopping else None
-        if self._sharing is None or not self._sharing.builds_only or trial is None:
-            return self._laboratory.begin(recipe, trial=number, timeout_s=timeout_s, stopping=stopping)
-        record, model = self._laboratory.build(recipe, trial=number, timeout_s=timeout_s, stopping=stopping)
+        if self._participant is None or not self._participant.builds_only or trial is None:
+            return self._evaluator.begin(recipe, trial=number, timeout_s=timeout_s, stopping=stopping)
+        record, model = self._evaluator.build(recipe, trial=number, timeout_s=timeout_s, stopping=stopping)
         if model is None:
             return record
-        self._sharing.hand_over(record, model, trial)
+        self._participant.hand_over(record, model, trial)
         return None
 
-    def _may_revive(self) -> bool:
-        """Whether the trials are used up, but there is time for one that was stopped and is worth going on with after all."""
-        return self._sharing is None and self._budget.has_time(self._archive.tally) and self._revived() is not None
+    def _left_s(self) -> float | None:
+        return self._budget.left_for_trials(self._archive.tally, len(self._pending))
 
-    def _revived(self) -> CandidateResult | None:
-        """A candidate that was stopped in its training and is worth going on with after all; not one that is under way."""
-        if self._sharing is not None and not self._sharing.leads:
+    def _timeout_s(self, left_s: float | None) -> float:
+        """Return the time of one candidate, given the seconds that are left for trials."""
+        timeout_s = self._request.candidate_timeout_s
+        return timeout_s if left_s is None else max(LEAST_FOR_A_TRIAL_S, min(timeout_s, left_s))
+
+    def _can_resume_candidate(self) -> bool:
+        """Return True if the trials are used up, but there is time to continue a candidate that was stopped too early."""
+        return self._participant is None and self._budget.has_time(self._archive.tally) and self._resumable() is not None
+
+    def _resumable(self) -> CandidateResult | None:
+        """Return a candidate that was stopped in its training and would not be stopped now, or None."""
+        if self._participant is not None and not self._participant.leads:
             return None
         if not any(c.state == "stopped" and c.rungs for c in self._archive.known.values()):
             return None
-        return self._archive.stopping.revived(but=self._taken_up | {item.recipe.identifier for item in self._under_way})
+        return self._archive.stopping.resumable(exclude=self._resumed | {item.recipe.identifier for item in self._pending})
 
-    def _complete(self, item: PendingCandidates) -> str | None:
-        """Wait for one candidate, keep it and tell the study; why the search ends, where it does."""
-        archive, begin = self._archive, time.monotonic()
-        made = item.made
-        if isinstance(made, Built):
+    def _complete(self, item: PendingCandidate) -> str | None:
+        """Wait for a candidate, keep it and tell the study; return the reason if the search ends."""
+        archive, began, result = self._archive, time.monotonic(), item.result
+        if isinstance(result, BuiltCandidate):
             hopeless = archive.stopping.hopeless if self._request.preset.early_stopping else _never
-            made = self._laboratory.finish(made, baseline=archive.baseline, hopeless=hopeless)
-        candidate = made
-        if candidate is None:
+            result = self._evaluator.finish(result, baseline=archive.baseline, hopeless=hopeless)
+        if result is None:
             raise RuntimeError("a candidate is begun before it is completed")
+        candidate, left = result, self._left_s()
         late = candidate.failure is not None and candidate.failure.kind == "timeout"
-        left = self._budget.left(archive.tally, len(self._under_way))
         if late and (item.timeout_s < self._request.candidate_timeout_s or (left is not None and left <= 0)):
-            # Cut off by the end of the budget, which says nothing of the candidate: `resume` asks for it again.
+            # The end of the budget cut it off, which is no failure of the candidate: `resume` proposes it again.
             self._run.event(event="cut-off", id=candidate.id)
             for phase in PHASES:
                 self._run.spend(phase, candidate.seconds.get(phase, 0.0))
-            return self._budget.used_up()
-        if item.revived is not None:
-            candidate = _continued(item.revived, candidate)
-        if self._sharing is not None and item.trial is not None:
-            kept = self._sharing.keep(candidate, item.trial)
+            return self._budget.time_is_up()
+        if item.resumed is not None:
+            candidate = _continued(item.resumed, candidate)
+        if self._participant is not None and item.trial is not None:
+            kept = self._participant.keep(candidate, item.trial)
             if kept is None:
                 return None
             candidate = kept
         else:
             candidate = archive.keep(candidate)
-        self._questions.tell(item, candidate)
+        self._proposer.tell(item, candidate)
         self._run.write_elapsed(self._budget.elapsed())
-        archive.drop_dominated()
-        if self._sharing is None or self._sharing.leads:  # the leader tells of what workers have found
+        if self._participant is None or self._participant.leads:  # the leader reports the candidates of workers
             self._registry.trial_finished(candidate)
-        best = archive.known.get(archive.standing.recommendation().id or "")
-        tried = len(archive.known) - 1
-        self._tell(event="candidate", candidate=candidate, tried=tried, baseline=archive.baseline, best=best)
-        self._budget.took(min(item.seconds + time.monotonic() - begin, self._request.candidate_timeout_s / 2))
+        self._events.candidate(candidate, tried=len(archive.known) - 1, baseline=archive.baseline, best=archive.recommended)
+        self._budget.record_trial(min(item.seconds + time.monotonic() - began, self._request.candidate_timeout_s / 2))
         return None
 
-    def _rest(self) -> None:
-        """Complete what is still on boards when the search ends."""
-        while self._under_way:
-            self._complete(self._under_way.popleft())
+    def _complete_pending(self) -> None:
+        """Complete all candidates that are being measured."""
+        while self._pending:
+            self._complete(self._pending.popleft())
 
     def _study(self, space: SearchSpace) -> optuna.Study:
-        archive = self._archive
+        """Return the study of the run, recovered from an earlier process and with its first recipes enqueued."""
+        archive, view = self._archive, self._archive.stopping
         study = open_study(self._run, self._state, self._registry, archive, self._salt)
-        stopping = archive.stopping
-        constraints = {c.id: stopping.constraints(c) for c in archive.known.values()}
-        told = {c.id: stopping.told(c) for c in archive.known.values()}
-        restored = restore(study, space, archive.candidates, told, constraints)
+        restored = recovery.restore(study, space, archive.candidates, view)
         first = [recipe for steps in self._state.first if space.holds(recipe := Recipe.from_json(steps))]
         starters = (*first, *space.starters(self._request.budget.trials))
-        if self._sharing is not None:
-            self._sharing.join(study, archive)
-            self._sharing.suggest({recipe.identifier: space.parameters(recipe) for recipe in starters})
+        if self._participant is not None:
+            self._participant.join(study, archive)
+            self._participant.suggest({recipe.identifier: space.parameters(recipe) for recipe in starters})
             return study
-        again, late = studies.settle(study, archive.known, told, constraints)
+        enqueued, late = recovery.settle(study, archive.known, view)
         for identifier in late:  # killed between keeping it and this
             self._registry.trial_finished(archive.known[identifier])
-        # Nothing is wrong with candidates whose device was lost. Asked for before they are forgotten: a kill between loses none.
-        lost = [c for c in archive.candidates if c.failure is not None and c.failure.step == DEVICE]
-        if lost:
-            studies.ask_first(study, [space.parameters(_recipe(c)) for c in lost])
-            for candidate in lost:
-                archive.forget(candidate.id)
-        if again or lost or restored:
-            self._run.event(event="resumed", asked_again=again + len(lost), restored=restored)
+        enqueued += recovery.repeat_lost(study, space, archive)
+        if enqueued or restored:
+            self._run.event(event="resumed", asked_again=enqueued, restored=restored)
         for recipe in starters:
-            study.enqueue_trial(space.parameters(recipe), skip_if_exists=True)  # killed while it did so, a run goes on with it
+            study.enqueue_trial(space.parameters(recipe), skip_if_exists=True)  # a resumed run may have enqueued some
         return study
 
 
 def open_study(
     run: RunDirectory, state: RunState, registry: Registry, archive: Archive, salt: Sequence[int] = ()
 ) -> optuna.Study:
-    """The study of a run.
+    """Return the study of a run with its sampler.
 
     Args:
-        salt: What makes this process's sampler another than those of others that share the study.
+        salt: Distinguishes this process's sampler from those of others that share the study.
 
     Raises:
-        InputError: the storage cannot be opened.
+        InputError: The storage cannot be opened.
     """
     request = state.request
     seed = int(np.random.default_rng([request.options.seed, len(archive.known), *salt]).integers(1 << 31))
     sampler = registry.samplers()[request.preset.sampler](seed)
-    return studies.open_study(run.study, request.options.storage, sampler, state.task.direction, state.study)
+    return optuna_study.open_study(run.study, request.options.storage, sampler, state.task.direction, state.study)
 
 
 def _never(candidate: CandidateResult) -> str | None:
-    """No candidate is hopeless where early stopping is off."""
+    """Return None: no candidate is hopeless without early stopping."""
     return None
 
 
-def _rejected(recipe: Recipe, trial: int | None, reason: str) -> CandidateResult:
-    return CandidateResult(
-        id=recipe.identifier,
-        state="rejected",
-        trial=trial,
-        recipe=[StepResult(method=s.method, version=s.version, parameters=dict(s.parameters)) for s in recipe.steps],
-        failure=Failure(kind="limit", step="recipe", message=reason),
-    )
-
-
 def _continued(before: CandidateResult, candidate: CandidateResult) -> CandidateResult:
-    """A candidate that went on where it had stopped: with the rungs and the time of the first part."""
-    again = {rung.key for rung in candidate.rungs}
+    """Return a candidate that continued where it had stopped, with the rungs and the time of its first part."""
+    repeated = {rung.key for rung in candidate.rungs}
+    rungs = [*(rung for rung in before.rungs if rung.key not in repeated), *candidate.rungs]
     seconds = {
         name: before.seconds.get(name, 0.0) + candidate.seconds.get(name, 0.0) for name in before.seconds | candidate.seconds
     }
     return replace(
         candidate,
-        rungs=sorted(
-            [*(rung for rung in before.rungs if rung.key not in again), *candidate.rungs], key=lambda r: (r.step, r.call, r.share)
-        ),
+        rungs=sorted(rungs, key=lambda rung: (rung.step, rung.call, rung.share)),
         foreseen=candidate.foreseen or before.foreseen,
         seconds=seconds,
     )
-
-
-def _recipe(candidate: CandidateResult) -> Recipe:
-    return Recipe.from_json([{"method": s.method, "version": s.version, "parameters": s.parameters} for s in candidate.recipe])

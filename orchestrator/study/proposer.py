@@ -1,4 +1,4 @@
-"""The questions of a search: which recipe is tried next, and what is told to the study of those that come twice."""
+"""The proposals of a search: the next recipe, and the results that the study receives."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import optuna
 
-from orchestrator.study.archive import Archive
-from orchestrator.study.candidates.evaluator import Built
-from orchestrator.study.distributed.claims import CANDIDATE, SAME_AS, Claims, fail
-from orchestrator.study.run import optuna_study as studies
+from orchestrator.study.candidates.archive import Archive
+from orchestrator.study.candidates.evaluator import BuiltCandidate
+from orchestrator.study.distributed.claims import SAME_AS, Claims, Verdict
+from orchestrator.study.run import optuna_study
+from orchestrator.study.run.optuna_study import CANDIDATE
 from orchestrator.study.search_space import SearchSpace
 from orchestrator.values.recipe import Recipe
 from orchestrator.values.results import CandidateResult
@@ -19,37 +20,37 @@ DUPLICATES_BEFORE_RANDOM = 3
 RANDOM_TRIES = 500
 
 
-class Beyond(Exception):
-    """Other processes have begun all that the budget allows."""
+class BudgetClaimed(Exception):
+    """Other processes have begun all candidates that the budget allows."""
 
 
 @dataclass(kw_only=True, slots=True)
-class PendingCandidates:
+class PendingCandidate:
     """A candidate between ask and tell.
 
     Attributes:
-        made: Its record, or what is being measured.
+        result: Its final record, or its measurement in progress.
         timeout_s: Time that its build was given.
-        same: Trials that asked for the same recipe meanwhile: they are told the same.
-        seconds: What making it has taken the main thread.
-        revived: Its record so far, where it was stopped before and goes on: nothing was asked, and the study was told already.
+        duplicates: Trials that proposed the same recipe meanwhile: the study receives the same result for them.
+        seconds: Time that the main thread has spent on it.
+        resumed: Its record so far if it was stopped and continues: it has no trial of its own, for the study has a result.
     """
 
     recipe: Recipe
     trial: optuna.Trial | None
     timeout_s: float
-    made: CandidateResult | Built | None = None
-    same: list[optuna.Trial] = field(default_factory=list)
+    result: CandidateResult | BuiltCandidate | None = None
+    duplicates: list[optuna.Trial] = field(default_factory=list)
     seconds: float = 0.0
-    revived: CandidateResult | None = None
+    resumed: CandidateResult | None = None
 
 
 class Proposer:
-    """Asks the study.
+    """Source of new recipes.
 
     Args:
-        generator: For recipes drawn by ourselves, where the sampler only repeats itself.
-        claims: Where other processes ask the same study.
+        generator: For recipes that are drawn at random if the sampler only repeats itself.
+        claims: Claims of this process, if other processes use the same study.
     """
 
     def __init__(
@@ -61,86 +62,84 @@ class Proposer:
         claims: Claims | None = None,
     ) -> None:
         self._study, self._space, self._archive, self._generator = study, space, archive, generator
-        self._claims, self._taken = claims, set[str]()
+        self._claims, self._claimed_elsewhere = claims, set[str]()
 
-    def ask(self, under_way: Mapping[str, PendingCandidates]) -> tuple[optuna.Trial, Recipe] | None:
-        """A trial whose recipe is new; None where every recipe was tried.
+    def ask(self, pending: Mapping[str, PendingCandidate]) -> tuple[optuna.Trial, Recipe] | None:
+        """Return a trial with a new recipe, or None if every recipe was tried.
 
-        What is known is told again as it was, so that the sampler learns from it; what is under way will be.
+        The study receives the result of a known recipe again, so that the sampler learns from it; that of a pending one later.
 
         Raises:
-            Beyond: other processes have begun all that the budget allows.
-            Interrupted: the user asked to stop.
+            BudgetClaimed: Other processes have begun all candidates that the budget allows.
+            Interrupted: The user asked to stop.
         """
         duplicates = 0
         while True:
             try:
-                found = self._ask_once(under_way)
+                proposal = self._ask_once(pending)
             except optuna.exceptions.UpdateFinishedTrialError:
                 if self._claims is None:
                     raise
-                continue  # this process was silent for so long that another one took it for dead
-            if found is not None:
-                return found
+                continue  # this process was silent for so long that another one considered it dead
+            if proposal is not None:
+                return proposal
             duplicates += 1
-            if duplicates >= DUPLICATES_BEFORE_RANDOM and not self._enqueue_fresh(under_way):
+            if duplicates >= DUPLICATES_BEFORE_RANDOM and not self._enqueue_random(pending):
                 return None
 
-    def _ask_once(self, under_way: Mapping[str, PendingCandidates]) -> tuple[optuna.Trial, Recipe] | None:
-        """A trial whose recipe is new; None where it is not."""
+    def _ask_once(self, pending: Mapping[str, PendingCandidate]) -> tuple[optuna.Trial, Recipe] | None:
+        """Return a trial whose recipe is new, or None."""
         trial = self._study.ask()
         if self._claims is not None:
-            self._claims.own(trial)
+            self._claims.sign(trial)
         recipe = self._space.suggest(trial)
         known = self._archive.known.get(recipe.identifier)
-        if known is not None and self._claims is not None and self._claims.anew(trial):
+        if known is not None and self._claims is not None and self._claims.lost_by_leader(trial):
             self._archive.forget(recipe.identifier)
             known = None
-        if known is None and recipe.identifier not in under_way:
+        if known is None and recipe.identifier not in pending:
             trial.set_user_attr("recipe", str(recipe))
-            return (trial, recipe) if self._is_ours(trial, recipe) else None
+            return (trial, recipe) if self._claim(trial, recipe) else None
         trial.set_user_attr(SAME_AS, recipe.identifier)
         if known is not None:
             self._tell(trial, known)
         else:
-            under_way[recipe.identifier].same.append(trial)
+            pending[recipe.identifier].duplicates.append(trial)
         return None
 
-    def _is_ours(self, trial: optuna.Trial, recipe: Recipe) -> bool:
-        """Whether this process makes the candidate; another one has it, where not."""
+    def _claim(self, trial: optuna.Trial, recipe: Recipe) -> bool:
+        """Return True if this process builds the candidate, and False if another one does."""
         if self._claims is None:
             trial.set_user_attr(CANDIDATE, recipe.identifier)
             return True
         verdict = self._claims.claim(trial, recipe.identifier)
-        if verdict == "ours":
+        if verdict is Verdict.GRANTED:
             return True
-        if verdict == "taken":
-            self._taken.add(recipe.identifier)
+        if verdict is Verdict.DUPLICATE:
+            self._claimed_elsewhere.add(recipe.identifier)
             trial.set_user_attr(SAME_AS, recipe.identifier)
-        fail(self._study, trial.number)
-        if verdict == "beyond":
-            raise Beyond
+        optuna_study.fail(self._study, trial.number)
+        if verdict is Verdict.OVER_BUDGET:
+            raise BudgetClaimed
         return False
 
-    def tell(self, item: PendingCandidates, candidate: CandidateResult) -> None:
-        """What came of a candidate."""
-        for trial in (item.trial, *item.same):
+    def tell(self, item: PendingCandidate, candidate: CandidateResult) -> None:
+        """Give the study the result of a candidate and of its duplicates."""
+        for trial in (item.trial, *item.duplicates):
             if trial is not None:
                 self._tell(trial, candidate)
 
     def _tell(self, trial: optuna.Trial, candidate: CandidateResult) -> None:
-        stopping = self._archive.stopping
-        # Where the study is shared, another process may have taken this one for dead, and ended the trial.
-        ended = () if self._claims is None else (ValueError, optuna.exceptions.UpdateFinishedTrialError)
-        with suppress(*ended):
-            studies.tell(self._study, trial, stopping.told(candidate), stopping.constraints(candidate))
+        # In a shared study another process may have considered this one dead, and ended the trial.
+        with suppress(*(() if self._claims is None else optuna_study.ENDED)):
+            optuna_study.tell(self._study, trial, candidate, self._archive.stopping)
 
-    def _enqueue_fresh(self, under_way: Mapping[str, PendingCandidates]) -> bool:
+    def _enqueue_random(self, pending: Mapping[str, PendingCandidate]) -> bool:
         for _ in range(RANDOM_TRIES):
             recipe = self._space.random(self._generator)
             identifier = recipe.identifier
-            if identifier not in self._archive.known and identifier not in under_way and identifier not in self._taken:
-                declared = None if self._claims is None else {CANDIDATE: identifier}
-                self._study.enqueue_trial(self._space.parameters(recipe), user_attrs=declared)
+            if identifier not in self._archive.known and identifier not in pending and identifier not in self._claimed_elsewhere:
+                attributes = None if self._claims is None else {CANDIDATE: identifier}
+                self._study.enqueue_trial(self._space.parameters(recipe), user_attrs=attributes)
                 return True
         return False

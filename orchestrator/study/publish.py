@@ -17,16 +17,16 @@ from orchestrator.plugin.runtime_step import PREFIX
 from orchestrator.report import formatting
 from orchestrator.report.card import render_card
 from orchestrator.report.results import LAYERS, plain, write_results
-from orchestrator.study.candidates.measurement_cache import counted, in_words
-from orchestrator.study.distributed.device_class import shares
-from orchestrator.study.engine import StudyResult, refusals
+from orchestrator.study.candidates.measurement_cache import count_reused, reuse_notes
+from orchestrator.study.distributed.device_class import sharing_notes
 from orchestrator.study.importance import importance
 from orchestrator.study.layers import Layers, layer_table
 from orchestrator.study.pareto.dominance import faster, relative_latency
-from orchestrator.study.request import RunState
+from orchestrator.study.result import StudyResult, refusals
 from orchestrator.study.run.directory import RunDirectory
 from orchestrator.study.run.event_log import finished_s
 from orchestrator.study.run.recipe_file import recipe_text
+from orchestrator.study.run.request import RunState
 from orchestrator.study.search_space import SearchSpace
 from orchestrator.values.device import HOST
 from orchestrator.values.distribution import DISTRIBUTION
@@ -43,7 +43,7 @@ def compose(found: StudyResult, registry: Registry, run: RunDirectory) -> RunRes
     request, task = state.request, state.task
     recommendation = found.recommendation
     front = {c.id for c in found.front}
-    reused = counted(found.candidates)
+    reused = count_reused(found.candidates)
     methods, finished = registry.methods(), finished_s(run.log)
 
     def published(candidate: CandidateResult) -> CandidateResult:
@@ -97,8 +97,8 @@ def compose(found: StudyResult, registry: Registry, run: RunDirectory) -> RunRes
             *registry.notes,
             *_runtimes(found),
             *_same_recipes(found),
-            *in_words(reused, len(found.candidates)),
-            *shares(found.candidates),
+            *reuse_notes(reused, len(found.candidates)),
+            *sharing_notes(found.candidates),
         ],
         importance=importance(found.candidates, SearchSpace(state.offers, methods), task.direction),
         layers=_layers(found, run),

@@ -1,4 +1,4 @@
-"""The front and its near misses, measured once more at the end, side by side: what was timed, and what came of it."""
+"""The measurement of the front and its near misses at the end of a search, side by side."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -7,13 +7,12 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from orchestrator.study.candidates.evaluator import gains
+from orchestrator.study.pareto.dominance import gains
+from orchestrator.study.pareto.front import MOST_REMEASURED
 from orchestrator.values.files import write_atomic
 from orchestrator.values.recipe import BASELINE
 from orchestrator.values.results import CandidateResult, LatencyResult
 
-MOST_MODELS = 12
-"""Candidates that are timed beside one another; the baseline comes on top."""
 SECONDS_A_MODEL = 2.5
 MOST_SECONDS = 40.0
 DURING = "timed during the search, beside the original alone"
@@ -22,13 +21,13 @@ ALONE = "timed during the search, alone"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Remeasurement:
-    """One measurement of the front and its near misses.
+    """New latencies of the front and its near misses.
 
     Attributes:
-        timed: `{candidate id: digest of its file}`, the baseline not among them.
-        figures: The new latencies by id, the baseline's among them; each ratio is to the baseline.
-        failed: Why a candidate has none.
-        seconds: How long it took.
+        timed: `{candidate id: digest of its file}`, without the baseline.
+        figures: New latencies by id, with the baseline's; each ratio is to the baseline.
+        failed: Reasons of the candidates that have none.
+        seconds: Duration.
     """
 
     timed: dict[str, str]
@@ -37,10 +36,10 @@ class Remeasurement:
     seconds: float = 0.0
 
     def applied(self, candidate: CandidateResult, baseline: CandidateResult) -> CandidateResult:
-        """The candidate with its new figure first, and the one from the search after it.
+        """Return the candidate with its new latency first and that of the search second.
 
         Args:
-            baseline: The baseline, with its own new figure.
+            baseline: The baseline with its own new latency.
         """
         if candidate.id not in self.figures or not candidate.latency:
             return candidate
@@ -52,38 +51,40 @@ class Remeasurement:
         return replace(candidate, latency=latency, gains=gains(candidate.artifact.size_bytes, latency, baseline))
 
 
-AGAIN: TypeAdapter[Any] = TypeAdapter(Remeasurement)
+_ADAPTER: TypeAdapter[Any] = TypeAdapter(Remeasurement)
 
 
-def chosen(front: Sequence[CandidateResult], near: Sequence[CandidateResult], recommended: str | None) -> dict[str, str]:
-    """Which candidates are measured again, at most `MOST_MODELS`, with their files' digests.
+def select(contenders: Sequence[CandidateResult], recommended: str | None) -> dict[str, str]:
+    """Return the candidates that are measured again, at most `MOST_REMEASURED`, with the digests of their files.
 
-    The recommended one first, then the front, then its near misses, the nearest first.
+    Args:
+        contenders: The front, then its near misses, the nearest first.
+        recommended: Id of the candidate that comes before all others.
     """
-    ordered = [*(c for c in front if c.id == recommended), *front, *near]
+    ordered = sorted(contenders, key=lambda c: c.id != recommended)
     able = {c.id: c.artifact.digest for c in ordered if c.id != BASELINE and c.artifact and c.artifact.path}
-    return dict(list(able.items())[:MOST_MODELS])
+    return dict(list(able.items())[:MOST_REMEASURED])
 
 
 def allowance_s(models: int, timeout_s: float | None) -> float:
-    """Seconds that the measurement of so many models may take: no more than a third of the run's whole budget of time."""
+    """Return the seconds that the measurement of some models may take: at most a third of the run's budget of time."""
     most = MOST_SECONDS if timeout_s is None else min(MOST_SECONDS, timeout_s / 3)
     return min(SECONDS_A_MODEL * (models + 1), most)
 
 
-def read_again(path: Path, timed: Mapping[str, str]) -> Remeasurement | None:
-    """What an earlier process of the run measured of just these candidates, or None."""
+def read_remeasurement(path: Path, timed: Mapping[str, str]) -> Remeasurement | None:
+    """Return the measurement of exactly these candidates by an earlier process of the run, or None."""
     try:
-        kept: Remeasurement = AGAIN.validate_json(path.read_bytes())
-    except (OSError, ValidationError):  # it was not measured yet, or by another version
+        result: Remeasurement = _ADAPTER.validate_json(path.read_bytes())
+    except (OSError, ValidationError):  # not measured yet, or by another version
         return None
-    return kept if kept.timed == dict(timed) else None
+    return result if result.timed == dict(timed) else None
 
 
-def write_again(path: Path, again: Remeasurement) -> None:
-    """Keep a measurement, all of it at once.
+def write_remeasurement(path: Path, remeasurement: Remeasurement) -> None:
+    """Write a measurement at once.
 
     Raises:
-        OSError: the disk is full, ...
+        OSError: The disk is full or read-only.
     """
-    write_atomic(path, AGAIN.dump_json(again, indent=1))
+    write_atomic(path, _ADAPTER.dump_json(remeasurement, indent=1))

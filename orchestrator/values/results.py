@@ -1,11 +1,12 @@
 """The results of a run: results.json, schema 1, as dataclasses. Field names are the keys of the file."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from orchestrator.errors import FailureKind
 from orchestrator.values.direction import Direction
 from orchestrator.values.layers import LayerTable
+from orchestrator.values.recipe import Recipe
 
 State = Literal["complete", "failed", "rejected", "stopped"]
 
@@ -31,6 +32,11 @@ class StepResult:
     version: int
     parameters: dict[str, Any]
     phrase: str = ""
+
+
+def step_results(recipe: Recipe) -> list[StepResult]:
+    """Return the steps of a recipe as results.json holds them."""
+    return [StepResult(method=s.method, version=s.version, parameters=dict(s.parameters)) for s in recipe.steps]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -209,6 +215,19 @@ class CandidateResult:
     """In a shared search, the machine that "built" it, and the one that "measured" it."""
     finished_s: float | None = None
     """Seconds from the start of the search to its end, without pauses between a stop and `resume`."""
+
+    def as_recipe(self) -> Recipe:
+        """Return the recipe with its steps as methods take them."""
+        return Recipe.from_json([{"method": s.method, "version": s.version, "parameters": s.parameters} for s in self.recipe])
+
+    @property
+    def has_file(self) -> bool:
+        """Return True if the exported file is kept."""
+        return self.artifact is not None and self.artifact.path is not None
+
+    def without_file(self) -> "CandidateResult":
+        """Return the candidate with no path to its file."""
+        return self if self.artifact is None else replace(self, artifact=replace(self.artifact, path=None))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -19,8 +19,8 @@ from orchestrator.api.resolve import plan
 from orchestrator.building.protocol import OfferReply
 from orchestrator.errors import EnvironmentFailure, InputError
 from orchestrator.plugin.registry import Registry
-from orchestrator.study.request import RunState
 from orchestrator.study.run.directory import RunDirectory
+from orchestrator.study.run.request import RunState
 from orchestrator.values.direction import Direction
 from orchestrator.values.search import BudgetSpec, SearchOptions
 from orchestrator.values.task import TaskDescription, TaskSpec

@@ -71,7 +71,7 @@ def test_exit_code_is_1_with_what_to_relax_when_nothing_meets_the_limits(cli: Cl
     done = cli("search", *project.onnx, "--trials", "1", "--max-size", "10B", "--output", "run")
     assert done.returncode == 1, done.stderr
     reason = json.loads((cli.folder / "run" / "results.json").read_text())["reason"]
-    assert "No model keeps every limit" in reason
+    assert "No model satisfies every limit" in reason
     assert "--max-size 7" in reason and "instead of 0.01kB" in reason
     assert not (cli.folder / "run" / "recommended").exists()
 

@@ -14,7 +14,7 @@ from bench import sampler_replay as replay
 from orchestrator.building.protocol import OfferReply
 from orchestrator.plugin import Choice, Method, Number, OnnxMethod, TorchMethod
 from orchestrator.plugin.registry import Registry
-from orchestrator.study.presets import load_preset
+from orchestrator.study.run.presets import load_preset
 from orchestrator.study.search_space import SearchSpace
 from orchestrator.values.recipe import Recipe
 from orchestrator_samplers.ehvi import EhviSampler

@@ -17,14 +17,15 @@ from optuna.storages import JournalStorage
 from optuna.trial import TrialState
 
 from orchestrator.errors import EnvironmentFailure, InputError
-from orchestrator.study.distributed.claims import AGAIN, CANDIDATE, KEPT, OWNER, SAME_AS, Claims, ClaimTable, fail, give_back
-from orchestrator.study.distributed.compatibility import find_search
+from orchestrator.study.distributed.claims import KEPT, OWNER, REPLACES, SAME_AS, Claims, ClaimTable, Verdict, release
+from orchestrator.study.distributed.compatibility import find_study
 from orchestrator.study.distributed.device_class import class_of
 from orchestrator.study.distributed.exchange import Exchange, Missing
 from orchestrator.study.distributed.heartbeat import Heartbeat, LivenessMonitor
-from orchestrator.study.distributed.manifest import Manifest, write_charter
+from orchestrator.study.distributed.manifest import Manifest, write_manifest
 from orchestrator.study.distributed.scratch import YOUNG_S, scratch
 from orchestrator.study.run import optuna_storage
+from orchestrator.study.run.optuna_study import CANDIDATE, fail
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -52,21 +53,21 @@ def asked(study: optuna.Study, value: int = 0) -> optuna.Trial:
 def test_the_older_trial_has_the_candidate_when_two_ask_for_it(study: optuna.Study) -> None:
     older, younger = asked(study), asked(study)
     younger.set_user_attr(CANDIDATE, "a")
-    assert claims(study).claim(older, "a") == "ours"
-    assert claims(study).claim(younger, "a") == "taken"
+    assert claims(study).claim(older, "a") is Verdict.GRANTED
+    assert claims(study).claim(younger, "a") is Verdict.DUPLICATE
 
 
 def test_a_finished_candidate_is_taken_whoever_is_older(study: optuna.Study) -> None:
     older, younger = asked(study), asked(study)
     younger.set_user_attr(CANDIDATE, "a")
     study.tell(younger, 1.0)
-    assert claims(study).claim(older, "a") == "taken"
+    assert claims(study).claim(older, "a") is Verdict.DUPLICATE
 
 
 def test_no_more_candidates_than_the_budget_allows(study: optuna.Study) -> None:
     trials = [asked(study) for _ in range(4)]
     verdicts = [claims(study, most=3).claim(trial, f"candidate{k}") for k, trial in enumerate(trials)]
-    assert verdicts == ["ours", "ours", "ours", "beyond"]
+    assert verdicts == [*[Verdict.GRANTED] * 3, Verdict.OVER_BUDGET]
 
 
 def test_a_failed_candidate_counts_and_one_that_was_given_back_does_not(study: optuna.Study) -> None:
@@ -77,19 +78,19 @@ def test_a_failed_candidate_counts_and_one_that_was_given_back_does_not(study: o
     assert fail(study, kept.number)
     assert fail(study, back.number)
     assert not fail(study, back.number), "it has ended already"
-    assert claims(study, most=2).claim(third, "c") == "ours"
-    assert claims(study, most=1).claim(asked(study), "d") == "beyond"
+    assert claims(study, most=2).claim(third, "c") is Verdict.GRANTED
+    assert claims(study, most=1).claim(asked(study), "d") is Verdict.OVER_BUDGET
 
 
 def test_what_was_given_back_keeps_its_age_so_that_it_stays_within_the_budget(study: optuna.Study) -> None:
     trials = [asked(study) for _ in range(3)]
     for k, trial in enumerate(trials):
         claims(study, most=3).claim(trial, f"candidate{k}")
-    assert give_back(study, study.trials[0])
+    assert release(study, study.trials[0])
     again = study.ask()
-    assert (again.user_attrs[AGAIN], again.user_attrs[CANDIDATE]) == (0, "candidate0")
+    assert (again.user_attrs[REPLACES], again.user_attrs[CANDIDATE]) == (0, "candidate0")
     assert again.suggest_int("value", 0, 100) == study.trials[0].params["value"]
-    assert claims(study, most=3).claim(again, "candidate0") == "ours"
+    assert claims(study, most=3).claim(again, "candidate0") is Verdict.GRANTED
     assert ClaimTable.of(study).candidates() == {"candidate0", "candidate1", "candidate2"}
 
 
@@ -97,23 +98,23 @@ def test_one_of_two_stands_in_when_a_trial_is_given_back_twice(study: optuna.Stu
     trial = asked(study)
     trial.set_user_attr(CANDIDATE, "a")
     seen = study.trials[0]  # both processes saw it running
-    assert give_back(study, seen)
-    assert not give_back(study, seen)
+    assert release(study, seen)
+    assert not release(study, seen)
     first, second = study.ask(), study.ask()
-    assert claims(study).claim(first, "a") == "ours"
-    assert claims(study).claim(second, "a") == "taken"
+    assert claims(study).claim(first, "a") is Verdict.GRANTED
+    assert claims(study).claim(second, "a") is Verdict.DUPLICATE
 
 
 def test_a_trial_that_nobody_can_know_yet_is_waited_for_unless_its_process_is_dead(study: optuna.Study) -> None:
     older, younger = asked(study), asked(study)
-    assert claims(study, dead=True).claim(younger, "a") == "ours"
+    assert claims(study, dead=True).claim(younger, "a") is Verdict.GRANTED
 
     def declare() -> None:
         older.set_user_attr(SAME_AS, "b")
 
     timer = threading.Timer(0.2, declare)
     timer.start()
-    assert claims(study).claim(younger, "a") == "ours"
+    assert claims(study).claim(younger, "a") is Verdict.GRANTED
     assert SAME_AS in study.trials[0].user_attrs, "the answer came after the older one was known"
     timer.join()
 
@@ -128,15 +129,15 @@ def test_nothing_is_made_twice_when_many_ask_at_once(tmp_path: Path) -> None:
         own = claims(mine, f"process{number}", most)
         while ClaimTable.of(mine).startable(most):
             trial = mine.ask()
-            own.own(trial)
+            own.sign(trial)
             name = f"candidate{trial.suggest_int('value', 0, 39)}"
             verdict = own.claim(trial, name)
-            if verdict == "ours":
+            if verdict is Verdict.GRANTED:
                 made.append(name)
                 trial.set_user_attr(KEPT, "digest")
                 mine.tell(trial, 1.0)
                 continue
-            if verdict == "taken":
+            if verdict is Verdict.DUPLICATE:
                 trial.set_user_attr(SAME_AS, name)
             fail(mine, trial.number)
 
@@ -156,12 +157,11 @@ def test_nothing_is_made_twice_when_many_ask_at_once(tmp_path: Path) -> None:
 def test_a_process_is_dead_when_its_counter_stood_still_for_the_grace_period() -> None:
     now = 0.0
     watch = LivenessMonitor(10.0, clock=lambda: now)
-    watch.look({"beat:a": 1, "beat:b": 1, "else": 5})
+    watch.record({"beat:a": 1, "beat:b": 1, "else": 5})
     for now in (6.0, 12.0):
-        watch.look({"beat:a": now, "beat:b": 1})
+        watch.record({"beat:a": now, "beat:b": 1})
     assert watch.alive("a")
     assert not watch.alive("b")
-    assert watch.living() == ["a"]
 
 
 def test_a_process_that_gave_no_sign_yet_is_watched_from_the_first_question_on() -> None:
@@ -175,10 +175,10 @@ def test_a_process_that_gave_no_sign_yet_is_watched_from_the_first_question_on()
 def test_a_process_that_left_is_gone_at_once(study: optuna.Study) -> None:
     heart, watch = Heartbeat(study, "a", grace_s=60.0), LivenessMonitor(60.0)
     heart.start()
-    watch.look(study.user_attrs)
+    watch.record(study.user_attrs)
     assert watch.alive("a")
     heart.close()
-    watch.look(study.user_attrs)
+    watch.record(study.user_attrs)
     assert not watch.alive("a")
 
 
@@ -208,11 +208,11 @@ def test_a_search_whose_leader_is_gone_does_not_stand_in_the_way_of_one_that_goe
     waited: list[str] = []
 
     def found() -> str:
-        return find_search(storage, None, where="it", wait_s=0, waiting=waited.append)[0]
+        return find_study(storage, None, where="it", wait_s=0, waiting=waited.append)[0]
 
     killed, living, left = (optuna.create_study(study_name=name, storage=storage) for name in ("killed", "living", "left"))
     for study in (killed, living, left):
-        write_charter(study, led())
+        write_manifest(study, led())
     killed.set_user_attr("beat:them", 7)
     left.set_user_attr("beat:them", None)
     with pytest.raises(InputError, match="holds 3 searches; name one with --study: killed, left, living"):
@@ -227,9 +227,9 @@ def test_a_search_whose_leader_is_gone_does_not_stand_in_the_way_of_one_that_goe
     for beating in (heart, other):
         beating.close()
     killed.set_user_attr("beat:them", 7)
-    assert waited == ["a sign of life, for several searches seem to go on"] * 3
-    write_charter(living, replace(led(), over="the budget is used up"))
-    write_charter(left, replace(led(), over="the budget is used up"))
+    assert waited == ["a heartbeat, for several searches have not ended"] * 3
+    write_manifest(living, replace(led(), over="the budget is used up"))
+    write_manifest(left, replace(led(), over="the budget is used up"))
     assert found() == "killed", "the only one that can go on"
 
 
@@ -247,9 +247,9 @@ def test_files_and_documents_come_back_as_they_were(exchange: Exchange, tmp_path
     digest = exchange.write("candidates/a/1.json", b"{}")
     assert exchange.read("candidates/a/1.json", digest) == b"{}"
     assert exchange.fetch(stored, tmp_path / "here").read_bytes() == source.read_bytes()
-    assert [key.split("/")[-2:] for key in exchange.found("candidates/*/files")] == [["a", "files"]]
+    assert [key.split("/")[-2:] for key in exchange.glob("candidates/*/files")] == [["a", "files"]]
     exchange.delete("candidates/a/files")
-    assert exchange.found("candidates/*/files") == []
+    assert exchange.glob("candidates/*/files") == []
     with pytest.raises(Missing):
         exchange.fetch(stored, tmp_path / "here")
     exchange.delete("candidates/a/files")  # twice is no harm
@@ -378,29 +378,29 @@ def test_what_was_finished_just_before_it_was_given_back_is_not_made_again(study
     trial.set_user_attr(CANDIDATE, "a")
     seen = study.trials[0]  # still running
     study.tell(trial, float(np.pi))
-    assert not give_back(study, seen)
+    assert not release(study, seen)
     assert study.trials[0].state == TrialState.COMPLETE
-    assert claims(study).claim(study.ask(), "a") == "taken"
+    assert claims(study).claim(study.ask(), "a") is Verdict.DUPLICATE
 
 
 def test_what_the_leader_lost_is_made_anew_by_those_who_know_it(study: optuna.Study) -> None:
     trial = asked(study)
     trial.set_user_attr(CANDIDATE, "a")
     study.tell(trial, 1.0)
-    give_back(study, study.trials[0], lost=True)
+    release(study, study.trials[0], lost=True)
     again = study.ask()
     guest = Claims(study, "guest", most=lambda: None, dead=lambda _: False, leads=False)
-    assert guest.anew(again)
-    assert not claims(study).anew(again), "what the leader knows is not lost"
-    assert not guest.anew(study.ask())
+    assert guest.lost_by_leader(again)
+    assert not claims(study).lost_by_leader(again), "what the leader knows is not lost"
+    assert not guest.lost_by_leader(study.ask())
 
 
 def test_what_is_lost_is_made_again_although_it_was_finished(study: optuna.Study) -> None:
     trial = asked(study)
     trial.set_user_attr(CANDIDATE, "a")
     study.tell(trial, 1.0)
-    give_back(study, study.trials[0], lost=True)
-    assert claims(study, most=1).claim(study.ask(), "a") == "ours"
+    release(study, study.trials[0], lost=True)
+    assert claims(study, most=1).claim(study.ask(), "a") is Verdict.GRANTED
 
 
 def test_the_folder_of_a_killed_worker_goes_with_the_next_one_and_that_of_a_living_one_stays(

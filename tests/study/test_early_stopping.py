@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.study.early_stopping import EarlyStopping
+from orchestrator.study.pareto.early_stopping import EarlyStopping
 from orchestrator.values.direction import Direction
 from orchestrator.values.results import CandidateResult, Foreseen, LatencyResult, Rung
 from orchestrator.values.target import Limits
@@ -113,21 +113,21 @@ def test_limits_on_quality_count_once_something_keeps_them(make: Make) -> None:
 def test_what_is_beyond_a_limit_before_its_training_is_rejected(make: Make) -> None:
     known = trained(make)
     heavy, slow = looked_at(make, "heavy", 4.0, 900), looked_at(make, "slow", 9.0, 400)
-    assert stopping(known).rejects(heavy) is None
-    assert "beyond the limit of 0.6 kB" in (stopping(known, max_size_bytes=600).rejects(heavy) or "")
-    assert stopping(known, max_size_bytes=880).rejects(heavy) is None, "a file may come out a little smaller"
-    assert "beyond the limit of 6 ms" in (stopping(known, max_latency_ms=6.0).rejects(slow) or "")
-    assert stopping(known, max_latency_ms=8.5).rejects(slow) is None, "within the doubt of its estimate"
+    assert stopping(known).rejection(heavy) is None
+    assert "violates the limit of 0.6 kB" in (stopping(known, max_size_bytes=600).rejection(heavy) or "")
+    assert stopping(known, max_size_bytes=880).rejection(heavy) is None, "a file may come out a little smaller"
+    assert "violates the limit of 6 ms" in (stopping(known, max_latency_ms=6.0).rejection(slow) or "")
+    assert stopping(known, max_latency_ms=8.5).rejection(slow) is None, "within the doubt of its estimate"
     nothing_yet = [known[0]]
-    assert stopping(nothing_yet, max_latency_ms=8.0).rejects(slow) is None, "its own band reaches down to 7.2 ms"
-    assert stopping(nothing_yet, max_latency_ms=6.0).rejects(slow), "something keeps the limit, for the original is feasible here"
+    assert stopping(nothing_yet, max_latency_ms=8.0).rejection(slow) is None, "its own band reaches down to 7.2 ms"
+    assert stopping(nothing_yet, max_latency_ms=6.0).rejection(slow), "something satisfies the limit: the original is feasible"
 
 
 def test_while_nothing_keeps_a_limit_the_nearest_is_still_built(make: Make) -> None:
     known = trained(make, feasible=False)
     near, far = looked_at(make, "near", 4.0, 400), looked_at(make, "far", 8.0, 400)
-    assert stopping(known, max_latency_ms=2.0).rejects(near) is None
-    assert stopping(known, max_latency_ms=2.0).rejects(far) is not None
+    assert stopping(known, max_latency_ms=2.0).rejection(near) is None
+    assert stopping(known, max_latency_ms=2.0).rejection(far) is not None
 
 
 def test_what_was_stopped_is_revived_when_trainings_turn_out_to_gain_more(make: Make) -> None:
@@ -136,35 +136,35 @@ def test_what_was_stopped_is_revived_when_trainings_turn_out_to_gain_more(make: 
 
     known = [*trained(make), ended("low", 0.7)]
     stopped = looked_at(make, "stopped", 8.0, 800, rungs=rungs(0.4, 0.55))
-    assert stopping([*known, stopped]).revived() is None
-    revived = stopping([*known, stopped, ended("late", 0.84)]).revived()
+    assert stopping([*known, stopped]).resumable() is None
+    revived = stopping([*known, stopped, ended("late", 0.84)]).resumable()
     assert revived is not None and revived.id == "stopped"
-    assert stopping([*known, stopped, ended("late", 0.84)]).revived(but={"stopped"}) is None
+    assert stopping([*known, stopped, ended("late", 0.84)]).resumable(exclude={"stopped"}) is None
 
 
 def test_sampler_learns_what_was_foreseen(make: Make) -> None:
     known = trained(make)
     stopped = looked_at(make, "stopped", 8.0, 800, rungs=rungs(0.4, 0.5))
-    told = stopping(known).told(stopped)
+    told = stopping(known).for_sampler(stopped)
     assert told is not None and told.quality is not None and told.artifact is not None
     assert told.quality.validation.value == pytest.approx(0.5 + 0.15)
     assert (told.latency[0].median_ms, told.artifact.size_bytes) == (8.0, 800)
     rejected = replace(looked_at(make, "rejected", 9.0, 400), state="rejected")
-    assert stopping(known, max_latency_ms=6.0).told(rejected) is None
+    assert stopping(known, max_latency_ms=6.0).for_sampler(rejected) is None
     constraints = stopping(known, max_latency_ms=6.0, max_drop=0.1).constraints(rejected)
     assert constraints["max_latency"] > 0 and "max_drop" not in constraints
 
 
 def test_looking_first_must_pay(make: Make) -> None:
     known = trained(make)
-    assert not stopping(known).worth_a_look()
-    assert stopping([known[0]], max_size_bytes=10).worth_a_look()
+    assert not stopping(known).proxy_pays()
+    assert stopping([known[0]], max_size_bytes=10).proxy_pays()
     slow = [replace(c, seconds={"training": 30.0}) for c in known]
-    assert stopping(slow).worth_a_look()
+    assert stopping(slow).proxy_pays()
     looked = [replace(slow[1], seconds={"training": 30.0, "sketching": 4.0}), slow[0]]
-    assert stopping(looked).worth_a_look()
+    assert stopping(looked).proxy_pays()
     looked[0] = replace(slow[1], seconds={"training": 5.0, "sketching": 4.0})
-    assert not stopping([looked[0], known[0]]).worth_a_look()
+    assert not stopping([looked[0], known[0]]).proxy_pays()
 
 
 def test_what_was_stopped_for_its_quality_alone_teaches_by_its_constraint(make: Make) -> None:
@@ -173,7 +173,7 @@ def test_what_was_stopped_for_its_quality_alone_teaches_by_its_constraint(make: 
     assert stopping(known, useful_drop=0.05).floors(blank)["recovery#0 of 0@0"].needed == pytest.approx(
         0.855 - 0.37 - 0.0158, abs=1e-3
     )
-    assert stopping(known, useful_drop=0.05).told(blank) is None
+    assert stopping(known, useful_drop=0.05).for_sampler(blank) is None
     constraints = stopping(known, useful_drop=0.05).constraints(blank)
     assert constraints == {"useful_drop": pytest.approx(0.35 - 0.045)}, "the same names as those of complete candidates"
     complete = stopping(known, useful_drop=0.05, max_drop=0.1).constraints(known[1])

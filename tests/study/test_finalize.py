@@ -10,14 +10,16 @@ import pytest
 
 from orchestrator.errors import EnvironmentFailure, JobFailed
 from orchestrator.measuring.scoring import Together
-from orchestrator.study.archive import Archive
-from orchestrator.study.budget import Budget, Tally
-from orchestrator.study.finalize import Outcome, as_searched, measured_again, scored_on_simulated, scored_on_test
-from orchestrator.study.pareto.front import ParetoFront
-from orchestrator.study.remeasurement import ALONE, DURING, MOST_MODELS, Remeasurement, allowance_s, chosen
+from orchestrator.study.budget import Budget
+from orchestrator.study.candidates.archive import Archive
+from orchestrator.study.candidates.tally import Tally
+from orchestrator.study.finalize import Outcome, as_searched, remeasure, score_on_simulated_cpu, score_on_test
+from orchestrator.study.pareto.front import MOST_REMEASURED, ParetoFront
+from orchestrator.study.remeasurement import ALONE, DURING, Remeasurement, allowance_s, select
 from orchestrator.study.run.directory import RunDirectory
 from orchestrator.values.direction import Direction
 from orchestrator.values.results import CandidateResult, Difference, LatencyResult
+from orchestrator.values.search import BudgetSpec, SearchOptions
 from orchestrator.values.target import Limits
 from tests.study.conftest import Make
 
@@ -25,7 +27,8 @@ from tests.study.conftest import Make
 class Request:
     """The parts of a search request that judging candidates needs."""
 
-    limits = asked = Limits()
+    limits = Limits()
+    options = SearchOptions()
     useful_drop = None
 
 
@@ -59,7 +62,7 @@ def archive(tmp_path: Path) -> Callable[..., Archive]:
         run = RunDirectory(tmp_path)
         run.candidates.mkdir(parents=True, exist_ok=True)
         request = Request()
-        request.limits = request.asked = limits
+        request.limits, request.options = limits, SearchOptions(limits=limits)
         found = Archive(run, request, Task())  # type: ignore[arg-type]
         for candidate in candidates:
             found.keep(candidate)
@@ -91,7 +94,7 @@ class Bench:
         self.figures, self.asked = figures, list[list[str]]()
         self.seconds: float | None = None
 
-    def somewhere(self, call: Callable[[Any], Any]) -> Any:
+    def run_anywhere(self, call: Callable[[Any], Any]) -> Any:
         return call(self)
 
     def together(self, models: Mapping[str, Path], baseline: Path, *, seconds: float | None = None, **_: Any) -> Together:
@@ -107,7 +110,7 @@ class Bench:
 def again(archive: Archive, bench: Bench, tmp_path: Path, *, timeout_s: float | None = None) -> Outcome:
     told: list[str] = []
     run = RunDirectory(tmp_path)
-    found = measured_again(archive, run, bench, timeout_s=timeout_s, tell=told.append)  # type: ignore[arg-type]
+    found = remeasure(archive, run, bench, timeout_s=timeout_s, report=told.append)  # type: ignore[arg-type]
     assert told == ([f"measuring the front again, side by side ({len(bench.asked[-1])} models)"] if bench.asked else [])
     return found
 
@@ -123,9 +126,9 @@ def test_near_misses_would_be_on_the_front_at_the_low_end_of_their_interval(
         timed("worse", 0.81, trial=4, size=950, quality=0.8, width=0.001),
         timed("far", 0.90, trial=5),
     ]
-    standing = archive(*known).standing
-    assert [c.id for c in standing.front()] == ["best", "baseline"]
-    assert [c.id for c in standing.near_misses()] == ["nearest", "near"]
+    front = archive(*known).front
+    assert [c.id for c in front.front()] == ["best", "baseline"]
+    assert [c.id for c in front.near_misses()] == ["nearest", "near"]
     estimated = {c.id: dataclasses.replace(c, latency=[dataclasses.replace(c.latency[0], evidence="estimated")]) for c in known}
     assert ParetoFront(estimated, Request(), Task()).near_misses() == []  # type: ignore[arg-type]
 
@@ -133,17 +136,16 @@ def test_near_misses_would_be_on_the_front_at_the_low_end_of_their_interval(
 def test_files_of_near_misses_are_kept_and_those_of_others_are_not(timed: Timed, archive: Callable[..., Archive]) -> None:
     near, far = timed("near", 0.81, trial=2), timed("far", 0.95, trial=3)
     found = archive(timed("baseline", quality=0.95), timed("best", 0.8, trial=1, size=900), near, far)
-    found.drop_dominated()
     assert {c.id for c in found.known.values() if c.artifact and c.artifact.path} == {"baseline", "best", "near"}
 
 
-def test_front_first_then_near_misses_and_twelve_at_most_are_measured_again(timed: Timed) -> None:
+def test_front_first_then_near_misses_and_twelve_at_most_are_remeasure(timed: Timed) -> None:
     front = [timed("baseline"), *(timed(f"front{k}", 0.5) for k in range(8))]
     near = [timed(f"near{k}", 0.5) for k in range(8)]
-    names = list(chosen(front, near, "front5"))
+    names = list(select([*front, *near], "front5"))
     assert names[:3] == ["front5", "front0", "front1"]
     assert names[8:] == ["near0", "near1", "near2", "near3"]
-    assert len(names) == MOST_MODELS
+    assert len(names) == MOST_REMEASURED
 
 
 def test_front_and_recommendation_come_from_the_new_figures(
@@ -156,7 +158,7 @@ def test_front_and_recommendation_come_from_the_new_figures(
         timed("far", 0.95, trial=3),
         limits=Limits(max_latency_ms=8.2),
     )
-    assert found.standing.recommendation().id == "lucky"
+    assert found.front.recommendation().id == "lucky"
     bench = Bench({"baseline": ORIGINAL, "lucky": figure(0.85), "near": figure(0.80)})
     outcome = again(found, bench, tmp_path)
     assert bench.asked == [["lucky", "near"]]
@@ -208,7 +210,7 @@ def test_what_fails_when_measured_again_leaves_the_front_with_a_note(
     assert outcome.notes == ["one could not be measured again, and is not on the front: it died"]
 
 
-def test_front_stays_with_a_note_when_the_original_cannot_be_measured_again(
+def test_front_stays_with_a_note_when_the_original_cannot_be_remeasure(
     timed: Timed, archive: Callable[..., Archive], tmp_path: Path
 ) -> None:
     found = archive(timed("baseline", quality=0.95), timed("one", 0.8, trial=1))
@@ -223,7 +225,7 @@ def test_rest_of_a_front_that_is_too_long_keeps_its_place(timed: Timed, archive:
     figures = {c.id: figure(c.latency[0].median_ms / 10, 0.001) for c in many}
     outcome = again(found, Bench({"baseline": ORIGINAL, **figures}), tmp_path, timeout_s=90)
     assert len(outcome.front) == 15
-    assert sum(len(c.latency) == 2 for c in outcome.front) == MOST_MODELS + 1
+    assert sum(len(c.latency) == 2 for c in outcome.front) == MOST_REMEASURED + 1
     assert any("were not measured again" in note for note in outcome.notes)
 
 
@@ -237,10 +239,10 @@ def test_time_is_set_aside_for_the_measurement_at_the_end(timed: Timed, make: Ma
     assert allowance_s(3, None) == pytest.approx(10.0)
     assert allowance_s(12, 600) == pytest.approx(32.5)
     assert allowance_s(12, 30) == pytest.approx(10.0)
-    budget = Budget(trials=None, timeout_s=300, started=0, spent_before=0)
+    budget = Budget(BudgetSpec(timeout_s=300), started=0, spent_before=0)
     on_target = [timed("baseline"), timed("a", 0.9)]
     estimated = [make("baseline"), make("a", latency=9)]
-    reserved = (budget.left(Tally(estimated)) or 0) - (budget.left(Tally(on_target)) or 0)
+    reserved = (budget.left_for_trials(Tally(estimated)) or 0) - (budget.left_for_trials(Tally(on_target)) or 0)
     assert reserved == pytest.approx(allowance_s(2, 300), abs=0.1)
 
 
@@ -248,10 +250,10 @@ def test_candidates_on_boards_count_as_tried_and_their_time_is_set_aside(timed: 
     known = {
         c.id: dataclasses.replace(c, seconds={"measuring": 4.0, "scoring": 1.0}) for c in (timed("baseline"), timed("a", 0.9))
     }
-    budget = Budget(trials=3, timeout_s=300, started=0, spent_before=0)
-    reserved = (budget.left(Tally(known.values())) or 0) - (budget.left(Tally(known.values()), 2) or 0)
+    budget = Budget(BudgetSpec(trials=3, timeout_s=300), started=0, spent_before=0)
+    reserved = (budget.left_for_trials(Tally(known.values())) or 0) - (budget.left_for_trials(Tally(known.values()), 2) or 0)
     assert reserved == pytest.approx(4.0 + 2 * 1.0, abs=0.1)
-    trials = Budget(trials=3, timeout_s=None, started=0, spent_before=0)
+    trials = Budget(BudgetSpec(trials=3), started=0, spent_before=0)
     assert trials.ended(Tally(known.values()), 1) is None
     assert trials.ended(Tally(known.values()), 2) == "the budget of 3 trials is used up"
 
@@ -274,7 +276,7 @@ def test_samples_of_both_measurements_lie_beside_each_other(tmp_path: Path) -> N
     assert not (run.samples / "b.npz").exists()
 
 
-@pytest.mark.parametrize("score", [scored_on_test, scored_on_simulated])
+@pytest.mark.parametrize("score", [score_on_test, score_on_simulated_cpu])
 def test_a_full_disk_at_the_end_is_no_models_failure(score: Any, timed: Timed, archive: Callable[..., Archive]) -> None:
     class Full:
         simulates = True
@@ -285,9 +287,9 @@ def test_a_full_disk_at_the_end_is_no_models_failure(score: Any, timed: Timed, a
         score_simulated = score_test
 
     known = archive(timed("baseline", 1.0), timed("a", 0.5))
-    more = {"seconds": 100.0} if score is scored_on_simulated else {}
+    more = {"seconds": 100.0} if score is score_on_simulated_cpu else {}
     with pytest.raises(EnvironmentFailure, match="No space left on device"):
-        score(as_searched(known), known, Full(), timeout_s=10.0, tell=lambda _: None, **more)
+        score(as_searched(known), known, Full(), timeout_s=10.0, report=lambda _: None, **more)
 
 
 @pytest.mark.parametrize("which", ["a", "baseline"])
@@ -298,5 +300,5 @@ def test_a_full_disk_takes_no_model_off_the_front(
     figures = {"baseline": ORIGINAL, "a": figure(0.5), "b": figure(0.4)}
     bench = Bench({**figures, which: JobFailed("surroundings", "No space left on device")})
     with pytest.raises(EnvironmentFailure, match="No space left on device"):
-        measured_again(known, RunDirectory(tmp_path), bench, timeout_s=None, tell=lambda _: None)  # type: ignore[arg-type]
-    assert not RunDirectory(tmp_path).again.exists()
+        remeasure(known, RunDirectory(tmp_path), bench, timeout_s=None, report=lambda _: None)  # type: ignore[arg-type]
+    assert not RunDirectory(tmp_path).remeasurement.exists()

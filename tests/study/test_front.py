@@ -3,22 +3,37 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from orchestrator.study.candidates.evaluator import gains
-from orchestrator.study.pareto.constraints import kept
-from orchestrator.study.pareto.dominance import at_best, dominates, faster, latency_noise, pareto_front, relative_latency, size_of
-from orchestrator.study.pareto.incremental_front import IncrementalFront
+from orchestrator.study.pareto.constraints import Constraints
+from orchestrator.study.pareto.dominance import (
+    at_best,
+    comparable,
+    dominates,
+    faster,
+    gains,
+    latency_noise,
+    relative_latency,
+    size_of,
+)
+from orchestrator.study.pareto.front import ParetoFront
 from orchestrator.values.direction import Direction
 from orchestrator.values.results import CandidateResult
 from orchestrator.values.target import Limits
 from tests.study.conftest import Make
 
 
-def identifiers(front: list[object]) -> list[str]:
-    return [c.id for c in front]  # type: ignore[attr-defined]
+def front_of(candidates: Sequence[CandidateResult], direction: Direction, limits: Limits | None = None) -> ParetoFront:
+    request = SimpleNamespace(limits=limits or Limits(), useful_drop=None)
+    known = {c.id: c for c in candidates}
+    return ParetoFront(known, request, SimpleNamespace(direction=direction))  # type: ignore[arg-type]
+
+
+def identifiers(candidates: Sequence[CandidateResult]) -> list[str]:
+    return [c.id for c in candidates]
 
 
 def test_front_holds_what_no_other_dominates(make: Make) -> None:
@@ -28,17 +43,17 @@ def test_front_holds_what_no_other_dominates(make: Make) -> None:
         make("worse", quality=0.85, latency=7, size=400),
         make("fast", quality=0.80, latency=3, size=500),
     ]
-    assert identifiers(pareto_front(candidates, Direction.MAXIMIZE)) == ["fast", "small", "baseline"]
+    assert identifiers(front_of(candidates, Direction.MAXIMIZE).front()) == ["fast", "small", "baseline"]
 
 
 def test_smaller_is_better_when_the_metric_is_minimised(make: Make) -> None:
     candidates = [make("baseline", quality=0.5, latency=10), make("better", quality=0.4, latency=9, size=900, baseline=0.5)]
-    assert identifiers(pareto_front(candidates, Direction.MINIMIZE)) == ["better"]
+    assert identifiers(front_of(candidates, Direction.MINIMIZE).front()) == ["better"]
 
 
 def test_failed_candidates_are_no_part_of_the_front(make: Make) -> None:
     failed = dataclasses.replace(make("failed", latency=1), state="failed")
-    assert identifiers(pareto_front([make("baseline"), failed], Direction.MAXIMIZE)) == ["baseline"]
+    assert identifiers(front_of([make("baseline"), failed], Direction.MAXIMIZE).front()) == ["baseline"]
 
 
 def test_measured_time_dominates_only_beyond_the_uncertainty_of_the_ratio(make: Make) -> None:
@@ -56,12 +71,12 @@ def test_measured_time_dominates_only_beyond_the_uncertainty_of_the_ratio(make: 
 
 def test_of_two_that_cannot_be_told_apart_the_first_stays(make: Make) -> None:
     first, second = make("first", trial=1), make("second", trial=2)
-    assert identifiers(pareto_front([second, first], Direction.MAXIMIZE)) == ["first"]
+    assert identifiers(front_of([second, first], Direction.MAXIMIZE).front()) == ["first"]
 
 
 def test_figures_of_two_kinds_of_evidence_are_never_compared(make: Make) -> None:
     with pytest.raises(ValueError, match="one kind of evidence, but got estimated, measured-on-host"):
-        pareto_front([make("a"), make("b", evidence="measured-on-host")], Direction.MAXIMIZE)
+        front_of([make("a"), make("b", evidence="measured-on-host")], Direction.MAXIMIZE).front()
 
 
 def test_candidate_that_brings_nothing_is_marked(make: Make) -> None:
@@ -122,7 +137,7 @@ def test_times_of_boards_are_compared_by_their_ratios(make: Make) -> None:
     here = on_target(make, "here", 0.8, 0.79, 0.81, trial=1)
     there = on_target(make, "there", 0.9, 0.89, 0.91, trial=2)
     quicker_board = dataclasses.replace(there, latency=[dataclasses.replace(there.latency[0], median_ms=1.0)])
-    assert identifiers(pareto_front([here, quicker_board], Direction.MAXIMIZE)) == ["here"]
+    assert identifiers(front_of([here, quicker_board], Direction.MAXIMIZE).front()) == ["here"]
 
 
 def test_nothing_that_is_within_the_noise_dominates(make: Make) -> None:
@@ -147,17 +162,18 @@ def test_candidate_at_its_best_has_its_time_at_the_low_end(make: Make) -> None:
     assert at_best(make("estimated")) == make("estimated")
 
 
-# -- the same, kept up as candidates come -----------------------------------------------------------------------------------
+# -- the vectorised front is the one by definition ---------------------------------------------------------------------------
 
 
 LIMITS = Limits(max_latency_ms=11.0, max_memory_bytes=2_000_000)
 
 
-def judged(candidate: CandidateResult, baseline: CandidateResult, direction: str) -> CandidateResult:
-    return dataclasses.replace(candidate, feasible=kept(candidate, baseline, LIMITS, direction))
+def judged(candidate: CandidateResult, baseline: CandidateResult, direction: Direction) -> CandidateResult:
+    constraints = Constraints(limits=LIMITS, direction=direction, baseline=baseline)
+    return dataclasses.replace(candidate, feasible=constraints.satisfied(candidate))
 
 
-def drawn(make: Make, random: np.random.Generator, count: int, direction: str) -> list[CandidateResult]:
+def drawn(make: Make, random: np.random.Generator, count: int, direction: Direction) -> list[CandidateResult]:
     """Candidates on a coarse grid, so that there are ties; with and without noise, disturbed, failed, without a ratio."""
     measured = random.random() < 0.7
     evidence = "measured-on-target" if measured else "estimated"
@@ -188,14 +204,18 @@ def drawn(make: Make, random: np.random.Generator, count: int, direction: str) -
     return found
 
 
-def front_by_definition(known: Sequence[CandidateResult], direction: str) -> list[str]:
-    everything = pareto_front(known, direction)
-    feasible = pareto_front([c for c in known if c.feasible], direction)
-    both = {c.id: c for c in (*everything, *feasible)}
+def undominated(known: Sequence[CandidateResult], direction: Direction) -> list[CandidateResult]:
+    complete = comparable(known)
+    return [c for c in complete if not any(dominates(other, c, direction) for other in complete if other is not c)]
+
+
+def front_by_definition(known: Sequence[CandidateResult], direction: Direction) -> list[str]:
+    feasible = [c for c in known if c.feasible]
+    both = {c.id: c for c in (*undominated(known, direction), *undominated(feasible, direction))}
     return [c.id for c in sorted(both.values(), key=lambda c: (relative_latency(c), size_of(c)))]
 
 
-def near_misses_by_definition(known: Sequence[CandidateResult], direction: str) -> list[str]:
+def near_misses_by_definition(known: Sequence[CandidateResult], direction: Direction) -> list[str]:
     """On the front, by all or by what keeps the limits, if the time were at its low end; the least behind first."""
     complete = [c for c in known if c.state == "complete"]
     able = [c for c in complete if c.feasible]
@@ -213,35 +233,27 @@ def near_misses_by_definition(known: Sequence[CandidateResult], direction: str) 
 
 
 @pytest.mark.parametrize("direction", list(Direction))
-def test_front_that_is_kept_up_is_the_front_by_definition(make: Make, direction: str) -> None:
+def test_vectorised_front_is_the_front_by_definition(make: Make, direction: Direction) -> None:
     random = np.random.default_rng(5)
-    for _ in range(150):
-        known: list[CandidateResult] = []
-        ranking = IncrementalFront([], direction, lambda c: judged(c, known[0], direction) if known else c)  # noqa: B023
-        for candidate in drawn(make, random, int(random.integers(2, 25)), direction):
-            known.append(candidate)
-            ranking.add(candidate)
-        assert ranking.front() == front_by_definition(known, direction)
-        assert ranking.near_misses() == near_misses_by_definition(known, direction)
-        changed = int(random.integers(1, len(known)))
-        known[changed] = dataclasses.replace(known[changed], state="failed")
-        ranking.add(known[changed])
-        ranking.remove(known.pop().id)
-        assert ranking.front() == front_by_definition(known, direction)
-        assert ranking.near_misses() == near_misses_by_definition(known, direction)
+    for _ in range(300):
+        known = drawn(make, random, int(random.integers(1, 40)), direction)
+        front = front_of(known, direction, LIMITS)
+        assert identifiers(front.front()) == front_by_definition(known, direction)
+        expected = [name for name in near_misses_by_definition(known, direction) if name != "baseline"]
+        assert identifiers(front.near_misses()) == (expected if front.measured_on_target else [])
 
 
-def test_ranking_never_compares_two_kinds_of_evidence(make: Make) -> None:
-    ranking = IncrementalFront([make("a")], Direction.MAXIMIZE, lambda c: c)
-    with pytest.raises(ValueError, match="one kind of evidence, but got estimated, measured-on-host"):
-        ranking.add(make("b", evidence="measured-on-host"))
+def test_front_of_many_candidates_is_the_front_by_definition(make: Make) -> None:
+    known = drawn(make, np.random.default_rng(1), 200, Direction.MAXIMIZE)
+    assert identifiers(front_of(known, Direction.MAXIMIZE, LIMITS).front()) == front_by_definition(known, Direction.MAXIMIZE)
 
 
-def test_record_that_changes_without_its_figures_keeps_its_place(make: Make) -> None:
-    first = make("a")
-    ranking = IncrementalFront([first, make("b", quality=0.8)], Direction.MAXIMIZE, lambda c: c)
-    assert first.artifact is not None
-    ranking.add(dataclasses.replace(first, artifact=dataclasses.replace(first.artifact, path="elsewhere")))
-    assert ranking.front() == ["a"]
-    ranking.add(make("a", quality=0.7))
-    assert ranking.front() == ["b"]
+def test_values_of_unchanged_candidates_are_reused(make: Make) -> None:
+    rows: dict[str, tuple[float, ...]] = {}
+    known = {c.id: c for c in (make("a"), make("b", quality=0.8))}
+    request, task = SimpleNamespace(limits=Limits(), useful_drop=None), SimpleNamespace(direction=Direction.MAXIMIZE)
+    assert identifiers(ParetoFront(known, request, task, rows).front()) == ["a"]  # type: ignore[arg-type]
+    known["a"] = make("a", quality=0.7)
+    del rows["a"]
+    assert identifiers(ParetoFront(known, request, task, rows).front()) == ["b"]  # type: ignore[arg-type]
+    assert rows.keys() == known.keys()

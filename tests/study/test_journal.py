@@ -15,9 +15,9 @@ from orchestrator.building.protocol import OfferReply
 from orchestrator.errors import EnvironmentFailure
 from orchestrator.plugin.parameters import Number
 from orchestrator.plugin.registry import Registry
+from orchestrator.study.recovery import restore
 from orchestrator.study.run.optuna_journal import RunJournal
-from orchestrator.study.run.optuna_restore import restore
-from orchestrator.study.run.optuna_study import CANDIDATE_ATTRIBUTE, open_study, tell
+from orchestrator.study.run.optuna_study import CANDIDATE, open_study, tell
 from orchestrator.study.search_space import SearchSpace
 from orchestrator.values.direction import Direction
 from orchestrator.values.results import CandidateResult, StepResult
@@ -37,6 +37,16 @@ def space() -> SearchSpace:
     return SearchSpace(offers, Registry.discover().methods())
 
 
+class View:
+    """What a sampler learns: complete candidates as they are, within a limit."""
+
+    def for_sampler(self, candidate: CandidateResult) -> CandidateResult | None:
+        return candidate if candidate.state == "complete" else None
+
+    def constraints(self, candidate: CandidateResult) -> dict[str, float]:
+        return {"limit": -0.1} if candidate.state == "complete" else {}
+
+
 def candidates(space: SearchSpace, make: Make, study: optuna.Study, count: int) -> list[CandidateResult]:
     """Trials of a study, told with what came of them; every third failed, and between them are recipes that came twice."""
     found = []
@@ -46,13 +56,13 @@ def candidates(space: SearchSpace, make: Make, study: optuna.Study, count: int) 
         if not recipe.steps or any(c.id == recipe.identifier for c in found):
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
             continue
-        trial.set_user_attr(CANDIDATE_ATTRIBUTE, recipe.identifier)
+        trial.set_user_attr(CANDIDATE, recipe.identifier)
         steps = [StepResult(method=s.method, version=s.version, parameters=dict(s.parameters)) for s in recipe.steps]
         made: dict[str, Any] = {"quality": 0.5 + len(found) / 100, "latency": 10.0 - len(found), "trial": trial.number}
         candidate = make(recipe.identifier, **made)
         state = "failed" if len(found) % 3 == 2 else "complete"
         found.append(CandidateResult(**{**{f: getattr(candidate, f) for f in FIELDS}, "recipe": steps, "state": state}))
-        tell(study, trial, found[-1] if state == "complete" else None, {"limit": -0.1} if state == "complete" else {})
+        tell(study, trial, found[-1], View())
     return found
 
 
@@ -61,7 +71,7 @@ FIELDS = ("id", "artifact", "quality", "latency", "trial", "peak_memory_bytes")
 
 def content(study: optuna.Study) -> list[tuple[Any, ...]]:
     """All that a sampler learns of trials whose candidates are known."""
-    known = [trial for trial in study.get_trials() if CANDIDATE_ATTRIBUTE in trial.user_attrs]
+    known = [trial for trial in study.get_trials() if CANDIDATE in trial.user_attrs]
     return [(t.number, t.state, t.values, t.params, t.distributions, t.constraints, t.user_attrs["candidate"]) for t in known]
 
 
@@ -78,17 +88,15 @@ def test_study_that_lost_its_end_is_restored_from_the_records(
         os.truncate(path, int(path.stat().st_size * kept_share))
     else:
         path.unlink()
-    told = {c.id: c if c.state == "complete" else None for c in known}
-    constraints = {c.id: {"limit": -0.1} for c in known if c.state == "complete"}
     study = open_study(path, None, optuna.samplers.RandomSampler(seed=1), Direction.MAXIMIZE, "a")
-    lost = restore(study, space, known, told, constraints)
+    lost = restore(study, space, known, View())
     assert 0 < lost <= 7
     now = {row[-1]: row for row in content(study)}
     if kept_share:  # the trial that was cut in two keeps its number, and comes again under another
         assert {name: row[1:] for name, row in now.items()} == {row[-1]: row[1:] for row in whole}
     else:
         assert sorted(now.values()) == whole
-    assert restore(study, space, known, told, constraints) == 0
+    assert restore(study, space, known, View()) == 0
     assert study.ask().number > max(c.trial or 0 for c in known)
 
 
@@ -115,7 +123,7 @@ def test_records_after_a_deletion_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "study.journal"
     journal = RunJournal(path)
     path.unlink()
-    with pytest.raises(EnvironmentFailure, match=r"study\.journal' was deleted by somebody else"):
+    with pytest.raises(EnvironmentFailure, match=r"study\.journal' was deleted by another process"):
         journal.append_logs([{"a": 1}])
     assert not path.exists()
 

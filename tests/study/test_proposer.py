@@ -8,8 +8,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from orchestrator.study.proposer import PendingCandidates, Proposer
-from orchestrator.study.run import optuna_study as studies
+from orchestrator.study.proposer import PendingCandidate, Proposer
+from orchestrator.study.recovery import enqueue_first, settle
 from orchestrator.values.recipe import Recipe, Step
 from tests.study.conftest import Make
 
@@ -36,12 +36,12 @@ class Archive:
 
     def __init__(self) -> None:
         self.known: dict[str, Any] = {}
-        self.standing = self.stopping = self
+        self.stopping = self
 
     def constraints(self, candidate: Any) -> dict[str, float]:
         return {}
 
-    def told(self, candidate: Any) -> Any:
+    def for_sampler(self, candidate: Any) -> Any:
         return candidate if candidate.state == "complete" else None
 
 
@@ -55,30 +55,30 @@ def questions(study: optuna.Study, archive: Archive) -> Proposer:
     return Proposer(study, Space(), archive, np.random.default_rng(0))  # type: ignore[arg-type]
 
 
-def asked(study: optuna.Study, archive: Archive, under_way: dict[str, PendingCandidates]) -> PendingCandidates | None:
+def asked(study: optuna.Study, archive: Archive, under_way: dict[str, PendingCandidate]) -> PendingCandidate | None:
     found = questions(study, archive).ask(under_way)
     if found is None:
         return None
     trial, made = found
-    return under_way.setdefault(made.identifier, PendingCandidates(recipe=made, trial=trial, timeout_s=1))
+    return under_way.setdefault(made.identifier, PendingCandidate(recipe=made, trial=trial, timeout_s=1))
 
 
 def test_trial_that_asks_for_what_is_under_way_is_told_the_same(study: optuna.Study, make: Make) -> None:
-    archive, under_way = Archive(), dict[str, PendingCandidates]()
+    archive, under_way = Archive(), dict[str, PendingCandidate]()
     for k in (1, 1, 2):
         study.enqueue_trial({"k": k})
     first = asked(study, archive, under_way)
     second = asked(study, archive, under_way)
     assert first is not None and second is not None
     assert (first.recipe, second.recipe) == (recipe(1), recipe(2))
-    assert [trial.number for trial in first.same] == [1]
+    assert [trial.number for trial in first.duplicates] == [1]
     questions(study, archive).tell(first, make("a", latency=7))  # type: ignore[arg-type]
     told = study.get_trials(states=(TrialState.COMPLETE,))
     assert [(trial.number, trial.values) for trial in told] == [(0, [0.9, 7.0, 1000.0]), (1, [0.9, 7.0, 1000.0])]
 
 
 def test_search_ends_when_all_is_known_or_under_way(study: optuna.Study, make: Make) -> None:
-    archive, under_way = Archive(), dict[str, PendingCandidates]()
+    archive, under_way = Archive(), dict[str, PendingCandidate]()
     archive.known[recipe(0).identifier] = make("a")
     for k in (1, 2):
         study.enqueue_trial({"k": k})
@@ -91,7 +91,7 @@ def test_search_ends_when_all_is_known_or_under_way(study: optuna.Study, make: M
 def test_what_is_to_be_tried_again_comes_ahead_of_what_waits(study: optuna.Study) -> None:
     for k in (1, 2):
         study.enqueue_trial({"k": k})
-    studies.ask_first(study, [{"k": 7}, {"k": 8}])
+    enqueue_first(study, [{"k": 7}, {"k": 8}])
     assert [study.ask().suggest_int("k", 0, 9) for _ in range(4)] == [7, 8, 1, 2]
 
 
@@ -119,10 +119,10 @@ def test_nothing_that_waits_is_lost_when_it_is_killed_in_between(
     with monkeypatch.context() as patch, suppress(KilledError):
         for name in ("tell", "enqueue_trial"):
             patch.setattr(study, name, killed(getattr(study, name)))
-        studies.settle(study, {}, {}, {})
-        studies.ask_first(study, [{"k": 7}])
-    studies.settle(study, {}, {}, {})
-    studies.ask_first(study, [{"k": 7}])
+        settle(study, {}, Archive())
+        enqueue_first(study, [{"k": 7}])
+    settle(study, {}, Archive())
+    enqueue_first(study, [{"k": 7}])
     waiting = [trial.system_attrs["fixed_params"]["k"] for trial in study.get_trials(states=(TrialState.WAITING,))]
     assert (waiting[0], sorted(waiting)) == (7, [1, 2, 7]), "each once, and first what is to be"
     assert not study.get_trials(states=(TrialState.RUNNING,))

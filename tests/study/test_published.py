@@ -21,10 +21,10 @@ from orchestrator.plugin.registry import Registry
 from orchestrator.report import formatting
 from orchestrator.report.results import read_results, write_results
 from orchestrator.report.run_diff import OPTIONS
-from orchestrator.study.engine import StudyResult
 from orchestrator.study.importance import LEAST_TRIALS, SHUFFLES, _evaluated, _trials, importance
 from orchestrator.study.layers import Layers, layer_table
 from orchestrator.study.publish import _in_words, _options, _runtimes, _same_recipes
+from orchestrator.study.result import StudyResult
 from orchestrator.study.run.event_log import finished_s
 from orchestrator.study.search_space import SearchSpace
 from orchestrator.values.direction import Direction

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from orchestrator.study.pareto.constraints import Constraints
 from orchestrator.study.pareto.recommendation import Recommendation, recommend
 from orchestrator.values.direction import Direction
 from orchestrator.values.target import Limits
@@ -9,9 +10,9 @@ from tests.study.conftest import Make
 
 
 def choose(front: list[Any], limits: Limits | None = None, **more: Any) -> Recommendation:
-    asked = limits or Limits()
-    settings = {"asked": asked, "useful_drop": None, "metric": "accuracy", "direction": Direction.MAXIMIZE, **more}
-    return recommend(front, front[0], asked, **settings)
+    requested = limits or Limits()
+    constraints = Constraints(limits=requested, direction=Direction.MAXIMIZE, baseline=front[0], **more)
+    return recommend(front, constraints, requested=requested, metric="accuracy")
 
 
 def test_most_accurate_beyond_noise_then_fastest_is_chosen_under_a_limit_of_latency(make: Make) -> None:
@@ -23,7 +24,7 @@ def test_most_accurate_beyond_noise_then_fastest_is_chosen_under_a_limit_of_late
     ]
     chosen = choose(front, Limits(max_latency_ms=8))
     assert chosen.id == "same-faster"
-    assert "cannot be told from the best" in chosen.reason
+    assert "cannot be distinguished from the best" in chosen.reason
     assert "0.50 of the latency (estimated, 5 against 10 ms)" in chosen.reason
 
 
@@ -69,7 +70,7 @@ def test_nearest_and_what_to_relax_are_named_when_nothing_keeps_the_limits(make:
     assert chosen.id is None
     assert (
         chosen.reason
-        == "No model keeps every limit. The nearest is near: it would do with --max-latency 5ms instead of 4ms (+1ms)."
+        == "No model satisfies every limit. The nearest is near: it would need --max-latency 5ms instead of 4ms (+1ms)."
     )
 
 
@@ -83,14 +84,9 @@ def test_relaxed_limits_are_rounded_to_what_would_be_kept(make: Make) -> None:
 
 def test_profile_limits_are_kept_though_nobody_asked(make: Make) -> None:
     front = [make("baseline", memory=5_000_000), make("small", latency=9, memory=1_000_000)]
-    chosen = recommend(
-        front,
-        front[0],
-        Limits(max_memory_bytes=2_000_000),
-        asked=Limits(),
-        useful_drop=0.05,
-        metric="accuracy",
-        direction=Direction.MAXIMIZE,
+    constraints = Constraints(
+        limits=Limits(max_memory_bytes=2_000_000), direction=Direction.MAXIMIZE, baseline=front[0], useful_drop=0.05
     )
+    chosen = recommend(front, constraints, requested=Limits(), metric="accuracy")
     assert chosen.id == "small"
     assert "No limits were given" in chosen.reason

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator.report.failures import failure_groups
-from orchestrator.study.early_stopping import EarlyStopping
+from orchestrator.study.pareto.early_stopping import EarlyStopping
 from orchestrator.values.direction import Direction
 from orchestrator.values.results import CandidateResult, Failure
 from orchestrator.values.target import Limits
@@ -189,7 +189,7 @@ def test_hopeless_candidates_are_not_simulated_once_the_error_of_estimates_is_kn
     assert "even then others are better" in (stopping.hopeless(slow_and_worse) or "")
     assert stopping.hopeless(nearly) is None
     assert stopping.hopeless(better) is None
-    assert "beyond the limit of 12 ms" in (stopping_of(known, max_latency_ms=12.0).hopeless(better) or "")
+    assert "violates the limit of 12 ms" in (stopping_of(known, max_latency_ms=12.0).hopeless(better) or "")
 
 
 def test_candidates_that_were_not_simulated_stand_in_one_group_of_the_report(make: Callable[..., CandidateResult]) -> None:
@@ -205,9 +205,9 @@ def test_candidates_that_were_not_simulated_stand_in_one_group_of_the_report(mak
 def test_sampler_learns_the_foreseen_latency_of_what_was_stopped(make: Callable[..., CandidateResult]) -> None:
     known = [with_both(make("baseline", latency=10), 30.0)]
     stopped = replace(make("stopped", latency=5), state="stopped")
-    told = stopping_of(known).told(stopped)
+    told = stopping_of(known).for_sampler(stopped)
     assert told is not None and told.latency[0].median_ms == pytest.approx(15.0)
     assert stopping_of(known).constraints(stopped) == {}
     assert stopping_of(known, max_latency_ms=10.0).constraints(stopped)["max_latency"] == pytest.approx(0.5)
     failed = replace(make("failed"), state="failed", quality=None, artifact=None, latency=[])
-    assert stopping_of(known).told(failed) is None
+    assert stopping_of(known).for_sampler(failed) is None

@@ -184,14 +184,14 @@ def test_quality_is_taken_for_the_same_outputs_and_metric(figures: Callable[...,
     evaluator: Any = Evaluator(HostDevice())
     quality = QualityResult(value=0.5, low=0.4, high=0.6, examples=9)
     first = figures()
-    first.keep_quality(first.scored(evaluator, model, None, "validation"), quality)
-    assert figures().scored(evaluator, model, None, "validation").quality == quality
-    assert figures().scored(evaluator, model, None, "test").quality is None
-    assert figures(judge="another").scored(evaluator, model, None, "validation").quality is None
+    first.keep_quality(first.score(evaluator, model, None, "validation"), quality)
+    assert figures().score(evaluator, model, None, "validation").quality == quality
+    assert figures().score(evaluator, model, None, "test").quality is None
+    assert figures(judge="another").score(evaluator, model, None, "validation").quality is None
     unknown = figures(judge=None)
-    unknown.keep_quality(unknown.scored(evaluator, model, None, "validation"), quality)
-    assert unknown.scored(evaluator, model, None, "validation").quality is None
-    assert figures().scored(evaluator, replace(model, digest="e" * 64), None, "validation").quality is None
+    unknown.keep_quality(unknown.score(evaluator, model, None, "validation"), quality)
+    assert unknown.score(evaluator, model, None, "validation").quality is None
+    assert figures().score(evaluator, replace(model, digest="e" * 64), None, "validation").quality is None
 
 
 def searched(project: Project, output: Path, **more: Any) -> RunResult:

@@ -86,7 +86,7 @@ def test_study_that_is_deleted_is_made_again_from_the_records(cli: Cli, project:
     _, err = process.communicate(timeout=120)
     assert process.returncode == 4, err
     said = last_line(err)
-    assert "study.journal' was deleted by somebody else; fix it, then go on with: orchestrate resume" in said
+    assert "study.journal' was deleted by another process; fix it, then go on with: orchestrate resume" in said
     before = {c.id: c.trial for c in RunDirectory(run).read_candidates().values() if c.trial is not None}
     wanted = len(before) + 2
     done = cli("resume", "run", "--trials", str(wanted))
@@ -223,8 +223,8 @@ def test_what_was_deleted_is_named_whatever_noticed_it_first(tmp_path: Path, del
 def test_candidate_is_not_written_where_the_run_was_deleted(tmp_path: Path, make: Make) -> None:
     run = RunDirectory.create(tmp_path / "run")
     run.write_candidate(make("baseline"))
-    run._held = True
-    with pytest.raises(EnvironmentFailure, match=r"run\.json' was deleted by somebody else"):
+    run._has_state = True
+    with pytest.raises(EnvironmentFailure, match=r"run\.json' was deleted by another process"):
         run.write_candidate(make("a"))
 
 
@@ -232,9 +232,9 @@ def test_what_a_loss_of_power_left_of_small_files_is_borne(tmp_path: Path) -> No
     run = RunDirectory.create(tmp_path / "run")
     run.spend("building", 3.0)
     run.write_elapsed(12.34)
-    assert (RunDirectory(run.path).elapsed(), RunDirectory(run.path).unkept) == (12.3, {"building": 3.0})
+    assert (RunDirectory(run.path).elapsed(), RunDirectory(run.path).unrecorded) == (12.3, {"building": 3.0})
     (run.work / "elapsed").write_text("")
-    assert (RunDirectory(run.path).elapsed(), RunDirectory(run.path).unkept) == (0.0, {})
+    assert (RunDirectory(run.path).elapsed(), RunDirectory(run.path).unrecorded) == (0.0, {})
     run.write_samples("a", ms=(1.0,))
     (run.samples / "a.npz").write_bytes(b"")
     run.write_samples("a", again_ms=(2.0,))

@@ -8,7 +8,7 @@ from orchestrator.errors import OrchestratorError
 from orchestrator.hardware.profile_file import check_profile, load_profile
 from orchestrator.plugin.registry import Registry
 from orchestrator.plugin.testing.problems import must, wrong
-from orchestrator.study.presets import load_preset
+from orchestrator.study.run.presets import load_preset
 from orchestrator.values.task import TaskSpec
 
 

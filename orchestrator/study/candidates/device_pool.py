@@ -1,4 +1,4 @@
-"""The devices of a search: who is there, whose turn it is, who is lost, and how long the search waits for them."""
+"""The devices of a search: which are available, whose turn it is, which are lost, and how long the search waits for them."""
 
 import threading
 import time
@@ -11,25 +11,26 @@ from orchestrator.errors import DeviceUnavailable, InputError, JobFailed
 from orchestrator.measuring.scoring import Evaluator
 from orchestrator.plugin.device import Device
 from orchestrator.plugin.runtime import Runtime
+from orchestrator.study.run.events import SearchEvents
 
 T = TypeVar("T")
 ATTEMPTS = 3
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
-LOOK_AGAIN_S = 60.0  # for a lost board, while others are there
+RECHECK_S = 60.0  # for a lost device, while others are available
 MOST_LOSSES_IN_A_ROW = 3
 POLL_S = 0.05
 END_S = 10.0
 
 
 class DeviceTask(Generic[T]):
-    """A call that runs in a thread of its own, or at once where nothing else may happen meanwhile."""
+    """A call that runs in a thread of its own, or at once if nothing else may happen meanwhile."""
 
-    def __init__(self, call: Callable[[], T], *, beside: bool) -> None:
+    def __init__(self, call: Callable[[], T], *, concurrent: bool) -> None:
         self._call, self._done = call, threading.Event()
         self._value: list[T] = []
         self._error: BaseException | None = None
-        if beside:
+        if concurrent:
             threading.Thread(target=self._run, daemon=True).start()
         else:
             self._run()
@@ -43,35 +44,36 @@ class DeviceTask(Generic[T]):
             self._done.set()
 
     def wait(self) -> None:
-        """Until it has ended, however it did.
+        """Wait until the call has ended, with or without an error.
 
         Raises:
-            Interrupted: the user asked to stop.
+            Interrupted: The user asked to stop.
         """
         while not self._done.wait(POLL_S):
             interrupt.check()
 
     def result(self) -> T:
-        """What the call returned, or what it raised."""
+        """Return what the call returned, or raise what it raised."""
         self.wait()
         if self._error is not None:
             raise self._error
         return self._value[0]
 
     def end(self) -> None:
-        """Wait a while for a call that nobody wants any more."""
+        """Wait a limited time for a call whose result is not needed."""
         self._done.wait(END_S)
 
 
 @dataclass(kw_only=True, slots=True)
 class PooledDevice:
-    """One device of a fleet, and what is known of it.
+    """A device of a pool with its state.
 
     Attributes:
-        lost: Why it is not there; None: it is, as far as anybody knows.
-        unfit: Why it is of no use for the rest of this process: the original itself fails there.
-        proven: Whether the original ran on it.
-        losses: How often in a row a measurement was lost there.
+        lost: Why it is unavailable, or None.
+        unfit: Why it cannot be used in the rest of this process (the original itself fails on it), or None.
+        proven: True if the original ran on it.
+        losses: Number of measurements in a row that were lost on it.
+        checked: `time.monotonic()` of the last check.
     """
 
     device: Device
@@ -82,7 +84,7 @@ class PooledDevice:
     unfit: str | None = None
     proven: bool = False
     losses: int = 0
-    looked: float = 0.0
+    checked: float = 0.0
     task: DeviceTask[Any] | None = None
 
 
@@ -90,10 +92,9 @@ class DevicePool:
     """One device, or several of one kind that share the work.
 
     Args:
-        references: How each device is named, in the order of `devices`.
-        wait_s: How long to wait for a device that is lost, seconds; 0: not at all.
-        left_s: Seconds that are left of the whole budget; infinite where time is not limited.
-        tell: Called with the fields of an event.
+        references: Names of the devices, in the order of `devices`.
+        wait_s: Seconds to wait for a device that is lost; 0 for none.
+        left_s: Returns the seconds that are left of the whole budget; infinite if time is not limited.
 
     Attributes:
         notes: What the user should know of the devices.
@@ -108,11 +109,11 @@ class DevicePool:
         *,
         wait_s: float,
         left_s: Callable[[], float],
-        tell: Callable[..., None],
+        events: SearchEvents,
     ) -> None:
-        self.boards = [PooledDevice(device=d, reference=r) for d, r in zip(devices, references, strict=True)]
-        self._runtime, self._wait_s, self._left_s, self._tell = runtime, wait_s, left_s, tell
-        self._beside = all(board.device.remote for board in self.boards)
+        self.devices = [PooledDevice(device=d, reference=r) for d, r in zip(devices, references, strict=True)]
+        self._runtime, self._wait_s, self._left_s, self._events = runtime, wait_s, left_s, events
+        self._concurrent = all(member.device.remote for member in self.devices)
         self._turns = 0
         self._proof: Callable[[Evaluator], Any] | None = None
         self.notes: list[str] = []
@@ -120,203 +121,202 @@ class DevicePool:
 
     @property
     def lag(self) -> int:
-        """How many candidates may be on boards while the next is made; 0 where nothing else may happen meanwhile."""
-        return len(self.boards) if self._beside else 0
+        """Return how many candidates may be measured while the next is built; 0 if nothing else may happen meanwhile."""
+        return len(self.devices) if self._concurrent else 0
 
     @property
-    def present(self) -> list[PooledDevice]:
-        """The boards that can be used, as far as anybody knows."""
-        return [board for board in self.boards if board.lost is None and board.unfit is None]
+    def available(self) -> list[PooledDevice]:
+        """Return the devices that can be used, as far as is known."""
+        return [member for member in self.devices if member.lost is None and member.unfit is None]
 
     def connect(self) -> None:
-        """Check every device, before anything takes long. One that is out of reach is left out while there are others.
+        """Check every device, and leave out those that are out of reach while there are others.
 
         Raises:
-            InputError: a device cannot do this as it is.
-            DeviceUnavailable: none is there, after waiting.
+            InputError: A device cannot be used as it is.
+            DeviceUnavailable: No device answers within the wait.
         """
-        for board in self.boards:
+        for member in self.devices:
             try:
-                self._check(board)
+                self._check(member)
             except DeviceUnavailable as error:
-                board.lost = str(error)
+                member.lost = str(error)
         self.gather()
-        for board in self.boards:
-            if board.lost is not None:
-                self._note(f"{board.reference} was left out, for it was not there when the search began: {board.lost}")
+        for member in self.devices:
+            if member.lost is not None:
+                self._note(f"{member.reference} was left out, for it was unavailable when the search began: {member.lost}")
 
-    def equip(self, make: Callable[[PooledDevice], Evaluator]) -> None:
-        """Give every board what it measures with."""
-        for board in self.boards:
-            board.evaluator = make(board)
+    def equip(self, create: Callable[[PooledDevice], Evaluator]) -> None:
+        """Give every device its evaluator."""
+        for member in self.devices:
+            member.evaluator = create(member)
 
     def prove(self, call: Callable[[Evaluator], T]) -> T:
-        """Run the original on every board that is there; what the first of them found. A board where it fails is left out.
+        """Run the original on every available device, and return the result of the first. Devices that fail are left out.
 
-        Boards that come later have to do it too.
+        Devices that become available later run it too.
 
         Raises:
-            JobFailed: it runs on none; what the last board said.
-            DeviceUnavailable: no board is left.
+            JobFailed: It runs on no device; the error of the last one.
+            DeviceUnavailable: No device is left.
         """
-        found: list[T] = []
+        results: list[T] = []
         failed: JobFailed | None = None
         self._proof = call
-        while not found:
+        while not results:
             self.gather()
-            tasks = [(board, self.start(board, call)) for board in self.present]
-            for board, task in tasks:
+            tasks = [(member, self.start(member, call)) for member in self.available]
+            for member, task in tasks:
                 try:
-                    found.append(task.result())
-                    board.proven = True
+                    results.append(task.result())
+                    member.proven = True
                 except JobFailed as error:
                     failed = error
-                    self._unfit(board, error)
+                    self._mark_unfit(member, error)
                 except DeviceUnavailable:
-                    self._note(f"{board.reference} was lost while the original was measured: {board.lost}")
-            if not found and failed is not None and not [board for board in self.boards if board.unfit is None]:
+                    self._note(f"{member.reference} was lost while the original was measured: {member.lost}")
+            if not results and failed is not None and all(member.unfit is not None for member in self.devices):
                 raise failed
-        return found[0]
+        return results[0]
 
     def trust(self) -> None:
-        """The original ran on these boards before: the run is resumed."""
-        for board in self.boards:
-            board.proven = True
+        """Skip the proof: the original ran on these devices before the run was resumed."""
+        for member in self.devices:
+            member.proven = True
 
-    def turn(self) -> PooledDevice:
-        """The board whose turn it is, as soon as it is idle.
+    def next_device(self) -> PooledDevice:
+        """Return the device whose turn it is, as soon as it is idle.
 
         Raises:
-            DeviceUnavailable: none is there, after waiting.
+            DeviceUnavailable: No device answers within the wait.
         """
         while True:
             self.gather()
-            present = self.present
-            board = present[self._turns % len(present)]
-            if board.task is not None:
-                board.task.wait()
-            if board.lost is None:
+            available = self.available
+            member = available[self._turns % len(available)]
+            if member.task is not None:
+                member.task.wait()
+            if member.lost is None:
                 self._turns += 1
-                return board
+                return member
 
-    def start(self, board: PooledDevice, call: Callable[[Evaluator], T]) -> DeviceTask[T]:
-        """Begin a measurement on a board; broken off, it is begun again from its start, up to twice."""
-        board.task = task = DeviceTask(lambda: self._insist(board, call), beside=self._beside)
+    def start(self, member: PooledDevice, call: Callable[[Evaluator], T]) -> DeviceTask[T]:
+        """Start a measurement on a device; an aborted one is repeated up to twice."""
+        member.task = task = DeviceTask(lambda: self._run_with_retries(member, call), concurrent=self._concurrent)
         return task
 
-    def somewhere(self, call: Callable[[Evaluator], T]) -> T:
-        """Do something on the first board that is there, waiting for one where all are lost.
+    def run_anywhere(self, call: Callable[[Evaluator], T]) -> T:
+        """Run a call on the first available device, and wait for one if all are lost.
 
         Raises:
-            JobFailed: the model fails.
-            DeviceUnavailable: none is there, after waiting.
+            JobFailed: The model fails.
+            DeviceUnavailable: No device answers within the wait.
         """
         while True:
             self.gather()
-            board = self.present[0]
             try:
-                return self.start(board, call).result()
+                return self.start(self.available[0], call).result()
             except DeviceUnavailable:
-                continue  # `gather` looks whether it is back, or another is there
+                continue  # `gather` checks whether it is back, or another is available
 
     def gather(self) -> None:
-        """Look for lost boards; where none is left, wait for one with growing pauses.
+        """Check lost devices; if none is available, wait for one with growing pauses.
 
         Raises:
-            DeviceUnavailable: none came back in time.
-            Interrupted: the user asked to stop.
+            DeviceUnavailable: None came back in time.
+            Interrupted: The user asked to stop.
         """
-        begin, pause, told = time.monotonic(), FIRST_PAUSE_S, ""
+        began, pause, reported = time.monotonic(), FIRST_PAUSE_S, ""
         while True:
-            for board in self.boards:
-                if board.lost is not None and self._due(board):
-                    self._look(board)
-            if self.present:
+            for member in self.devices:
+                if member.lost is not None and self._due(member):
+                    self._recheck(member)
+            if self.available:
                 return
             reasons = self._reasons()
-            left = min(self._wait_s - (time.monotonic() - begin), self._left_s())
-            if left <= 0 or all(board.unfit or board.losses >= MOST_LOSSES_IN_A_ROW for board in self.boards):
+            left = min(self._wait_s - (time.monotonic() - began), self._left_s())
+            if left <= 0 or all(member.unfit or member.losses >= MOST_LOSSES_IN_A_ROW for member in self.devices):
                 raise DeviceUnavailable(reasons)
-            if reasons != told:
-                self._tell(event="phase", what=f"waiting for {reasons}")
-                told = reasons
-            rest(min(pause, left))
+            if reasons != reported:
+                self._events.phase(f"waiting for {reasons}")
+                reported = reasons
+            sleep(min(pause, left))
             self.waited_s += min(pause, left)
             pause = min(2 * pause, LONGEST_PAUSE_S)
 
     def environments(self) -> dict[str, dict[str, Any]]:
-        """What is known of each board, by its reference."""
-        return {board.reference: board.environment for board in self.boards if board.environment}
+        """Return the environment of each device by its reference."""
+        return {member.reference: member.environment for member in self.devices if member.environment}
 
     def close(self) -> None:
-        """End what still runs, and give every device back."""
-        for board in self.boards:
-            if board.task is not None:
-                board.task.end()
-            board.device.release()
+        """Wait for what still runs, and release every device."""
+        for member in self.devices:
+            if member.task is not None:
+                member.task.end()
+            member.device.release()
 
-    def _insist(self, board: PooledDevice, call: Callable[[Evaluator], T]) -> T:
-        if board.evaluator is None:
-            raise RuntimeError("`equip` comes before anything that measures")
+    def _run_with_retries(self, member: PooledDevice, call: Callable[[Evaluator], T]) -> T:
+        if member.evaluator is None:
+            raise RuntimeError("call `equip` before anything is measured")
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                found = call(board.evaluator)
+                result = call(member.evaluator)
             except DeviceUnavailable as error:
                 if attempt == ATTEMPTS:
-                    board.losses += 1
-                    board.looked = 0.0  # look at once
-                    board.lost = str(error)
+                    member.losses += 1
+                    member.checked = 0.0  # check again at once
+                    member.lost = str(error)
                     raise
-                rest(attempt * FIRST_PAUSE_S)
+                sleep(attempt * FIRST_PAUSE_S)
             else:
-                board.losses = 0
-                return found
+                member.losses = 0
+                return result
         raise AssertionError("unreachable")
 
-    def _check(self, board: PooledDevice) -> None:
-        board.looked = time.monotonic()
-        board.device.check(self._runtime)
-        if not board.environment:
-            board.environment = board.device.environment()
+    def _check(self, member: PooledDevice) -> None:
+        member.checked = time.monotonic()
+        member.device.check(self._runtime)
+        if not member.environment:
+            member.environment = member.device.environment()
 
-    def _due(self, board: PooledDevice) -> bool:
-        if board.unfit is not None or board.losses >= MOST_LOSSES_IN_A_ROW:
-            return False  # it answers when it is asked, and fails when it is used
-        return time.monotonic() - board.looked > (LOOK_AGAIN_S if self.present else FIRST_PAUSE_S / 2)
+    def _due(self, member: PooledDevice) -> bool:
+        if member.unfit is not None or member.losses >= MOST_LOSSES_IN_A_ROW:
+            return False  # it answers checks, and fails when it is used
+        return time.monotonic() - member.checked > (RECHECK_S if self.available else FIRST_PAUSE_S / 2)
 
-    def _look(self, board: PooledDevice) -> None:
-        """Whether a lost board is back."""
+    def _recheck(self, member: PooledDevice) -> None:
+        """Check whether a lost device is back."""
         try:
-            self._check(board)
-            if self._proof is not None and not board.proven and board.evaluator is not None:
-                self._proof(board.evaluator)
-                board.proven = True
+            self._check(member)
+            if self._proof is not None and not member.proven and member.evaluator is not None:
+                self._proof(member.evaluator)
+                member.proven = True
         except (DeviceUnavailable, InputError) as error:
-            board.lost = str(error)
+            member.lost = str(error)
         except JobFailed as error:
-            self._unfit(board, error)
+            self._mark_unfit(member, error)
         else:
-            board.lost = None
+            member.lost = None
 
-    def _unfit(self, board: PooledDevice, error: JobFailed) -> None:
-        board.unfit = str(error)
-        if len(self.boards) > 1:
-            self._note(f"{board.reference} was left out, for the original fails on it: {error}")
+    def _mark_unfit(self, member: PooledDevice, error: JobFailed) -> None:
+        member.unfit = str(error)
+        if len(self.devices) > 1:
+            self._note(f"{member.reference} was left out, for the original fails on it: {error}")
 
     def _reasons(self) -> str:
-        said = [(board.reference, board.unfit or board.lost or "") for board in self.boards]
-        return "; ".join(reason if reference in reason else f"{reference}: {reason}" for reference, reason in said)
+        reasons = [(member.reference, member.unfit or member.lost or "") for member in self.devices]
+        return "; ".join(reason if reference in reason else f"{reference}: {reason}" for reference, reason in reasons)
 
     def _note(self, text: str) -> None:
         self.notes.append(text)
-        self._tell(event="notes", notes=[text])
+        self._events.notes(text)
 
 
-def rest(seconds: float) -> None:
+def sleep(seconds: float) -> None:
     """Sleep, but wake up for Ctrl-C.
 
     Raises:
-        Interrupted: the user asked to stop.
+        Interrupted: The user asked to stop.
     """
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:

@@ -1,7 +1,7 @@
-"""MeasurementCache from the store: what was measured and scored of the very same file, by the same code, on the same machine.
+"""The measurement cache: times and scores of the very same file, by the same code, on the same machine, kept in the store.
 
-A figure says when it was taken. Disturbed ones are not kept, nor those of a device that does not say what machine it is; the
-last measurement of the front is always made anew.
+Each value is dated. Disturbed measurements are not kept, nor those of a device that does not identify its machine; the last
+measurement of the front is always made.
 """
 
 import functools
@@ -33,21 +33,21 @@ from orchestrator.values.evidence import MEASURED
 from orchestrator.values.results import CandidateResult, LatencyResult, QualityResult
 
 MEASURING = ("measuring", "devices", "values")
-"""Packages of this product that figures depend on."""
+"""Packages of this product that measurements depend on."""
 LIBRARIES = ("numpy", "onnxruntime", "onnxruntime-gpu", "psutil")
 MODEL, LATENCY, QUALITY = "model", "latency", "quality"
-"""What of a candidate may come from the store, as its `reused` says."""
-KEPT_LATENCY: TypeAdapter[Any] = TypeAdapter(LatencyResult)
-KEPT_QUALITY: TypeAdapter[Any] = TypeAdapter(QualityResult)
+"""Parts of a candidate that may come from the store, as `CandidateResult.reused` names them."""
+_LATENCY: TypeAdapter[Any] = TypeAdapter(LatencyResult)
+_QUALITY: TypeAdapter[Any] = TypeAdapter(QualityResult)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CachedScore:
-    """What is known of a file's quality before it is scored.
+    """The quality of a file that an earlier run scored.
 
     Attributes:
-        key: Where its quality is to be kept; None: nowhere.
-        quality: As it was scored before; None: it was not.
+        key: Key under which a quality is stored; None if it is not.
+        quality: The stored quality, or None.
     """
 
     key: str | None = None
@@ -55,14 +55,14 @@ class CachedScore:
 
 
 class MeasurementCache:
-    """MeasurementCache of one task in one runtime.
+    """Measurements of one task in one runtime.
 
     Args:
-        store: None: nothing is kept.
-        task: What stands for the data in keys.
+        store: None to keep nothing.
+        task: Identifies the data in keys.
 
     Attributes:
-        judge: What stands for the metric; None while nobody knows: then no quality is kept.
+        judge: Identifies the metric in keys; None if it is unknown: then no quality is stored.
         notes: What the user should know.
     """
 
@@ -72,53 +72,54 @@ class MeasurementCache:
         self.notes: list[str] = []
 
     def use(self, store: Store | None, task: Any) -> None:
-        """From now on take figures from there and keep them there."""
+        """Read and write this store from now on."""
         self._store, self._task = store, task
 
     def run(self, evaluator: Evaluator, model: ModelInfo, baseline: Path | None) -> tuple[RunValues, bool]:
-        """As `Evaluator.run`, and whether the figures are those of an earlier time."""
+        """Return the result of `Evaluator.run`, and True if it comes from the store."""
         target = evaluator.target
         plan = asdict(OBJECTIVE if target.is_device else BESIDE)
         key = self._key("timing", evaluator, model, baseline, plan)
-        kept = self._get(key)
-        if kept is None:
-            found = evaluator.run(model, baseline)
-            measured = next(latency for latency in found.latency if latency.evidence in MEASURED)
+        stored = self._get(key)
+        if stored is None:
+            values = evaluator.run(model, baseline)
+            measured = next(latency for latency in values.latency if latency.evidence in MEASURED)
             if measured.disturbed is None:
-                more = {"memory": found.peak_memory_bytes, "energy": found.energy_mj, "samples": found.samples}
-                self._put(key, {"latency": KEPT_LATENCY.dump_python(measured, mode="json"), **more})
-            return found, False
-        latency = [self._dated(KEPT_LATENCY.validate_python(kept["latency"]), kept["at"])]
+                more = {"memory": values.peak_memory_bytes, "energy": values.energy_mj, "samples": values.samples}
+                self._put(key, {"latency": _LATENCY.dump_python(measured, mode="json"), **more})
+            return values, False
+        latency = [self._dated(stored)]
         if model.estimate is not None:
             latency.insert(1 if target.is_device else 0, estimated(model.estimate, target))
-        samples = tuple(kept["samples"])
-        return RunValues(latency=latency, peak_memory_bytes=kept["memory"], energy_mj=kept["energy"], samples=samples), True
+        samples = tuple(stored["samples"])
+        values = RunValues(latency=latency, peak_memory_bytes=stored["memory"], energy_mj=stored["energy"], samples=samples)
+        return values, True
 
     def briefly(self, evaluator: Evaluator, model: ModelInfo, baseline: Path) -> tuple[LatencyResult, float]:
-        """As `Evaluator.briefly`, and the seconds that it took, when that was done."""
+        """Return the result of `Evaluator.briefly`, and the seconds that its measurement took."""
         key = self._key("brief", evaluator, model, baseline, asdict(BESIDE))
-        kept = self._get(key)
-        if kept is not None:
-            return self._dated(KEPT_LATENCY.validate_python(kept["latency"]), kept["at"]), kept["seconds"]
+        stored = self._get(key)
+        if stored is not None:
+            return self._dated(stored), stored["seconds"]
         start = time.monotonic()
-        found = evaluator.briefly(model, baseline)
+        latency = evaluator.briefly(model, baseline)
         seconds = round(time.monotonic() - start, 3)
-        if found.disturbed is None:
-            self._put(key, {"latency": KEPT_LATENCY.dump_python(found, mode="json"), "seconds": seconds})
-        return found, seconds
+        if latency.disturbed is None:
+            self._put(key, {"latency": _LATENCY.dump_python(latency, mode="json"), "seconds": seconds})
+        return latency, seconds
 
-    def scored(self, evaluator: Evaluator, model: ModelInfo, baseline: Path | None, split: str) -> CachedScore:
-        """What is known of the quality of a file's outputs on a split."""
+    def score(self, evaluator: Evaluator, model: ModelInfo, baseline: Path | None, split: str) -> CachedScore:
+        """Return the stored quality of a file's outputs on a split, with the key for a new one."""
         if self.judge is None:
             return CachedScore()
         key = self._key("quality", evaluator, model, baseline, [split, self.judge, model.batch])
-        kept = self._get(key)
-        return CachedScore(key=key, quality=None if kept is None else KEPT_QUALITY.validate_python(kept["quality"]))
+        stored = self._get(key)
+        return CachedScore(key=key, quality=None if stored is None else _QUALITY.validate_python(stored["quality"]))
 
-    def keep_quality(self, scored: CachedScore, quality: QualityResult) -> None:
-        """Keep what was scored."""
-        if scored.quality is None:
-            self._put(scored.key, {"quality": KEPT_QUALITY.dump_python(quality, mode="json")})
+    def keep_quality(self, cached: CachedScore, quality: QualityResult) -> None:
+        """Store a quality that was scored now."""
+        if cached.quality is None:
+            self._put(cached.key, {"quality": _QUALITY.dump_python(quality, mode="json")})
 
     # -- the store ------------------------------------------------------------------------------------------------------
 
@@ -128,7 +129,7 @@ class MeasurementCache:
         settings = evaluator.settings(model.runtime)
         both = (settings["options"], settings.get("beside_options", {}))
         if any(options.get("providers", CPU_PROVIDER) != CPU_PROVIDER for options in both):
-            return None  # what is known of a machine does not say which accelerator it has
+            return None  # the description of a machine does not name its accelerator
         beside = None if baseline is None else file_digest(baseline)
         code = [versions(LIBRARIES), package_digest(*MEASURING), code_digest(type(evaluator.device).__module__)]
         return digest_of([FORM, what, model.digest, beside, self._task, settings, machine, code, more])
@@ -141,35 +142,35 @@ class MeasurementCache:
         if self._store is not None and key is not None:
             self._store.put("figures", key, json.dumps({**value, "at": time.time()}).encode())
 
-    def _dated(self, latency: LatencyResult, at: float) -> LatencyResult:
-        """The figure with when it was taken."""
-        when = f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC"
-        said = f"measured {when} in an earlier run, on this machine"
-        if latency.device != HOST:
-            said = f"measured {when} in an earlier run, on this device"
-        if at >= self._since:
-            said = f"measured {when}, of the same file"
-        return replace(latency, note=f"{latency.note}; {said}" if latency.note else said)
+    def _dated(self, stored: dict[str, Any]) -> LatencyResult:
+        """Return a stored latency with a note of when it was measured."""
+        latency: LatencyResult = _LATENCY.validate_python(stored["latency"])
+        note = f"measured {datetime.fromtimestamp(stored['at'], UTC):%Y-%m-%d %H:%M} UTC"
+        if stored["at"] >= self._since:
+            note += ", of the same file"
+        else:
+            note += f" in an earlier run, on this {'machine' if latency.device == HOST else 'device'}"
+        return replace(latency, note=f"{latency.note}; {note}" if latency.note else note)
 
 
-def counted(candidates: Sequence[CandidateResult]) -> dict[str, int]:
-    """How many candidates have something from the store, in all and by what it is."""
+def count_reused(candidates: Sequence[CandidateResult]) -> dict[str, int]:
+    """Return how many candidates have something from the store, in all and by its kind."""
     by_kind = {kind: sum(kind in c.reused for c in candidates) for kind in (MODEL, LATENCY, QUALITY)}
     return {"candidates": sum(bool(c.reused) for c in candidates), **by_kind}
 
 
-def in_words(reused: dict[str, int], candidates: int) -> list[str]:
-    """The same for the report; nothing where nothing was reused."""
+def reuse_notes(reused: dict[str, int], candidates: int) -> list[str]:
+    """Return the counts of `count_reused` as a note; none if nothing was reused."""
     if not reused["candidates"]:
         return []
-    said = f"{reused[MODEL]} of {candidates} models came from the store, where an earlier build keeps them"
+    text = f"{reused[MODEL]} of {candidates} models came from the store, where an earlier build keeps them"
     if reused[LATENCY] or reused[QUALITY]:
-        said += f"; so did {reused[LATENCY]} times, taken on the same device, and {reused[QUALITY]} scores"
-    return [f"{said} (--store none makes everything anew)"]
+        text += f"; so did {reused[LATENCY]} times, taken on the same device, and {reused[QUALITY]} scores"
+    return [f"{text} (--store none makes everything anew)"]
 
 
 def _machine(evaluator: Evaluator) -> dict[str, Any] | None:
-    """What names the machine that figures are taken on; None where that is not sure."""
+    """Return what identifies the machine of the measurements; None if it is not certain."""
     device = evaluator.device
     return _host() if device.scheme == HOST else _described(evaluator)
 
@@ -182,4 +183,4 @@ def _host() -> dict[str, Any] | None:
 @functools.lru_cache(maxsize=64)
 def _described(evaluator: Evaluator) -> dict[str, Any] | None:
     facts = evaluator.device.environment()
-    return machine_of(facts) if facts.get("versions") else None  # without them an update there would not be noticed
+    return machine_of(facts) if facts.get("versions") else None  # without them an update of the device goes unnoticed

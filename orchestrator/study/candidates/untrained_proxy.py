@@ -1,4 +1,4 @@
-"""A look at a recipe before its trainings are paid for: the same network, exported untrained, and what it costs."""
+"""The untrained proxy of a recipe: the same network, exported before its trainings, and its costs."""
 
 import shutil
 import time
@@ -18,73 +18,74 @@ from orchestrator.values.target import Target
 
 FOLDER = "sketch.work"
 FATAL = ("crash", "timeout", "out-of-memory")
-"""Ends of a sketch that the build itself would come to as well."""
+"""Failures of a proxy that the build would have too."""
 
 
 class UntrainedProxy:
-    """Looks at recipes.
+    """Builder of untrained proxies.
 
     Args:
-        figures: What was measured before.
-        trains: Whether a recipe has a step that trains: others are built as fast as they are looked at.
+        cache: Measurements of earlier runs.
+        trains: Returns True if a recipe trains and its untrained network costs what the trained one does: other recipes are built
+            as fast as their proxies.
     """
 
     def __init__(
         self,
-        workshop: BuilderClient,
-        fleet: DevicePool,
+        builder: BuilderClient,
+        pool: DevicePool,
         target: Target,
         trains: Callable[[Recipe], bool],
-        figures: MeasurementCache | None = None,
+        cache: MeasurementCache,
     ) -> None:
-        self._workshop, self._fleet, self._target, self.trains = workshop, fleet, target, trains
-        self._figures = figures or MeasurementCache(None, None)
+        self._builder, self._pool, self._target, self.trains, self._cache = builder, pool, target, trains, cache
 
-    def look(
+    def costs(
         self, recipe: Recipe, folder: Path, baseline: Path | None, *, timeout_s: float
     ) -> tuple[Foreseen | None, float, float]:
-        """What the untrained network costs, the seconds that looking took now, and those that it took when it was first done.
+        """Return the untrained network's costs, the seconds that this took now, and those that it took without a cache.
+
+        The costs are None if a step needs the training: then the build itself decides.
 
         Args:
-            baseline: The original's file, which a latency is measured beside.
-
-        None where a step cannot do without the training: the build itself decides then.
+            baseline: File of the original, which a latency is measured beside.
 
         Raises:
-            JobFailed: it crashed, hung or outgrew its memory, as the build would.
-            EnvironmentFailure: the machine failed, not the candidate.
+            JobFailed: It crashed, hung or exceeded its memory, as the build would.
+            EnvironmentFailure: The machine failed, not the candidate.
         """
         start, scratch = time.monotonic(), folder / FOLDER
+        foreseen, uncached_s = None, None
         try:
-            sketch = self._workshop.sketch(recipe, scratch, timeout_s=timeout_s)
-            self._figures.notes += sketch.notes
-            if sketch.model is None:
-                return None, time.monotonic() - start, time.monotonic() - start
-            model = for_runtime(sketch.model, runtime_of(recipe))
-            latency, timing_s = self._latency(model, baseline)
-            foreseen = Foreseen(size_bytes=model.size_bytes, macs=model.macs, latency=latency)
+            sketch = self._builder.sketch(recipe, scratch, timeout_s=timeout_s)
+            self._cache.notes += sketch.notes
+            if sketch.model is not None:
+                model = for_runtime(sketch.model, runtime_of(recipe))
+                latency, timing_s = self._latency(model, baseline)
+                foreseen = Foreseen(size_bytes=model.size_bytes, macs=model.macs, latency=latency)
+                uncached_s = sketch.took_s + timing_s if sketch.reused else None
         except InputError:
-            return None, time.monotonic() - start, time.monotonic() - start
+            foreseen = None
         except JobFailed as error:
             if error.kind in FATAL:
                 raise
-            return None, time.monotonic() - start, time.monotonic() - start
+            foreseen = None
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         took = time.monotonic() - start
-        return foreseen, took, sketch.took_s + timing_s if sketch.reused else took
+        return foreseen, took, took if uncached_s is None else uncached_s
 
     def _latency(self, model: ModelInfo, baseline: Path | None) -> tuple[LatencyResult | None, float]:
-        """The estimate where there is one, for it costs nothing; else a short measurement, and the seconds that it took."""
+        """Return the estimate if available, otherwise a short measurement and its duration in seconds."""
         if model.estimate is not None:
             return estimated(model.estimate, self._target), 0.0
         if baseline is None:
             return None, 0.0
 
         def briefly(evaluator: Evaluator) -> tuple[LatencyResult, float]:
-            return self._figures.briefly(evaluator, model, baseline)
+            return self._cache.briefly(evaluator, model, baseline)
 
         try:
-            return self._fleet.start(self._fleet.turn(), briefly).result()
+            return self._pool.start(self._pool.next_device(), briefly).result()
         except DeviceUnavailable:
             return None, 0.0

@@ -1,1 +1,1 @@
-"""One search on several machines: the study in a shared storage, files through an exchange, workers that come and go."""
+"""One study on several machines: the study in a shared storage, files through an exchange, a leader and its workers."""

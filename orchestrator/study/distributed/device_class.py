@@ -1,7 +1,7 @@
-"""The device class: machines of one class give times that may stand beside each other.
+"""The device class: times of machines of one class can be compared.
 
-CPU model, cores that may be used, memory (in powers of two: machines of one kind report a few megabytes more or less), the
-runtime with its version, and the threads of one inference.
+It consists of the CPU model, the available cores, the memory (in powers of two: machines of one kind differ by a few megabytes),
+the runtime with its version, and the threads of one inference.
 """
 
 import math
@@ -23,21 +23,21 @@ from orchestrator.values.evidence import MEASURED
 from orchestrator.values.results import CandidateResult
 
 VARIABLE = "ORCHESTRATE_DEVICE_CLASS"
-"""Where the user knows better: machines that are given one name here are of one class, whatever they say of themselves."""
+"""Environment variable that overrides the description: machines with one name here are of one class."""
 GIB = 1 << 30
 
 
 def hostname() -> str:
-    """The name of this machine."""
+    """Return the name of this machine."""
     return platform.node() or "unknown"
 
 
 def device_class(device: Device, runtime: Runtime, threads: int) -> str:
-    """The class of a device in words; equal texts are one class.
+    """Return the class of a device as text; equal texts are one class.
 
     Args:
-        device: This host, or a board that is connected.
-        threads: Of one inference on the target.
+        device: This host, or a connected board.
+        threads: Threads of one inference on the target.
     """
     return class_of(
         device.environment(),
@@ -49,11 +49,11 @@ def device_class(device: Device, runtime: Runtime, threads: int) -> str:
 
 
 def class_of(facts: Mapping[str, Any], *, cores: int, runtime: str, threads: int, named: str | None = None) -> str:
-    """The same from what is known of a machine.
+    """Return the class from a description of the machine.
 
     Args:
-        facts: `cpu`, `machine` (instruction set) and `memory_bytes`, as a device's environment has them.
-        named: A name that stands for the machine itself.
+        facts: `cpu`, `machine` (instruction set) and `memory_bytes` of a device's environment.
+        named: A name that replaces the description of the machine.
     """
     if named:
         machine = named
@@ -72,17 +72,17 @@ def _version(runtime: Runtime) -> str:
 
 
 def timed_here(candidate: CandidateResult, own_class: str) -> CandidateResult:
-    """The candidate whose measured times name this machine, those that name none yet."""
-    where = {"machine": hostname(), "device_class": own_class}
+    """Return the candidate with this machine's name in the conditions of its measured times that have none yet."""
+    conditions = {"machine": hostname(), "device_class": own_class}
     latency = [
-        replace(one, conditions={**where, **(one.conditions or {})}) if one.evidence in MEASURED else one
+        replace(one, conditions={**conditions, **(one.conditions or {})}) if one.evidence in MEASURED else one
         for one in candidate.latency
     ]
     return replace(candidate, latency=latency)
 
 
-def shares(candidates: Iterable[CandidateResult]) -> list[str]:
-    """How the work was shared, as a note; nothing where it was not."""
+def sharing_notes(candidates: Iterable[CandidateResult]) -> list[str]:
+    """Return how many candidates each machine has built, as a note; none if the study was not shared."""
     built = Counter(c.machines["built"] for c in candidates if "built" in c.machines)
     if not built:
         return []
@@ -90,10 +90,10 @@ def shares(candidates: Iterable[CandidateResult]) -> list[str]:
     return [f"the search was shared: of the candidates were built {listed}"]
 
 
-class OnlyTimer:
-    """Lets one worker of a machine and a search take times; the others there only build: times taken at once are worth little.
+class TimingLock:
+    """Lock that lets one process of a machine measure for a study: simultaneous measurements disturb each other.
 
-    The lock goes with the process, however that ends.
+    The lock ends with the process, in whatever way that ends.
     """
 
     def __init__(self, study: str) -> None:
@@ -101,7 +101,7 @@ class OnlyTimer:
         self._lock = FileLock(Path(tempfile.gettempdir()) / f"orchestrator-times-{name}.lock")
 
     def acquire(self) -> bool:
-        """Whether this process is the one."""
+        """Return True if this process holds the lock."""
         try:
             self._lock.acquire(timeout=0)
         except (Timeout, OSError):  # another process, or another user
@@ -109,5 +109,5 @@ class OnlyTimer:
         return True
 
     def release(self) -> None:
-        """Let another one."""
+        """Release the lock."""
         self._lock.release()

@@ -1,7 +1,7 @@
-"""The exchange: where the processes of one search leave files for each other. A folder, an object store: whatever fsspec opens.
+"""The exchange of files between the processes of a shared study: a folder or an object store that fsspec opens.
 
-Nothing that is half written is ever read: a file lies under its own digest and is checked when it is fetched; a document is
-written under another name and moved into its place, and whoever announces it (in the study) says its digest.
+Nothing incomplete is ever read: a file is stored under its own digest and checked when it is fetched; a document is written under
+another name and moved to its place, and its digest is announced in the study.
 """
 
 import contextlib
@@ -16,14 +16,13 @@ from orchestrator.errors import EnvironmentFailure, InputError
 from orchestrator.values.distribution import install_command
 from orchestrator.values.files import write_atomic
 
-CHUNK_BYTES = 1 << 20
 LOCAL = ("file", "local")
 EXTRAS = {"s3": ("s3fs", "s3"), "s3a": ("s3fs", "s3")}
-"""What fsspec needs for a protocol, and our extra that brings it."""
+"""By protocol: the package that fsspec needs, and the extra that installs it."""
 
 
 class Missing(Exception):
-    """What was asked for is not there, or not whole."""
+    """A document or file is missing or damaged."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,8 +30,8 @@ class StoredFile:
     """A file in the exchange.
 
     Attributes:
-        name: What it is called in a candidate's folder.
-        key: Where it lies.
+        name: File name in a candidate's folder.
+        key: Key in the exchange.
         digest: SHA-256 of its content, hexadecimal.
     """
 
@@ -43,14 +42,14 @@ class StoredFile:
 
 
 class Exchange:
-    """One search's part of a folder or an object store.
+    """The documents and files of one study.
 
     Args:
         url: A path, or a URL of fsspec's (`s3://bucket/prefix`).
-        study: The study's name, which keeps searches apart.
+        study: Name of the study, which separates studies.
 
     Raises:
-        InputError: the URL cannot be used, or a package is missing for it.
+        InputError: The URL cannot be used, or a package for it is missing.
     """
 
     def __init__(self, url: str, study: str) -> None:
@@ -69,10 +68,10 @@ class Exchange:
         self._root = f"{root.rstrip('/')}/{study}"
 
     def check(self) -> None:
-        """Write and delete something.
+        """Check that the exchange can be written.
 
         Raises:
-            InputError: that cannot be done.
+            InputError: It cannot.
         """
         key = f".probe-{secrets.token_hex(4)}"
         try:
@@ -82,13 +81,13 @@ class Exchange:
             raise InputError(f"--artifacts '{self.url}' cannot be written: {error.__cause__ or error}") from None
 
     def write(self, key: str, content: bytes) -> str:
-        """Put a document there at once; returns its digest.
+        """Write a document at once, and return its digest.
 
         Raises:
-            EnvironmentFailure: the exchange is out of reach, full, ...
+            EnvironmentFailure: The exchange is out of reach or full.
         """
         with self._guarded(key):
-            path = self._made(key)
+            path = self._create_folder(key)
             if self._local:
                 write_atomic(Path(path), content)
             else:
@@ -98,14 +97,14 @@ class Exchange:
         return hashlib.sha256(content).hexdigest()
 
     def read(self, key: str, digest: str | None = None) -> bytes:
-        """A document.
+        """Return a document.
 
         Args:
-            digest: What it must have, where that is known.
+            digest: Its expected digest, or None for any.
 
         Raises:
-            Missing: it is not there, or another one is.
-            EnvironmentFailure: the exchange is out of reach.
+            Missing: It is missing or another one.
+            EnvironmentFailure: The exchange is out of reach.
         """
         with self._guarded(key):
             self._fs.invalidate_cache()
@@ -115,29 +114,33 @@ class Exchange:
         return content
 
     def put(self, source: Path, folder: str) -> StoredFile:
-        """Put a file there, under its digest.
+        """Store a file under its digest.
 
         Raises:
-            EnvironmentFailure: as `write`.
+            EnvironmentFailure: See `write`.
         """
         digest = digest_of(source)
         stored = StoredFile(name=source.name, key=f"{folder}/{digest[:32]}", digest=digest, size_bytes=source.stat().st_size)
         with self._guarded(stored.key):
-            path = self._made(stored.key)
+            path = self._create_folder(stored.key)
             temporary = f"{path}.{secrets.token_hex(8)}.tmp"
             self._fs.put_file(str(source), temporary)
             self._fs.mv(temporary, path)
         return stored
 
     def fetch(self, stored: StoredFile, folder: Path) -> Path:
-        """Bring a file into a folder of this machine, whole.
+        """Copy a file into a folder of this machine.
 
         Raises:
-            Missing: it is not there, or damaged.
-            EnvironmentFailure: the exchange is out of reach.
-            OSError: this machine's disk is full, ...
+            Missing: It is missing or damaged.
+            EnvironmentFailure: The exchange is out of reach.
+            OSError: This machine's disk is full or read-only.
         """
-        if Path(stored.name).name != stored.name or stored.name in ("", ".", ".."):  # from elsewhere: stays in its folder
+        if Path(stored.name).name != stored.name or stored.name in (
+            "",
+            ".",
+            "..",
+        ):  # must not leave the folder
             raise Missing(stored.key)
         folder.mkdir(parents=True, exist_ok=True)
         final = folder / stored.name
@@ -152,18 +155,18 @@ class Exchange:
             temporary.unlink(missing_ok=True)
         return final
 
-    def found(self, pattern: str) -> list[str]:
-        """The documents, files and folders whose keys match, `*` for any name.
+    def glob(self, pattern: str) -> list[str]:
+        """Return the documents, files and folders whose keys match a pattern, with `*` for any name.
 
         Raises:
-            EnvironmentFailure: the exchange is out of reach.
+            EnvironmentFailure: The exchange is out of reach.
         """
         with self._guarded(pattern):
             self._fs.invalidate_cache()
             return [str(path).rstrip("/") for path in self._fs.glob(self._path(pattern))]
 
     def delete(self, key: str) -> None:
-        """Remove a document, a file or a folder, where it is there: it is of no use any more."""
+        """Delete a document, a file or a folder if it exists."""
         with contextlib.suppress(Missing), self._guarded(key):
             self._fs.rm(self._path(key), recursive=True)
 
@@ -172,7 +175,7 @@ class Exchange:
             raise Missing(key)
         return f"{self._root}/{key}"
 
-    def _made(self, key: str) -> str:
+    def _create_folder(self, key: str) -> str:
         path = self._path(key)
         self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
         return path
@@ -185,15 +188,12 @@ class Exchange:
             raise Missing(key) from error
         except (Missing, EnvironmentFailure):
             raise
-        except Exception as error:  # each file system has errors of its own, which share no base
+        except Exception as error:  # the errors of file systems share no base class
             text = " ".join(str(error).split()) or type(error).__name__
             raise EnvironmentFailure(f"the exchange '{self.url}' failed: {text}") from error
 
 
 def digest_of(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    found = hashlib.sha256()
+    """Return the SHA-256 of a file, hexadecimal."""
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            found.update(chunk)
-    return found.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

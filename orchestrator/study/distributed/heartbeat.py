@@ -1,8 +1,8 @@
-"""Signs of life: every process of a shared search counts upwards in the study, and the others watch by their own clocks.
+"""Heartbeats of the processes of a shared study: counters in the study's attributes, which the others watch by their own clocks.
 
-Optuna's own heartbeat serves databases only, and only `Study.optimize`; this one needs nothing but the study's user attributes,
-so it is the same for a database, a journal and the gRPC proxy. No clock is compared with another machine's: a process is taken
-for dead when its counter has stood still for the grace period *on the watcher's clock*.
+Optuna's own heartbeat serves databases only, and only `Study.optimize`; this one needs only the study's user attributes, so that
+it serves a database, a journal and the gRPC proxy. Clocks of different machines are never compared: a process is considered dead
+when its counter has not changed for the grace period *on the watcher's clock*.
 """
 
 import threading
@@ -18,10 +18,10 @@ LONGEST_BEAT_S = 10.0
 
 
 class Heartbeat:
-    """Counts upwards in a thread until it is closed.
+    """Counter of one process, increased in a thread until it is closed.
 
     Args:
-        grace_s: After so many seconds of silence the others take this process for dead.
+        grace_s: Seconds without a heartbeat after which the others consider this process dead.
         on_beat: Called after each beat, in the thread.
     """
 
@@ -35,12 +35,12 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def start(self) -> None:
-        """Give the first sign of life at once, so that nothing of ours is ever without one."""
+        """Give the first heartbeat before anything else of this process is in the study."""
         self._beat()
         self._thread.start()
 
     def close(self) -> None:
-        """Say that this process has gone: what it had under way is free at once."""
+        """Remove the counter: other processes may run this one's trials at once."""
         if self._closed.is_set():
             return
         self._closed.set()
@@ -53,7 +53,7 @@ class Heartbeat:
             try:
                 self._beat()
                 self._on_beat(self._study.user_attrs)
-            except Exception:  # noqa: S112 the storage is away for a moment: the next beat may get through, or the grace ends
+            except Exception:  # noqa: S112 the storage may answer the next beat, or the grace period ends
                 continue
 
     def _beat(self) -> None:
@@ -62,28 +62,28 @@ class Heartbeat:
 
 
 def beat_s(grace_s: float) -> float:
-    """Seconds from one sign of life to the next."""
+    """Return the seconds between heartbeats."""
     return min(LONGEST_BEAT_S, grace_s / BEATS_A_GRACE)
 
 
 def beat_of(attributes: Mapping[str, Any], token: str) -> int | None:
-    """A process's counter as it stands; None where it has left, or never began."""
+    """Return a process's counter; None if it has left, or never began."""
     return attributes.get(PREFIX + token)
 
 
 class LivenessMonitor:
-    """Who is alive, seen from here.
+    """Liveness of the processes of a study, as seen from this one.
 
     Args:
-        clock: Seconds that only go forward.
+        clock: Returns seconds that only increase.
     """
 
     def __init__(self, grace_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.grace_s, self._clock = grace_s, clock
         self._seen: dict[str, tuple[Any, float]] = {}
 
-    def look(self, attributes: Mapping[str, Any]) -> None:
-        """Take note of all counters as they are now."""
+    def record(self, attributes: Mapping[str, Any]) -> None:
+        """Record all counters as they are now."""
         now = self._clock()
         for key, count in attributes.items():
             if key.startswith(PREFIX):
@@ -92,10 +92,6 @@ class LivenessMonitor:
                     self._seen[token] = (count, now)
 
     def alive(self, token: str) -> bool:
-        """Whether a process has given a sign of life within the grace period. One that never did is watched from now on."""
+        """Return True if a process gave a heartbeat within the grace period. One without any is watched from now on."""
         count, since = self._seen.setdefault(token, ("unseen", self._clock()))
         return count is not None and self._clock() - since <= self.grace_s
-
-    def living(self) -> list[str]:
-        """All that are alive."""
-        return [token for token in self._seen if self.alive(token)]

@@ -1,4 +1,4 @@
-"""The leader's part in a shared search: the process that `orchestrate search` started. It keeps what all have found."""
+"""The leader of a shared study: the process of `orchestrate search` or `resume`, which keeps all candidates."""
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -9,38 +9,39 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from orchestrator.errors import InputError
-from orchestrator.study.archive import ELSEWHERE, PHASES, Archive
-from orchestrator.study.candidates.device_pool import rest
+from orchestrator.plugin.runtime import Runtime
+from orchestrator.study.candidates.archive import ELSEWHERE, PHASES, Archive
+from orchestrator.study.candidates.device_pool import DevicePool, sleep
 from orchestrator.study.candidates.evaluator import DEVICE
-from orchestrator.study.distributed.claims import BUILT, CANDIDATE, KEPT, OWNER, ClaimTable, give_back
+from orchestrator.study.distributed.claims import BUILT, KEPT, OWNER, ClaimTable, release
 from orchestrator.study.distributed.compatibility import BASELINE, STATE
-from orchestrator.study.distributed.device_class import OnlyTimer, hostname
+from orchestrator.study.distributed.device_class import TimingLock, device_class, hostname
 from orchestrator.study.distributed.exchange import Exchange, Missing
-from orchestrator.study.distributed.manifest import Manifest, read_charter, write_charter
-from orchestrator.study.distributed.participant import Handed, Participant, Turn
+from orchestrator.study.distributed.manifest import Manifest, code_digests, read_manifest, write_manifest
+from orchestrator.study.distributed.participant import Handover, NextStep, Participant, process_token
 from orchestrator.study.distributed.records import SharedRecord
-from orchestrator.study.remeasurement import MOST_MODELS
-from orchestrator.study.request import RUN_STATE, RunState
-from orchestrator.study.run import optuna_study as studies
-from orchestrator.study.run.directory import CANDIDATE as RECORD
-from orchestrator.study.run.directory import RunDirectory
+from orchestrator.study.run import optuna_study
+from orchestrator.study.run.directory import CANDIDATE_RECORD, RunDirectory
+from orchestrator.study.run.events import SearchEvents
+from orchestrator.study.run.optuna_study import CANDIDATE
+from orchestrator.study.run.request import RUN_STATE, RunState
 from orchestrator.values.distribution import installed_version
 from orchestrator.values.evidence import Evidence
 from orchestrator.values.results import CandidateResult
 
+FOLDER = "shared"
+"""Exchange in the run directory, if the user names none."""
 POLL_S = 0.3
 LEAST_LEFT_S = 1.0
 
 
 class Leader(Participant):
-    """The process that began the search, or goes on with it.
+    """The process that began the search, or resumed it.
 
     Args:
         files: Digests of the user's own functions.
-        grace_s: After so many seconds without a sign of life a worker is taken for dead.
-        tell: Called with the fields of an event.
         finished: Called with each candidate that another process has finished.
-        timer: Keeps other processes on this machine from taking times.
+        lock: Keeps other processes of this machine from measuring.
     """
 
     leads = True
@@ -54,152 +55,153 @@ class Leader(Participant):
         token: str,
         device_class: str,
         files: dict[str, str],
-        grace_s: float,
-        tell: Callable[..., None],
+        events: SearchEvents,
         finished: Callable[[CandidateResult], None],
-        timer: OnlyTimer,
+        lock: TimingLock,
     ) -> None:
         super().__init__(run, exchange, token=token, device_class=device_class)
-        self._finished, self._timer = finished, timer
-        self._state, self._files, self._grace_s, self._tell = state, files, grace_s, tell
-        self._alone = timer.acquire()  # it takes times in any case: from here on workers on this machine do not
+        self._finished, self._lock = finished, lock
+        self._state, self._files, self._events = state, files, events
+        self._alone = lock.acquire()  # the leader measures in any case: workers of this machine do not from now on
 
     def join(self, study: optuna.Study, archive: Archive) -> None:
         """Publish the search, and settle what an earlier leader has left.
 
         Raises:
-            InputError: an earlier leader was a machine of another class, or the exchange cannot be written.
+            InputError: An earlier leader was a machine of another class, or the exchange cannot be written.
         """
-        before = read_charter(study.user_attrs, study.study_name)
-        measured = archive.standing.measured_on_target
+        before = read_manifest(study.user_attrs, study.study_name)
+        measured = archive.front.measured_on_target
         if before is not None and measured and before.device_class != self.device_class:
             raise InputError(
                 f"the run was begun on a machine of another class ({before.device_class}), and this one's times "
                 f"({self.device_class}) cannot be compared with those: resume it there, or begin a new run"
             )
         self._exchange.check()
-        request = self._state.request  # published without the storage's URL: it may hold a password
-        state = replace(self._state, request=replace(request, options=replace(request.options, storage=None)))
-        charter = Manifest(
+        request = self._state.request
+        options = replace(request.options, storage=None)  # readers have the storage already, and it may hold a password
+        state = replace(self._state, request=replace(request, options=options))
+        manifest = Manifest(
             version=installed_version(),
             artifacts=self._exchange.url,
             state=self._exchange.write(STATE, RUN_STATE.dump_json(state)),
-            baseline=self._exchange.write(BASELINE, RECORD.dump_json(archive.baseline)),
+            baseline=self._exchange.write(BASELINE, CANDIDATE_RECORD.dump_json(archive.baseline)),
             device_class=self.device_class,
             leader=self.token,
             host=hostname(),
             trials=request.budget.trials,
-            grace_s=self._grace_s,
+            grace_s=request.options.worker_timeout_s,
             files=self._files,
         )
-        self._join(study, archive, charter)
+        self._join(study, archive, manifest)
         if not self._alone:
-            note = "a worker on this machine takes times too, as before the run went on: started again, it only builds"
-            self._tell(event="notes", notes=[note])
+            self._events.notes(
+                "a worker on this machine measures too, as before the run was resumed: started again, it only builds"
+            )
         for identifier in self._records.with_files() & archive.known.keys():
-            self._records.forget_files(identifier)  # the leader before was killed between keeping it and this
+            self._records.delete_files(identifier)  # an earlier leader was killed between keeping it and this
         self._settle(ClaimTable.of(study), before.leader if before else None)
-        write_charter(study, charter)
+        write_manifest(study, manifest)
 
     def suggest(self, starters: Mapping[str, Mapping[str, Any]]) -> None:
-        # No more than the budget allows: what waits counts as a candidate.
-        for identifier, parameters in list(starters.items())[: self._charter.trials]:
+        """Enqueue the first recipes, at most as many as the budget allows: waiting ones count as candidates."""
+        for identifier, parameters in list(starters.items())[: self._manifest.trials]:
             self._study.enqueue_trial(dict(parameters), user_attrs={CANDIDATE: identifier}, skip_if_exists=True)
 
-    def turn(self, ended: str | None, *, left_s: float | None, late: bool) -> Turn:
-        self._alone = self._alone or self._timer.acquire()
-        board = self._look()
-        self._absorb_all(board)
-        self._reap(board)
+    def next_step(self, ended: str | None, *, left_s: float | None, late: bool) -> NextStep:
+        """Absorb and release what other processes have left, and return the next step."""
+        self._alone = self._alone or self._lock.acquire()
+        table = self._refresh()
+        self._absorb_all(table)
+        self._release_dead(table)
         if late:
-            if left_s is None or left_s < LEAST_LEFT_S or not self._others(board, late=True):
-                return Turn(ended=ended)
+            if left_s is None or left_s < LEAST_LEFT_S or not self._others_active(table, late=True):
+                return NextStep(ended=ended)
         else:
-            handed = self._handed(board)
-            if handed is not None:
-                return Turn(handed=handed)
+            handover = self._handover(table)
+            if handover is not None:
+                return NextStep(handover=handover)
             ended = ended or self.exhausted
-            if board.startable(self._charter.trials, waiting_only=ended is not None):
-                return Turn()
-            if ended is not None and not self._others(board):
-                return Turn(ended=ended)
-        rest(POLL_S)
+            if table.startable(self._manifest.trials, waiting_only=ended is not None):
+                return NextStep()
+            if ended is not None and not self._others_active(table):
+                return NextStep(ended=ended)
+        sleep(POLL_S)
         self._run.spend("waiting", POLL_S)
-        return Turn(wait=True)
+        return NextStep(wait=True)
 
     def keep(self, candidate: CandidateResult, trial: optuna.Trial) -> CandidateResult | None:
-        candidate = self._archive.keep(self._here(candidate))
+        """Keep a candidate that was measured here, and publish its record."""
+        candidate = self._archive.keep(self._from_here(candidate))
         self._publish(candidate, trial, with_files=False)
-        self._records.forget_files(candidate.id)  # a worker may have left some, even one that died before it said so
+        self._records.delete_files(candidate.id)  # of a worker that built it, or died before it announced it
         return candidate
 
-    def over(self, ended: str) -> None:
-        """The search has ended: workers go, and what they have not finished waits for `resume`."""
-        write_charter(self._study, replace(self._charter, over=ended))
-        board = ClaimTable.of(self._study)
-        self._absorb_all(board)
-        for trial in [*board.under_way(), *board.undeclared()]:
-            if not {BUILT, KEPT} & trial.user_attrs.keys():  # what was built is timed, and what was kept is absorbed, then
-                give_back(self._study, trial)
+    def end(self, ended: str) -> None:
+        """End the search: workers leave, and `resume` continues what they have not finished."""
+        write_manifest(self._study, replace(self._manifest, over=ended))
+        table = ClaimTable.of(self._study)
+        self._absorb_all(table)
+        for trial in [*table.running(), *table.undeclared()]:
+            if not {BUILT, KEPT} & trial.user_attrs.keys():  # `resume` measures built candidates and absorbs kept ones
+                release(self._study, trial)
 
     def leave(self) -> None:
-        self._timer.release()
+        """Leave the study, and let other processes of this machine measure."""
+        self._lock.release()
         super().leave()
 
-    def _others(self, board: ClaimTable, *, late: bool = False) -> bool:
-        """Whether anybody else has something under way, or has finished what is not absorbed yet.
+    def _others_active(self, table: ClaimTable, *, late: bool = False) -> bool:
+        """Return True if another process runs a trial, or has finished one that is not absorbed yet.
 
         Args:
-            late: What would have to be timed here is not waited for.
+            late: True to ignore candidates that would have to be measured here.
         """
-        running = [t for t in (*board.under_way(), *board.undeclared()) if t.user_attrs.get(OWNER) != self.token]
+        running = [t for t in (*table.running(), *table.undeclared()) if t.user_attrs.get(OWNER) != self.token]
         if late:
             running = [t for t in running if BUILT not in t.user_attrs]
-        return bool(running) or any(t.user_attrs[CANDIDATE] not in self._archive.known for t in board.done())
+        return bool(running) or any(t.user_attrs[CANDIDATE] not in self._archive.known for t in table.finished())
 
-    def _settle(self, board: ClaimTable, earlier: str | None) -> None:
-        """What the leader before had under way: told where it was kept, else free for all."""
-        for trial in [*board.under_way(), *board.undeclared()]:
-            identifier = trial.user_attrs.get(CANDIDATE)
-            kept = self._archive.known.get(identifier) if identifier else None
+    def _settle(self, table: ClaimTable, earlier: str | None) -> None:
+        """End the trials of an earlier leader: kept candidates get their result, the others are released."""
+        for trial in [*table.running(), *table.undeclared()]:
+            kept = self._archive.known.get(trial.user_attrs.get(CANDIDATE, ""))
             if kept is not None and kept.trial == trial.number:
                 live = optuna.Trial(self._study, trial._trial_id)
                 if KEPT not in trial.user_attrs:
                     live.set_user_attr(KEPT, self._records.write(kept, trial.number, device_class=self.device_class))
-                self._tell_study(live, kept)
+                self._tell(live, kept)
             elif earlier is not None and trial.user_attrs.get(OWNER) == earlier and BUILT not in trial.user_attrs:
-                give_back(self._study, trial)
+                release(self._study, trial)
 
-        # Nothing is wrong with candidates whose device was lost. Asked for before they are forgotten: a kill between loses none.
-        numbers = {t.number: t for t in board.trials}
+        # Nothing is wrong with candidates whose device was lost. Enqueued before they are forgotten: a kill between loses none.
         for candidate in self._archive.candidates:
-            if candidate.failure is not None and candidate.failure.step == DEVICE and candidate.trial in numbers:
-                give_back(self._study, numbers[candidate.trial], lost=True)
+            if candidate.failure is not None and candidate.failure.step == DEVICE and candidate.trial in table.by_number:
+                release(self._study, table.by_number[candidate.trial], lost=True)
                 self._archive.forget(candidate.id)
 
-    def _reap(self, board: ClaimTable) -> None:
-        """Let others do what a dead process had under way."""
-        for trial in [*board.under_way(), *board.undeclared()]:
+    def _release_dead(self, table: ClaimTable) -> None:
+        """Release the trials of dead processes."""
+        for trial in [*table.running(), *table.undeclared()]:
             if trial.user_attrs.get(OWNER) == self.token or not self._dead(trial):
                 continue
             identifier = trial.user_attrs.get(CANDIDATE)
             # It may have died between its record and telling the study.
             if identifier is not None and KEPT in trial.user_attrs and self._absorb(trial):
-                self._tell_study(optuna.Trial(self._study, trial._trial_id), self._archive.known[identifier])
-            elif give_back(self._study, trial):
-                self._tell(event="notes", notes=[f"a worker was lost; {identifier or 'its trial'} is given to another"])
+                self._tell(optuna.Trial(self._study, trial._trial_id), self._archive.known[identifier])
+            elif release(self._study, trial):
+                self._events.notes(f"a worker was lost; {identifier or 'its trial'} is given to another")
 
     def _absorb(self, trial: FrozenTrial) -> bool:
         if super()._absorb(trial):
             return True
-        if self._given_up(trial):
-            self._again(trial, "its record or its files are not in the exchange")
+        if self._missing_too_long(trial):
+            self._repeat(trial, "its record or its files are not in the exchange")
         return False
 
-    def _again(self, trial: FrozenTrial, reason: str) -> None:
-        identifier = trial.user_attrs[CANDIDATE]
-        self._tell(event="notes", notes=[f"{identifier} is made again: {reason}"])
-        give_back(self._study, trial, lost=True)
+    def _repeat(self, trial: FrozenTrial, reason: str) -> None:
+        self._events.notes(f"{trial.user_attrs[CANDIDATE]} is built again: {reason}")
+        release(self._study, trial, lost=True)
 
     def _take(self, trial: FrozenTrial) -> None:
         identifier = trial.user_attrs[CANDIDATE]
@@ -207,31 +209,28 @@ class Leader(Participant):
         candidate = record.candidate
         measured = bool(candidate.latency) and candidate.latency[0].evidence == Evidence.MEASURED_ON_TARGET.value
         if measured and record.device_class != self.device_class:
-            raise Missing(identifier)  # a time of another class is none
-        self._archive.keep(_elsewhere(self._with_files(record)))
-        self._records.forget_files(identifier)
-        self._told_of(identifier)
+            raise Missing(identifier)  # a time of another device class is of no use
+        candidate = self._archive.keep(_elsewhere(self._with_files(record)))
+        self._records.delete_files(identifier)
+        self._finished(candidate)
+        archive = self._archive
+        self._events.candidate(candidate, tried=len(archive.candidates), baseline=archive.baseline, best=archive.recommended)
 
     def _with_files(self, record: SharedRecord) -> CandidateResult:
-        """The candidate with its model in this run directory, where it will be wanted."""
+        """Return the candidate with its model in this run directory if it is on the front or near it."""
         candidate = record.candidate
         self._records.fetch_samples(record)
-        artifact = candidate.artifact
-        if artifact is None or artifact.path is None:
+        if candidate.artifact is None or candidate.artifact.path is None:
             return candidate
-        standing = self._archive.standing
-        judged = standing.judged(candidate, self._archive.baseline)
-        beside = self._archive.standing_of({**self._archive.known, candidate.id: judged})
-        wanted = (*beside.front(), *beside.near_misses()[:MOST_MODELS])
-        if all(other.id != candidate.id for other in wanted):
-            return replace(candidate, artifact=replace(artifact, path=None))
+        if not self._archive.contends(candidate):
+            return candidate.without_file()
         self._records.fetch(record)
-        path = self._records.path_of(record, artifact.path)
-        return replace(candidate, artifact=replace(artifact, path=str(path.relative_to(self._run.path))))
+        path = self._records.path_of(record, candidate.artifact.path)
+        return replace(candidate, artifact=replace(candidate.artifact, path=str(path.relative_to(self._run.path))))
 
-    def _handed(self, board: ClaimTable) -> Handed | None:
-        """The oldest candidate that waits to be timed."""
-        for trial in sorted(board.under_way(), key=board.age):
+    def _handover(self, table: ClaimTable) -> Handover | None:
+        """Return the oldest candidate that waits to be measured."""
+        for trial in sorted(table.running(), key=table.age):
             if BUILT not in trial.user_attrs or trial.user_attrs.get(OWNER) == self.token:
                 continue
             identifier = trial.user_attrs[CANDIDATE]
@@ -242,30 +241,50 @@ class Leader(Participant):
                 self._records.fetch(record)
                 path = self._records.path_of(record, record.model.path)
             except Missing:
-                if self._given_up(trial):
-                    self._again(trial, "what a worker built is not in the exchange")
+                if self._missing_too_long(trial):
+                    self._repeat(trial, "what a worker built is not in the exchange")
                 continue
             live = optuna.Trial(self._study, trial._trial_id)
             live.set_user_attr(OWNER, self.token)
-            return Handed(trial=live, record=_elsewhere(record.candidate), model=replace(record.model, path=str(path)))
+            return Handover(trial=live, record=_elsewhere(record.candidate), model=replace(record.model, path=str(path)))
         return None
 
-    def _tell_study(self, trial: optuna.Trial, candidate: CandidateResult) -> None:
-        stopping = self._archive.stopping
-        with suppress(ValueError, optuna.exceptions.UpdateFinishedTrialError):  # it was told by its own process meanwhile
-            studies.tell(self._study, trial, stopping.told(candidate), stopping.constraints(candidate))
+    def _tell(self, trial: optuna.Trial, candidate: CandidateResult) -> None:
+        with suppress(*optuna_study.ENDED):  # its own process has told the study meanwhile
+            optuna_study.tell(self._study, trial, candidate, self._archive.stopping)
 
-    def _told_of(self, identifier: str) -> None:
-        archive = self._archive
-        archive.drop_dominated()
-        candidate = archive.known[identifier]
-        self._finished(candidate)
-        best = archive.known.get(archive.standing.recommendation().id or "")
-        tried = len(archive.known) - 1
-        self._tell(event="candidate", candidate=candidate, tried=tried, baseline=archive.baseline, best=best)
+
+def leader(
+    run: RunDirectory,
+    state: RunState,
+    pool: DevicePool,
+    runtime: Runtime,
+    *,
+    events: SearchEvents,
+    finished: Callable[[CandidateResult], None],
+) -> Leader:
+    """Return the leader of a run with a storage.
+
+    Raises:
+        InputError: The exchange cannot be used.
+        DeviceUnavailable: No device answers within the wait.
+    """
+    options, target = state.request.options, state.request.target
+    pool.gather()
+    return Leader(
+        run,
+        Exchange(options.artifacts or str(run.path / FOLDER), state.study),
+        state,
+        token=process_token(),
+        device_class=device_class(pool.available[0].device, runtime, target.threads),
+        files=code_digests(options.task),
+        events=events,
+        finished=finished,
+        lock=TimingLock(state.study),
+    )
 
 
 def _elsewhere(candidate: CandidateResult) -> CandidateResult:
-    """The candidate with its time so far as spent by another process."""
+    """Return the candidate with its time so far as spent by another process."""
     spent = {ELSEWHERE + phase: candidate.seconds[phase] for phase in PHASES if phase in candidate.seconds}
     return replace(candidate, seconds={**candidate.seconds, **spent})

@@ -1,4 +1,4 @@
-"""What the leader of a shared search says to all: one user attribute of the study, small, and replaced at once."""
+"""The manifest of a shared study: one small user attribute that its leader publishes and replaces at once."""
 
 import hashlib
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ import optuna
 from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.errors import InputError
+from orchestrator.values.task import TaskSpec
 
 ATTRIBUTE = "orchestrator"
 SCHEMA = 1
@@ -17,19 +18,19 @@ SCHEMA = 1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
-    """A shared search.
+    """Description of a shared study.
 
     Attributes:
-        version: Of the product.
-        artifacts: The URL of the exchange as the leader sees it.
-        state, baseline: Digests of the run's state and of the original's record, which lie in the exchange.
-        device_class: Of what the leader times on.
-        leader: The token of the leader's process.
-        host: The leader's machine.
-        trials: Candidates that the budget allows, of all processes together; None: any number.
-        grace_s: After so many seconds without a sign of life a process is taken for dead.
-        files: Digests of the user's own functions (metric, loss, student) by what they are for.
-        over: Why the search has ended; None: it goes on.
+        version: Version of the product.
+        artifacts: URL of the exchange on the leader's machine.
+        state, baseline: Digests of the run's state and of the original's record in the exchange.
+        device_class: Class of the leader's device.
+        leader: Token of the leader's process.
+        host: Machine of the leader.
+        trials: Candidates that the budget allows, of all processes together; None for any number.
+        grace_s: Seconds without a heartbeat after which a process is considered dead.
+        files: Digests of the user's own functions by their option (metric, loss, student).
+        over: Why the search has ended; None while it runs.
     """
 
     schema: int = SCHEMA
@@ -49,30 +50,35 @@ class Manifest:
 _ADAPTER: TypeAdapter[Manifest] = TypeAdapter(Manifest)
 
 
-def digests(references: Mapping[str, str | None]) -> dict[str, str]:
-    """SHA-256 of the files behind `file.py:function` references, by what they are for; others are told by their versions."""
+def code_digests(task: TaskSpec) -> dict[str, str]:
+    """Return the SHA-256 of the files of the user's own functions, by their options; packages are compared by their versions.
+
+    Raises:
+        OSError: A file is missing.
+    """
+    references = {"metric": task.metric, "loss": task.loss, "student": task.student}
     paths = {name: Path(reference.rpartition(":")[0]) for name, reference in references.items() if reference}
     return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in paths.items() if path.suffix == ".py"}
 
 
-def write_charter(study: optuna.Study, charter: Manifest) -> None:
-    """Publish it."""
-    study.set_user_attr(ATTRIBUTE, asdict(charter))
+def write_manifest(study: optuna.Study, manifest: Manifest) -> None:
+    """Publish a manifest."""
+    study.set_user_attr(ATTRIBUTE, asdict(manifest))
 
 
-def read_charter(attributes: dict[str, Any], name: str) -> Manifest | None:
-    """The charter among a study's attributes; None where it is no shared search.
+def read_manifest(attributes: Mapping[str, Any], name: str) -> Manifest | None:
+    """Return the manifest among a study's attributes, or None if the study is not shared.
 
     Raises:
-        InputError: another version wrote it.
+        InputError: Another version wrote it.
     """
-    found = attributes.get(ATTRIBUTE)
-    if found is None:
+    content = attributes.get(ATTRIBUTE)
+    if content is None:
         return None
-    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise InputError(f"study '{name}' was begun by another version of orchestrate; install the same on all machines")
     try:
-        return _ADAPTER.validate_python(found)
+        return _ADAPTER.validate_python(content)
     except ValidationError as error:
         first = error.errors()[0]
-        raise InputError(f"study '{name}' cannot be understood: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise InputError(f"study '{name}' cannot be read: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None

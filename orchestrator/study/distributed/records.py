@@ -1,4 +1,4 @@
-"""A candidate in the exchange: its record, and the files that it names."""
+"""Records of candidates in the exchange, with their files."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,13 +13,13 @@ from orchestrator.values.results import CandidateResult
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SharedRecord:
-    """What one process leaves for the others.
+    """Record of a candidate that one process leaves for the others.
 
     Attributes:
-        device_class: Of what it was timed on; empty where it was not.
-        model: What is known of the file of a candidate that is built and not timed yet.
-        files: Its files; empty where nobody needs them.
-        samples: Its raw times.
+        device_class: Class of the device that measured it; empty if none did.
+        model: File of a candidate that is built and not measured yet.
+        files: Its files; empty if no process needs them.
+        samples: Its raw times, or None.
     """
 
     candidate: CandidateResult
@@ -33,10 +33,10 @@ _ADAPTER: TypeAdapter[SharedRecord] = TypeAdapter(SharedRecord)
 
 
 class Records:
-    """The records of one search.
+    """The records of one study.
 
     Args:
-        run: The run directory of this process.
+        run: Run directory of this process.
     """
 
     def __init__(self, exchange: Exchange, run: RunDirectory) -> None:
@@ -51,14 +51,14 @@ class Records:
         model: ModelInfo | None = None,
         with_files: bool = False,
     ) -> str:
-        """Leave a candidate's record, its files first; returns the record's digest.
+        """Write a candidate's files and its record, and return the record's digest.
 
         Args:
-            number: Of its trial.
-            with_files: Whether its files go too; those of the leader's own candidates need not.
+            number: Number of its trial.
+            with_files: True to write its files too, which the leader's own candidates do not need.
 
         Raises:
-            EnvironmentFailure: the exchange is out of reach, full, ...
+            EnvironmentFailure: The exchange is out of reach or full.
         """
         files: tuple[StoredFile, ...] = ()
         samples = None
@@ -72,11 +72,11 @@ class Records:
         return self._exchange.write(_key(candidate.id, number, model is not None), _ADAPTER.dump_json(record))
 
     def read(self, identifier: str, number: int, digest: str, *, built: bool = False) -> SharedRecord:
-        """The record that another process announced.
+        """Return the record that another process announced.
 
         Raises:
-            Missing: it is not there, not whole, or of something else.
-            EnvironmentFailure: the exchange is out of reach.
+            Missing: It is missing, damaged, or of another candidate.
+            EnvironmentFailure: The exchange is out of reach.
         """
         try:
             record = _ADAPTER.validate_json(self._exchange.read(_key(identifier, number, built), digest))
@@ -87,11 +87,11 @@ class Records:
         return replace(record, candidate=replace(record.candidate, trial=number))
 
     def fetch(self, record: SharedRecord) -> None:
-        """Bring a candidate's files into this process's run directory.
+        """Copy a candidate's files into this process's run directory.
 
         Raises:
-            Missing: one is not there, or damaged.
-            EnvironmentFailure: the exchange is out of reach.
+            Missing: A file is missing or damaged.
+            EnvironmentFailure: The exchange is out of reach.
         """
         folder = self._run.folder(record.candidate.id)
         self._run.drop(record.candidate.id)
@@ -99,36 +99,36 @@ class Records:
             self._exchange.fetch(stored, folder)
 
     def fetch_samples(self, record: SharedRecord) -> None:
-        """Bring its raw times. Raises as `fetch` does."""
+        """Copy a candidate's raw times; raises the errors of `fetch`."""
         if record.samples is not None:
-            wanted = replace(record.samples, name=f"{record.candidate.id}.npz")
-            self._exchange.fetch(wanted, self._run.samples)
+            stored = replace(record.samples, name=f"{record.candidate.id}.npz")
+            self._exchange.fetch(stored, self._run.samples)
 
-    def path_of(self, record: SharedRecord, named: str) -> Path:
-        """Where a file of the record lies after `fetch`.
+    def path_of(self, record: SharedRecord, original: str) -> Path:
+        """Return the path of a file of the record after `fetch`.
 
         Args:
-            named: Its path on the machine that made it; only the last part means anything here.
+            original: Its path on the machine that built it, of which only the name is used.
 
         Raises:
-            Missing: the record has no such file.
+            Missing: The record has no such file.
         """
-        name = Path(named).name
+        name = Path(original).name
         if all(stored.name != name for stored in record.files):
             raise Missing(record.candidate.id)
         return self._run.folder(record.candidate.id) / name
 
-    def forget_files(self, identifier: str) -> None:
-        """A candidate's files are of no use in the exchange any more; its record stays."""
+    def delete_files(self, identifier: str) -> None:
+        """Delete a candidate's files from the exchange; its record stays."""
         self._exchange.delete(self._files(identifier))
 
     def with_files(self) -> set[str]:
-        """The candidates whose files lie in the exchange.
+        """Return the candidates whose files are in the exchange.
 
         Raises:
-            EnvironmentFailure: the exchange is out of reach.
+            EnvironmentFailure: The exchange is out of reach.
         """
-        return {found.split("/")[-2] for found in self._exchange.found("candidates/*/files")}
+        return {path.split("/")[-2] for path in self._exchange.glob("candidates/*/files")}
 
     @staticmethod
     def _files(identifier: str) -> str:
@@ -140,6 +140,6 @@ def _key(identifier: str, number: int, built: bool) -> str:
 
 
 def _folder(identifier: str) -> str:
-    if not identifier.isalnum():  # it came from the study: a name that leads elsewhere is no candidate's
+    if not identifier.isalnum():  # the id comes from the study and must not leave the folder
         raise Missing(identifier)
     return f"candidates/{identifier}"

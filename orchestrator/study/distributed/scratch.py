@@ -1,4 +1,4 @@
-"""A worker's folder of its own in the system's temporary one; those of workers that were killed are removed."""
+"""Scratch folders of workers in the system's temporary folder; those of killed workers are removed."""
 
 import os
 import shutil
@@ -13,14 +13,14 @@ from filelock import FileLock, Timeout
 PREFIX = "orchestrator-worker-"
 LOCK = "lock"
 YOUNG_S = 60.0
-"""A folder of this age may not be locked yet."""
+"""Age of a folder that may not be locked yet."""
 
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """A private folder that is gone afterwards, and if this process is killed, when the next one makes its own.
+    """Create a private folder that is deleted afterwards or, if this process is killed, when another worker creates its own.
 
-    Whether its process lives is told by a lock, not by a process id: containers share temporary folders and not process ids.
+    A lock and not a process id shows if its process is alive: containers share temporary folders and not process ids.
     """
     base = Path(tempfile.gettempdir())
     _sweep(base)
@@ -37,7 +37,7 @@ def scratch() -> Iterator[Path]:
 def _sweep(base: Path) -> None:
     for folder in base.glob(f"{PREFIX}*"):
         with suppress(OSError, Timeout):
-            found = folder.lstat()
-            if found.st_uid == os.getuid() and time.time() - found.st_mtime > YOUNG_S:
+            status = folder.lstat()
+            if status.st_uid == os.getuid() and time.time() - status.st_mtime > YOUNG_S:
                 with FileLock(folder / LOCK, timeout=0):
                     shutil.rmtree(folder)

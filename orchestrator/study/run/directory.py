@@ -1,4 +1,4 @@
-"""The run directory: who may write to it, what lies where, and how records get there whole."""
+"""The run directory: its lock, its files, and the atomic writing of records."""
 
 import io
 import json
@@ -17,25 +17,25 @@ from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.errors import EnvironmentFailure, InputError, RunInUseError
-from orchestrator.study.request import RUN_STATE, RunState
+from orchestrator.study.run.request import RUN_STATE, RunState
 from orchestrator.values.files import drop_half_line, left_behind, write_atomic
 from orchestrator.values.results import CandidateResult
 
-CANDIDATE = TypeAdapter(CandidateResult)
+CANDIDATE_RECORD = TypeAdapter(CandidateResult)
 BEFORE_IT_BEGINS = ("work", "samples", "log.jsonl", "study.journal")
-"""What a start leaves that was killed before there was anything to resume."""
+"""Entries that a start leaves which was killed before there was anything to resume."""
 DONE = "done"
-"""The last event of a run that came to its end."""
+"""The last event of a run that ended."""
 
 
 class RunDirectory:
     """The files of one run.
 
     Attributes:
-        work: Everything that is not for people: data laid out for scoring, candidates, baseline outputs.
-        samples: The raw times of each candidate, ms, as `.npz` files; they stay when a candidate's model is dropped.
-        again: What the measurement at the end found.
-        unkept: Seconds by phase, over all processes of the run, that no candidate's record holds.
+        work: Internal files: data for scoring, candidates, outputs of the baseline.
+        samples: Raw times of each candidate, ms, as `.npz` files; they stay when a candidate's model is deleted.
+        remeasurement: Results of the measurement at the end.
+        unrecorded: Seconds by phase, over all processes of the run, that no candidate's record holds.
     """
 
     def __init__(self, path: Path) -> None:
@@ -49,22 +49,22 @@ class RunDirectory:
         self._state = self.work / "run.json"
         self._elapsed = self.work / "elapsed"
         self._owner = self.work / "owner"
-        self.again = self.work / "again.json"
-        self.unkept = self._spent()[1]
-        self._held = False  # whether this process has written or read what the run was asked to do
+        self.remeasurement = self.work / "again.json"
+        self.unrecorded = self._spent()[1]
+        self._has_state = False  # this process has written or read the run's state
 
     @classmethod
     def create(cls, path: Path) -> "RunDirectory":
-        """A new run directory.
+        """Return a new run directory.
 
         Raises:
-            InputError: it holds a run already, is no folder, or cannot be written.
+            InputError: It holds a run already, is no folder, or cannot be written.
         """
         if path.exists() and not path.is_dir():
             raise InputError(f"--output '{path}' is a file; give a folder")
         if (path / "work" / "run.json").exists():
             cls(path)._refuse_if_in_use()
-            raise InputError(f"--output '{path}' holds a run already; go on with: orchestrate resume {path}")
+            raise InputError(f"--output '{path}' holds a run already; continue it with: orchestrate resume {path}")
         if path.is_dir() and any(entry.name not in BEFORE_IT_BEGINS for entry in path.iterdir()):
             raise InputError(f"--output '{path}' is not empty; give a new folder")
         run = cls(path)
@@ -78,10 +78,10 @@ class RunDirectory:
 
     @classmethod
     def open(cls, path: Path) -> "RunDirectory":
-        """A run directory that exists.
+        """Return a run directory that exists.
 
         Raises:
-            InputError: there is none.
+            InputError: It does not exist.
         """
         run = cls(path)
         if not run._state.is_file():
@@ -90,11 +90,11 @@ class RunDirectory:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the directory alone; the lock goes with the process, however that ends.
+        """Hold the directory exclusively; the lock ends with the process, in whatever way that ends.
 
         Raises:
-            RunInUseError: another process holds it; says which.
-            EnvironmentFailure: the directory cannot be written.
+            RunInUseError: Another process holds it.
+            EnvironmentFailure: The directory cannot be written.
         """
         lock = FileLock(self.work / "lock", timeout=0)
         try:
@@ -105,20 +105,20 @@ class RunDirectory:
             raise self._in_use() from None
         except OSError as error:
             lock.release()
-            way_on = "fix it, or copy the run to where it can be written"
-            raise EnvironmentFailure(f"run directory '{self.path}' cannot be written: {error.strerror}; {way_on}") from None
+            fix = "fix it, or copy the run to where it can be written"
+            raise EnvironmentFailure(f"run directory '{self.path}' cannot be written: {error.strerror}; {fix}") from None
         try:
             yield
         finally:
             lock.release()
 
     def _refuse_if_in_use(self) -> None:
-        """Find out whether another process holds the directory, without holding it.
+        """Check that no other process holds the directory, without holding it.
 
         Raises:
-            RunInUseError: one does; says which.
+            RunInUseError: Another process does.
         """
-        with suppress(OSError):  # where it cannot be written, nobody works in it
+        with suppress(OSError):  # no process works in a directory that cannot be written
             try:
                 with FileLock(self.work / "lock", timeout=0):
                     pass
@@ -127,13 +127,13 @@ class RunDirectory:
 
     def _in_use(self) -> RunInUseError:
         try:
-            who = self._owner.read_text()
+            owner = self._owner.read_text()
         except OSError:
-            who = ""
-        return RunInUseError(f"run directory '{self.path}' is in use by {who or 'another process'}; wait for it or end it")
+            owner = ""
+        return RunInUseError(f"run directory '{self.path}' is in use by {owner or 'another process'}; wait for it or end it")
 
     def _tidy(self) -> None:
-        """Remove what killed processes left half done; nobody else is there."""
+        """Remove what killed processes left incomplete; this process holds the lock."""
         for folder in (self.path, self.work, self.candidates, self.samples):
             for path in left_behind(folder):
                 path.unlink(missing_ok=True)
@@ -149,7 +149,7 @@ class RunDirectory:
             if final.exists():
                 shutil.rmtree(old)
             else:
-                old.rename(final)  # killed between taking the old one away and putting the new one in its place
+                old.rename(final)  # killed between moving the old one away and the new one to its place
         for path in (self.work / "publishing", *self.work.glob("*.simulated")):
             shutil.rmtree(path, ignore_errors=True)
         if self.begun:
@@ -158,7 +158,7 @@ class RunDirectory:
                     shutil.rmtree(folder)  # it was being built
 
     def clear(self) -> None:
-        """Forget what a start left that was killed before there was anything to resume: it may be of another model."""
+        """Delete what a start left which was killed before there was anything to resume: it may be of another model."""
         for entry in self.work.iterdir():
             if entry.is_dir():
                 shutil.rmtree(entry)
@@ -168,34 +168,34 @@ class RunDirectory:
         self.candidates.mkdir()
 
     def discard(self) -> None:
-        """Delete what lies beside `work` of a run that never began."""
+        """Delete the files beside `work` of a run that never began."""
         shutil.rmtree(self.samples, ignore_errors=True)
         self.log.unlink(missing_ok=True)
         self.study.unlink(missing_ok=True)
 
     @property
     def begun(self) -> bool:
-        """Whether there is something to resume."""
+        """Return True if there is something to resume."""
         return self._state.is_file()
 
     @property
     def done(self) -> bool:
-        """Whether it came to its end, and nobody has gone on with it since."""
+        """Return True if the run ended and was not resumed since."""
         try:
             return bool(json.loads(self.log.read_text().splitlines()[-1])["event"] == DONE)
         except (OSError, ValueError, LookupError):  # none yet, or a loss of power cut it short
             return False
 
     def write_state(self, state: RunState) -> None:
-        """Keep what the run was asked to do."""
+        """Write the request and the task of the run."""
         write_atomic(self._state, RUN_STATE.dump_json(state, indent=1))
-        self._held = True
+        self._has_state = True
 
     def state(self) -> RunState:
-        """What the run was asked to do.
+        """Return the request and the task of the run.
 
         Raises:
-            InputError: the file is damaged or of another version.
+            InputError: The file is damaged or of another version.
         """
         try:
             state: RunState = RUN_STATE.validate_json(self._state.read_bytes())
@@ -204,35 +204,35 @@ class RunDirectory:
             raise InputError(
                 f"'{self._state}' was not written by this version: {'.'.join(map(str, first['loc']))}: {first['msg']}"
             ) from None
-        self._held = True
+        self._has_state = True
         return state
 
     def write_candidate(self, candidate: CandidateResult) -> None:
-        """Keep a candidate; from now on it is never lost.
+        """Write a candidate's record.
 
         Raises:
-            EnvironmentFailure: the run's files were deleted meanwhile.
-            OSError: the disk is full, ...
+            EnvironmentFailure: The run's files were deleted meanwhile.
+            OSError: The disk is full or read-only.
         """
-        if self._held:
+        if self._has_state:
             for path in (self._state, self.data, self.candidates):
                 if not path.exists():
-                    raise EnvironmentFailure(f"'{path}' was deleted by somebody else")
+                    raise EnvironmentFailure(f"'{path}' was deleted by another process")
         write_atomic(self.candidates / f"{candidate.id}.json", json.dumps(asdict(candidate), indent=1))
 
     def read_candidates(self) -> dict[str, CandidateResult]:
-        """All candidates that were kept, by id, in the order of their trials."""
-        found = []
+        """Return the candidates with a record by id, in the order of their trials."""
+        candidates = []
         for path in self.candidates.glob("*.json"):
             try:
-                found.append(CANDIDATE.validate_json(path.read_bytes()))
+                candidates.append(CANDIDATE_RECORD.validate_json(path.read_bytes()))
             except ValidationError:
-                raise InputError(f"'{path}' is damaged; delete it, and resume makes that candidate again") from None
-        found.sort(key=lambda c: (c.trial if c.trial is not None else -1, c.id))
-        return {candidate.id: candidate for candidate in found}
+                raise InputError(f"'{path}' is damaged; delete it, and resume builds that candidate again") from None
+        candidates.sort(key=lambda c: (c.trial if c.trial is not None else -1, c.id))
+        return {candidate.id: candidate for candidate in candidates}
 
     def drop_unreferenced(self, known: Mapping[str, CandidateResult]) -> None:
-        """Delete the files of candidates whose record names none, and outputs that were being scored: a kill left them."""
+        """Delete files that a kill left: of candidates whose record has none, and outputs that were being scored."""
         for folder in self.candidates.iterdir():
             record = known.get(folder.name)
             if record is None or not folder.is_dir():
@@ -243,15 +243,15 @@ class RunDirectory:
                 shutil.rmtree(outputs, ignore_errors=True)
 
     def forget_candidate(self, identifier: str) -> None:
-        """Delete a candidate's record and files, so that it can be made again."""
+        """Delete a candidate's record and files, so that it can be built again."""
         self.drop(identifier)
         (self.candidates / f"{identifier}.json").unlink(missing_ok=True)
 
     def write_samples(self, identifier: str, **samples: Sequence[float]) -> None:
-        """Keep raw times, ms, under their names beside those that are there already; nothing for an empty sequence.
+        """Add raw times, ms, under their names to those of a candidate; empty sequences are left out.
 
         Raises:
-            OSError: the disk is full, ...
+            OSError: The disk is full or read-only.
         """
         arrays = {name: np.asarray(values, np.float64) for name, values in samples.items() if len(values)}
         if not arrays:
@@ -259,7 +259,7 @@ class RunDirectory:
         self.samples.mkdir(exist_ok=True)
         path = self.samples / f"{identifier}.npz"
         if path.is_file():
-            # Damaged by a loss of power: the new ones are worth having all the same.
+            # A file that a loss of power damaged is replaced.
             with suppress(ValueError, EOFError, zipfile.BadZipFile), np.load(path) as before:
                 arrays = {**before, **arrays}
         content = io.BytesIO()
@@ -267,7 +267,7 @@ class RunDirectory:
         write_atomic(path, content.getvalue(), durable=False)
 
     def folder(self, identifier: str) -> Path:
-        """Where a candidate's files lie."""
+        """Return the folder of a candidate's files."""
         return self.candidates / identifier
 
     def drop(self, identifier: str) -> None:
@@ -275,37 +275,37 @@ class RunDirectory:
         shutil.rmtree(self.folder(identifier), ignore_errors=True)
 
     def spend(self, phase: str, seconds: float) -> None:
-        """Seconds of a phase that no candidate's record holds: it was broken off, or a later process prepared once more."""
-        self.unkept[phase] = self.unkept.get(phase, 0.0) + seconds
+        """Add seconds of a phase that no candidate's record holds: it was aborted, or a later process prepared again."""
+        self.unrecorded[phase] = self.unrecorded.get(phase, 0.0) + seconds
 
     def write_elapsed(self, seconds: float) -> None:
-        """Keep how much of the budget is spent."""
-        unkept = {phase: round(value, 1) for phase, value in dict(self.unkept).items()}  # a copy: another thread spends
-        write_atomic(self._elapsed, json.dumps({"seconds": round(seconds, 1), "unkept": unkept}), durable=False)
+        """Write the spent part of the budget."""
+        unrecorded = {phase: round(value, 1) for phase, value in dict(self.unrecorded).items()}  # a copy: another thread spends
+        write_atomic(self._elapsed, json.dumps({"seconds": round(seconds, 1), "unkept": unrecorded}), durable=False)
 
     def elapsed(self) -> float:
-        """Seconds that the run has taken so far, over all its resumptions."""
+        """Return the seconds that the run has taken so far, over all its resumptions."""
         return self._spent()[0]
 
     def _spent(self) -> tuple[float, dict[str, float]]:
         try:
-            found = json.loads(self._elapsed.read_text())
-            return float(found["seconds"]), {str(k): float(v) for k, v in found["unkept"].items()}
+            content = json.loads(self._elapsed.read_text())
+            return float(content["seconds"]), {str(k): float(v) for k, v in content["unkept"].items()}
         except (OSError, ValueError, KeyError, TypeError):  # none yet, or a loss of power took it
             return 0.0, {}
 
     def event(self, **fields: Any) -> None:
-        """One line of the log."""
+        """Append an event to the log."""
         line = json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), **fields})
         with self.log.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
-    def replace_folder(self, name: str, made: Path) -> None:
-        """Put a finished folder in the place of an older one."""
+    def replace_folder(self, name: str, new: Path) -> None:
+        """Move a complete folder to the place of an older one."""
         final, old = self.path / name, self.work / f"old-{name.replace('/', '-')}"
         shutil.rmtree(old, ignore_errors=True)
         if final.exists():
             final.rename(old)
         final.parent.mkdir(parents=True, exist_ok=True)
-        made.rename(final)
+        new.rename(final)
         shutil.rmtree(old, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Optuna storages by URL: a database, a gRPC proxy before one, a journal in a folder that machines share."""
+"""Optuna storages by URL: a database, a gRPC proxy of one, or a journal in a shared folder."""
 
 import contextlib
 import json
@@ -21,31 +21,31 @@ from orchestrator.values.distribution import install_command
 from orchestrator.values.files import drop_half_line
 
 CONNECT_S = 10
-"""How long a storage may take to answer at all."""
+"""Seconds within which a storage must answer."""
 ATTEMPTS = 6
-"""To make a database's tables while other processes do."""
+"""Attempts to create a database's tables while other processes do."""
 LOCKED_S = 60
-"""How long SQLite waits for other processes."""
+"""Seconds that SQLite waits for other processes."""
 GRPC_PORT = 13000
 DRIVERS = {"postgresql": ("psycopg", "postgresql"), "mysql": ("pymysql", "mysql")}
-"""For a URL that names no driver: the one that the product's own extra brings, and that extra."""
+"""By scheme: the driver of a URL that names none, and the extra that installs it."""
 
 
 class SharedJournal(JournalFileBackend):
-    """Optuna's journal, which fixes itself: a machine that lost its power may have left half a line at the end.
+    """Optuna's journal that removes half a line at its end, which a machine that lost its power may have left.
 
-    Optuna would write the next record onto that half line, and neither could be read any more.
+    Optuna would append the next record to that half line, and neither could be read any more.
     """
 
     def __init__(self, path: Path) -> None:
-        # The lock is a link to the path, which is followed from the lock's own folder: a relative one would lead nowhere.
+        # The lock is a link to the path, resolved from the lock's own folder: a relative path would be wrong there.
         self._path = path.resolve()
         lock = JournalFileSymlinkLock(str(self._path))
         super().__init__(str(self._path), lock)
         self._writing = lock
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Write records, after whole ones only."""
+        """Write records after the last complete one."""
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
         self._writing.acquire()
         try:
@@ -55,20 +55,20 @@ class SharedJournal(JournalFileBackend):
                 file.flush()
                 os.fsync(file.fileno())
         finally:
-            with contextlib.suppress(RuntimeError):  # held so long that another took it for a dead process's
+            with contextlib.suppress(RuntimeError):  # held so long that another process considered this one dead
                 self._writing.release()
 
 
 def open_storage(url: str) -> BaseStorage:
-    """A storage that several processes may use at once.
+    """Return a storage that several processes may use at once.
 
     Args:
         url: A database of SQLAlchemy's (`postgresql://...`, `mysql://...`, `sqlite:///FILE`), `grpc://HOST:PORT` of Optuna's gRPC
             proxy, or `journal:FILE` in a folder that all machines see.
 
     Raises:
-        InputError: it cannot be read, a driver is missing, or it refuses us.
-        EnvironmentFailure: it does not answer.
+        InputError: The URL is wrong, a driver is missing, or the storage refuses access.
+        EnvironmentFailure: It does not answer.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     scheme, colon, rest = url.partition(":")
@@ -83,7 +83,7 @@ def open_storage(url: str) -> BaseStorage:
 
 
 def absolute(url: str) -> str:
-    """The URL so that it means the same in another folder: files of a journal or of SQLite by their whole path."""
+    """Return the URL with absolute paths of files, so that it is valid in another folder."""
     if url.startswith("journal:"):
         return f"journal:{Path(url.removeprefix('journal:')).absolute()}"
     path = url.removeprefix("sqlite:///")
@@ -93,7 +93,7 @@ def absolute(url: str) -> str:
 
 
 def masked(url: str) -> str:
-    """The URL without its password, which may hold an `@` of its own or stand among the options."""
+    """Return the URL without its password, which may hold an `@` or be one of the options."""
     without = re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url)
     return re.sub(r"([?&](?:\w*password|passwd)=)[^&]*", r"\1***", without)
 
@@ -110,14 +110,14 @@ def _journal(url: str, path: Path) -> BaseStorage:
 
 
 def _grpc(url: str, rest: str) -> BaseStorage:
-    found = re.fullmatch(r"//(\[[^\]]+\]|[^:/\[\]]+)(?::(\d+))?/?", rest)
-    if found is None:
+    match = re.fullmatch(r"//(\[[^\]]+\]|[^:/\[\]]+)(?::(\d+))?/?", rest)
+    if match is None:
         raise InputError(f"--storage '{url}' cannot be read; write it like grpc://HOST:{GRPC_PORT}")
     if find_spec("grpc") is None:
         raise InputError(f"--storage '{url}' needs the package grpcio: {install_command('grpc')}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        storage = optuna.storages.GrpcStorageProxy(host=found[1], port=int(found[2] or GRPC_PORT))
+        storage = optuna.storages.GrpcStorageProxy(host=match[1], port=int(match[2] or GRPC_PORT))
     try:
         storage.wait_server_ready(timeout=CONNECT_S)
     except ConnectionError:
@@ -132,21 +132,21 @@ def _database(url: str) -> BaseStorage:
     from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
     try:
-        return _made(_with_driver(url), _engine_options(url))
+        return _with_tables(_with_driver(url), _engine_options(url))
     except ImportError as error:
         cause = error.__cause__ or error
         extra = next((extra for scheme, (_, extra) in DRIVERS.items() if url.startswith(scheme)), None)
         how = f": {install_command(extra)}" if extra else ""
         raise InputError(f"--storage '{masked(url)}' needs a driver that is not installed ({cause}){how}") from None
-    except OperationalError as error:  # refused, unreachable, no such database: the text says which
+    except OperationalError as error:  # refused, unreachable, or no such database
         kind = InputError if url.startswith("sqlite") else EnvironmentFailure
         raise kind(f"--storage '{masked(url)}' cannot be opened: {_first_line(error.orig or error)}") from None
     except (SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError, ValueError) as error:
         raise InputError(f"--storage '{masked(url)}' cannot be opened: {_first_line(error)}") from None
 
 
-def _made(url: str, options: dict[str, Any]) -> RDBStorage:
-    """The storage with its tables, which several processes may be making at this moment: then look again."""
+def _with_tables(url: str, options: dict[str, Any]) -> RDBStorage:
+    """Return the storage with its tables, which other processes may be creating at the same time."""
     from sqlalchemy.exc import DBAPIError
 
     for attempt in range(1, ATTEMPTS):
@@ -167,7 +167,7 @@ def _with_driver(url: str) -> str:
 
 
 def _engine_options(url: str) -> dict[str, Any]:
-    # A connection that the server has dropped meanwhile (a candidate may take an hour) is opened anew.
+    # A candidate may take an hour: a connection that the server has dropped meanwhile is opened again.
     options: dict[str, Any] = {"pool_pre_ping": True}
     if url.startswith("sqlite"):
         options["connect_args"] = {"timeout": LOCKED_S}
@@ -182,10 +182,10 @@ def _first_line(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def guarded(url: str) -> Iterator[None]:
-    """A storage that is lost while the body runs becomes one line.
+    """Turn the loss of a storage while the body runs into one line.
 
     Raises:
-        EnvironmentFailure: it failed.
+        EnvironmentFailure: The storage failed.
     """
     try:
         yield
@@ -195,12 +195,12 @@ def guarded(url: str) -> Iterator[None]:
 
 
 def failures() -> tuple[type[BaseException], ...]:
-    """What a storage raises when it is lost in the middle; only of those libraries that are in use."""
-    found: list[type[BaseException]] = [optuna.exceptions.StorageInternalError, ConnectionError]
+    """Return the errors of a storage that is lost, of those libraries that are in use."""
+    errors: list[type[BaseException]] = [optuna.exceptions.StorageInternalError, ConnectionError]
     if "sqlalchemy" in sys.modules:
         from sqlalchemy.exc import SQLAlchemyError
 
-        found.append(SQLAlchemyError)
+        errors.append(SQLAlchemyError)
     if (grpc := sys.modules.get("grpc")) is not None:
-        found.append(grpc.RpcError)
-    return tuple(found)
+        errors.append(grpc.RpcError)
+    return tuple(errors)

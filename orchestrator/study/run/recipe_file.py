@@ -10,7 +10,7 @@ import tomli_w
 from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.errors import InputError
-from orchestrator.study.request import SearchRequest
+from orchestrator.study.run.request import SearchRequest
 from orchestrator.values.recipe import Recipe, Step
 from orchestrator.values.results import StepResult
 from orchestrator.values.task import TaskDescription, TaskSpec

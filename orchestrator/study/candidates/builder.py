@@ -1,4 +1,4 @@
-"""The build worker of a run: what it prepares, and which methods take part."""
+"""The builder process of a run: its request and its methods."""
 
 import math
 from collections.abc import Callable
@@ -8,11 +8,11 @@ from pathlib import Path
 from orchestrator.building.builder_client import BuilderClient
 from orchestrator.building.protocol import PrepareRequest
 from orchestrator.plugin.registry import Registry
-from orchestrator.study.request import RunState, SearchRequest
 from orchestrator.study.run.directory import RunDirectory
+from orchestrator.study.run.request import RunState, SearchRequest
 
 
-def workshop_of(
+def builder_for(
     request: SearchRequest,
     registry: Registry,
     run: RunDirectory,
@@ -21,7 +21,7 @@ def workshop_of(
     progress: Callable[[str, float], None],
     left_s: Callable[[], float] = lambda: math.inf,
 ) -> BuilderClient:
-    """The build worker of this run."""
+    """Return the client of a run's builder process."""
     prepare = PrepareRequest(
         task=request.options.task,
         target=request.target,
@@ -44,12 +44,11 @@ def workshop_of(
 
 
 def method_names(request: SearchRequest, registry: Registry) -> tuple[str, ...]:
-    """The methods that take part, in the order of the registry."""
-    chosen = []
-    for name, method in registry.methods().items():
-        if name not in request.methods:
-            continue
-        if name in request.options.without_methods or ("train" in method.needs and not request.preset.training):
-            continue
-        chosen.append(name)
-    return tuple(chosen)
+    """Return the names of the methods in use, in the order of the registry."""
+    return tuple(
+        name
+        for name, method in registry.methods().items()
+        if name in request.methods
+        and name not in request.options.without_methods
+        and (request.preset.training or "train" not in method.needs)
+    )

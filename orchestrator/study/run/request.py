@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from orchestrator.building.protocol import OfferReply
-from orchestrator.study.presets import SearchPreset
+from orchestrator.study.run.presets import SearchPreset
 from orchestrator.values.search import BudgetSpec, SearchOptions
 from orchestrator.values.target import Limits, Target
 from orchestrator.values.task import TaskDescription
