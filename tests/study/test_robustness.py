@@ -221,11 +221,11 @@ def test_resume_refuses_when_the_model_has_changed(cli: Cli, project: Project) -
 def test_resume_refuses_when_the_plugins_are_others(cli: Cli, project: Project) -> None:
     assert cli("search", *project.onnx, "--trials", "1", "--output", "run").returncode == 0
     state = cli.folder / "run" / "work" / "run.json"
-    state.write_text(state.read_text().replace('"quantization": "orchestrator', '"quantization": "orchestrator-old'))
-    assert "orchestrator-old" in state.read_text()
+    state.write_text(state.read_text().replace('"quantization": "model-orchestrator', '"quantization": "model-orchestrator-old'))
+    assert "model-orchestrator-old" in state.read_text()
     done = cli("resume", "run", "--trials", "2")
     assert done.returncode == 2
-    assert "quantization: orchestrator-old" in done.stderr
+    assert "quantization: model-orchestrator-old" in done.stderr
 
 
 @pytest.mark.slow
