@@ -22,6 +22,7 @@ from orchestrator.devices import interrupt
 from orchestrator.errors import EnvironmentFailure, InputError, JobFailed, OrchestratorError
 from orchestrator.hardware.graph import count
 from orchestrator.hardware.shapes import TensorType, read_inputs
+from orchestrator.measuring.disturbance import WAITED_SHARE
 from orchestrator.measuring.model_info import scoring_batch
 from orchestrator.measuring.scoring import Evaluator
 from orchestrator.measuring.simulated import Run, Simulation
@@ -40,7 +41,6 @@ LOADING_S = 600.0
 MOST_BYTES_IN_ONE_FILE = 2_000_000_000
 ROUNDS = 3
 MEMORY_SHARE = 0.75
-DISTURBED_WAIT = 0.05
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -150,7 +150,7 @@ def _compared_simulations(bench: "Bench", options: MeasureOptions) -> Comparison
 
 def _compared(bench: "Bench", above: Timing, below: Timing, options: MeasureOptions) -> Comparison:
     waited = max(t.conditions.get("waited_share", 0.0) for t in (above, below))
-    basis: Literal["wall", "cpu"] = "cpu" if waited > DISTURBED_WAIT and above.cpu_ratio is not None else "wall"
+    basis: Literal["wall", "cpu"] = "cpu" if waited > WAITED_SHARE and above.cpu_ratio is not None else "wall"
     ratio = above.cpu_ratio if basis == "cpu" else above.ratio
     if ratio is None:
         raise RuntimeError("two models were timed, and one has no ratio")

@@ -25,6 +25,7 @@ from orchestrator.building.cache_keys import (
     this_machine,
     versions,
 )
+from orchestrator.building.metric_lookup import NOT_CLASSES, find_metric
 from orchestrator.building.paths import builds, laid_out, sketches
 from orchestrator.building.protocol import PrepareRequest
 from orchestrator.building.references import beside, call_factory, load_function
@@ -34,7 +35,7 @@ from orchestrator.building.store import Store
 from orchestrator.building.task import LoadedTask, digest_of_training_data, digest_of_weights, load_task
 from orchestrator.errors import InputError, PluginError, unknown
 from orchestrator.measuring.model_info import ModelInfo, inspect
-from orchestrator.measuring.quality import FunctionMetric, required_arguments
+from orchestrator.measuring.quality import required_arguments
 from orchestrator.plugin.method import Method, Need
 from orchestrator.plugin.metric import Metric
 from orchestrator.plugin.registry import Registry
@@ -102,7 +103,9 @@ def prepare(request: PrepareRequest, report: Report) -> Prepared:
     registry = Registry.discover(without=request.without_plugins, strict=False)  # the main process has looked at the names
     report("loading the model and the data", 0.0)
     task = load_task(request.task, registry)
-    metric = find_metric(request.task.metric, task, registry)
+    metric = find_metric(request.task.metric, task.splits["validation"].labels, registry, "validation")
+    if metric.name == "accuracy" and task.classes is None:
+        raise InputError(task.label_problem or NOT_CLASSES)
     loss = _loss(request.task.loss, task)
     methods = _methods(registry, request.methods)
     workspace = Path(request.workspace)
@@ -200,34 +203,6 @@ def _identity(request: PrepareRequest, task: LoadedTask, metric: Metric) -> Iden
 
 def _weights(make: Callable[[], nn.Module]) -> str:
     return digest_of_weights(make())
-
-
-def find_metric(name: str | None, task: LoadedTask, registry: Registry) -> Metric:
-    """The metric that was asked for; by default accuracy, without labels fidelity.
-
-    Raises:
-        InputError: unknown name, or labels that it needs are missing.
-    """
-    labels = task.splits["validation"].labels
-    if name is None:
-        name = "fidelity" if labels is None else "accuracy"
-    if ":" in name:
-        metric: Metric = FunctionMetric(name.rpartition(":")[2], load_function(name, "--metric"))
-    else:
-        metrics = registry.metrics()
-        if name not in metrics:
-            broken = "".join(f"; plugin '{p.name}' could not be used: {p.error}" for p in registry.failed)
-            raise PluginError(unknown("metric", name, metrics) + f"; or give file.py:function{broken}")
-        metric = metrics[name]
-    if metric.needs_labels and labels is None:
-        raise InputError(f"metric '{name}' needs labels, and the validation split has none; try --metric fidelity")
-    if name == "accuracy" and task.classes is None:
-        raise InputError(
-            task.label_problem
-            or "metric 'accuracy' needs whole-number labels, one for each logit vector of the model; "
-            "for other labels give --metric mse, --metric fidelity or --metric file.py:function"
-        )
-    return metric
 
 
 def _student(reference: str | None, registry: Registry, task: LoadedTask, seed: int) -> Callable[[], nn.Module] | None:

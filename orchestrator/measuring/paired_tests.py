@@ -6,6 +6,7 @@ All drops are signed so that more is worse, whatever the metric's direction.
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -22,8 +23,13 @@ RESAMPLES = 2000
 LEAST_EXAMPLES = 10
 """Least examples of a bootstrap: fewer do not represent the spread, and a resample may consist of one value."""
 AT_ONCE = 1_000_000  # values that are resampled together
-LEAST_RESAMPLES = 100
-RESAMPLING_S = 20.0
+RESAMPLES_OF_A_FUNCTION = 400
+LEAST_RESAMPLES = 40
+RESAMPLING_S = 10.0  # of one model: a user's function may be slow
+UNKNOWN = (-np.inf, np.inf, 1.0)
+"""Interval and p-value from too few examples."""
+
+Outputs = Sequence[np.ndarray]
 
 Test = Literal["McNemar, exact", "paired bootstrap"]
 
@@ -39,6 +45,7 @@ class PairedDrop:
         p_value: One-sided probability of such a drop, or a larger one, among equally good models.
         lost: Number of examples that only the baseline has right, in McNemar's test.
         gained: Number of examples that only the candidate has right.
+        extremes: Smallest and largest observed drop, which bound it if there are too few examples for an interval.
     """
 
     baseline: float
@@ -51,6 +58,7 @@ class PairedDrop:
     examples: int
     lost: int | None = None
     gained: int | None = None
+    extremes: tuple[float, float] | None = None
 
 
 def mcnemar(lost: int, gained: int) -> float:
@@ -87,7 +95,7 @@ def paired_mean_interval(differences: np.ndarray, confidence: float = CONFIDENCE
     """
     count = len(differences)
     if count < LEAST_EXAMPLES:
-        return -np.inf, np.inf, 1.0
+        return UNKNOWN
     random = np.random.default_rng(SEED)
     means, errors = np.empty(RESAMPLES), np.empty(RESAMPLES)
     rows = max(1, AT_ONCE // count)
@@ -116,9 +124,9 @@ def _expanded(values: np.ndarray, count: int, confidence: float) -> tuple[float,
 
 
 def paired_drop(
-    metric: Metric, candidate: Sequence[np.ndarray], baseline: Sequence[np.ndarray], labels: np.ndarray | None
+    metric: Metric, candidate: Outputs, baseline: Outputs, labels: np.ndarray | None, *, confidence: float = CONFIDENCE
 ) -> PairedDrop:
-    """Compute the metric of both models' outputs on the same examples, and the loss.
+    """Compute the metric of both models' outputs on the same examples, and the loss; used by searches and by checks.
 
     McNemar's test if every example is right or wrong, else a paired bootstrap; for a metric that is not a mean over examples,
     a bootstrap that computes it on resampled examples.
@@ -128,6 +136,7 @@ def paired_drop(
         candidate: For each output of the model an array, first axis the N examples.
         baseline: The baseline's outputs on the same examples.
         labels: First axis the N examples, or None.
+        confidence: Confidence of the interval, 0 to 1.
 
     Raises:
         InputError: The metric cannot be computed on these outputs.
@@ -135,27 +144,42 @@ def paired_drop(
     """
     sign = Direction(metric.direction).sign
     count = len(baseline[0])
-    ours, theirs = (_scores(metric, side, labels, baseline, count) for side in (candidate, baseline))
+    ours, theirs = (scores(metric, side, labels, baseline) for side in (candidate, baseline))
+    found = partial(PairedDrop, baseline=float(theirs.mean()), candidate=float(ours.mean()), examples=count)
     if ours.ndim == 0:
-        return _of_a_function(metric, candidate, baseline, labels, sign)
+        resampled = [resampled_scores(metric, side, baseline, labels) for side in (baseline, candidate)]
+        common = min(map(len, resampled))
+        drops = sign * (resampled[0][:common] - resampled[1][:common])
+        drops = drops[np.isfinite(drops)]
+        low, high, p_value = _expanded(drops, count, confidence) if count >= LEAST_EXAMPLES else UNKNOWN
+        drop = float(sign * (theirs - ours))
+        return found(drop=drop, low=low, high=high, p_value=p_value, test="paired bootstrap", extremes=_extremes(drops))
     drops = sign * (theirs - ours)
-    values = {"baseline": float(theirs.mean()), "candidate": float(ours.mean()), "drop": float(drops.mean()), "examples": count}
+    drop = float(drops.mean())
     if np.isin(np.concatenate([ours, theirs]), (0.0, 1.0)).all():
         lost, gained = int((drops > 0).sum()), int((drops < 0).sum())
-        low, high = paired_share_interval(lost, gained, count)
+        low, high = paired_share_interval(lost, gained, count, confidence)
         p_value = mcnemar(lost, gained)
-        return PairedDrop(**values, low=low, high=high, p_value=p_value, test="McNemar, exact", lost=lost, gained=gained)  # type: ignore[arg-type]
-    low, high, p_value = paired_mean_interval(drops)
-    return PairedDrop(**values, low=low, high=high, p_value=p_value, test="paired bootstrap")  # type: ignore[arg-type]
+        return found(drop=drop, low=low, high=high, p_value=p_value, test="McNemar, exact", lost=lost, gained=gained)
+    low, high, p_value = paired_mean_interval(drops, confidence)
+    return found(drop=drop, low=low, high=high, p_value=p_value, test="paired bootstrap", extremes=_extremes(drops))
 
 
-def _scores(
-    metric: Metric, outputs: Sequence[np.ndarray], labels: np.ndarray | None, reference: Sequence[np.ndarray], count: int
-) -> np.ndarray:
+def _extremes(drops: np.ndarray) -> tuple[float, float]:
+    return float(drops.min()), float(drops.max())
+
+
+def scores(metric: Metric, outputs: Outputs, labels: np.ndarray | None, reference: Outputs) -> np.ndarray:
+    """Return the metric's score of each example, shape (N,), or of all, shape ().
+
+    Raises:
+        InputError: The metric returns another shape.
+        MethodError: It returns NaN or infinity.
+    """
     found = np.asarray(metric.score(outputs, labels, reference if metric.needs_reference else None), dtype=np.float64)
-    if found.ndim > 1 or (found.ndim == 1 and len(found) != count):
+    if found.ndim > 1 or (found.ndim == 1 and len(found) != len(outputs[0])):
         raise InputError(
-            f"metric {metric.name} must return one score for each of {count} examples or a single number, "
+            f"metric {metric.name} must return one score for each of {len(outputs[0])} examples or a single number, "
             f"but got shape {found.shape}"
         )
     if not np.isfinite(found).all():
@@ -163,46 +187,24 @@ def _scores(
     return found
 
 
-def _of_a_function(
-    metric: Metric,
-    candidate: Sequence[np.ndarray],
-    baseline: Sequence[np.ndarray],
-    labels: np.ndarray | None,
-    sign: float,
-) -> PairedDrop:
-    count = len(baseline[0])
+def resampled_scores(metric: Metric, outputs: Outputs, reference: Outputs, labels: np.ndarray | None) -> np.ndarray:
+    """Return the scores of a metric that is not a mean over examples, on the same resampled examples each time; NaN if it fails.
 
-    def values(drawn: np.ndarray | slice) -> tuple[float, float]:
-        theirs = [output[drawn] for output in baseline]
-        kept = None if labels is None else labels[drawn]
-        sides = ([output[drawn] for output in candidate], theirs)
-        ours, original = (float(_scores(metric, side, kept, theirs, count)) for side in sides)
-        return ours, original
-
-    ours, original = values(slice(None))
+    Raises:
+        InputError: The metric fails on most of them.
+    """
+    count = len(outputs[0])
     random = np.random.default_rng(SEED)
-    drops: list[float] = []
+    found: list[float] = []
     end = time.monotonic() + RESAMPLING_S
-    for _ in range(RESAMPLES):
-        if len(drops) >= LEAST_RESAMPLES and time.monotonic() > end:
-            break
+    while len(found) < RESAMPLES_OF_A_FUNCTION and (len(found) < LEAST_RESAMPLES or time.monotonic() < end):
+        drawn = random.integers(0, count, count)
+        part, beside = ([array[drawn] for array in arrays] for arrays in (outputs, reference))
         try:
-            resampled = values(random.integers(0, count, count))
+            found.append(float(scores(metric, part, None if labels is None else labels[drawn], beside)))
         except (InputError, MethodError):
-            continue  # a resample may lack a class, so that the metric is undefined
-        drops.append(sign * (resampled[1] - resampled[0]))
-    if count < LEAST_EXAMPLES:
-        drops = []
-    elif len(drops) < LEAST_RESAMPLES:
+            found.append(np.nan)  # a resample may lack a class, so that the metric is undefined
+    values = np.array(found)
+    if np.isfinite(values).sum() < LEAST_RESAMPLES / 2:
         raise InputError(f"metric {metric.name} fails on resampled examples, so its interval cannot be given")
-    low, high, p_value = _expanded(np.array(drops), count, CONFIDENCE) if drops else (-np.inf, np.inf, 1.0)
-    return PairedDrop(
-        baseline=original,
-        candidate=ours,
-        drop=sign * (original - ours),
-        low=low,
-        high=high,
-        p_value=p_value,
-        test="paired bootstrap",
-        examples=count,
-    )
+    return values

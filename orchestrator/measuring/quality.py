@@ -1,23 +1,17 @@
 """Quality of outputs with its interval, and the paired difference to the baseline on the same examples."""
 
 import inspect
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from orchestrator.errors import InputError, MethodError
 from orchestrator.measuring import statistics
+from orchestrator.measuring.paired_tests import Outputs, paired_drop, resampled_scores, scores
 from orchestrator.plugin.metric import Metric
 from orchestrator.values.direction import Direction
 from orchestrator.values.results import Difference, QualityResult
-
-RESAMPLES_OF_A_FUNCTION = 200
-LEAST_RESAMPLES = 20
-RESAMPLING_S = 20.0
-
-Outputs = Sequence[np.ndarray]
 
 
 class FunctionMetric(Metric):
@@ -78,65 +72,24 @@ def evaluate(metric: Metric, outputs: Outputs, labels: np.ndarray | None, baseli
         if output.dtype.kind == "f" and not np.isfinite(output).all():
             raise MethodError(f"output {k} of the exported model holds NaN or infinity")
     reference = outputs if baseline is None else baseline
-    scores = _scores(metric, outputs, labels, reference)
-    count = len(outputs[0])
-    if scores.ndim == 0:
-        return _of_a_function(metric, outputs, labels, baseline, float(scores))
-    low, high = statistics.mean_interval(scores)
-    difference = None
-    if baseline is not None:
-        original = _scores(metric, baseline, labels, baseline)
-        ends = statistics.mean_difference_interval(scores, original)
-        difference = Difference(value=float((scores - original).mean()), low=ends[0], high=ends[1])
-    return QualityResult(value=float(scores.mean()), low=low, high=high, examples=count, difference=difference)
+    own = scores(metric, outputs, labels, reference)
+    if own.ndim == 0:
+        resampled = resampled_scores(metric, outputs, reference, labels)
+        low, high = statistics.resampled_interval(resampled[np.isfinite(resampled)])
+    else:
+        low, high = statistics.mean_interval(own)
+    difference = None if baseline is None else _difference(metric, outputs, baseline, labels)
+    return QualityResult(value=float(own.mean()), low=low, high=high, examples=len(outputs[0]), difference=difference)
 
 
 def score(metric: Metric, outputs: Outputs, labels: np.ndarray | None, reference: Outputs | None) -> float:
     """Compute the metric's value alone, without an interval. Arguments and errors as in `evaluate`."""
-    return float(_scores(metric, outputs, labels, outputs if reference is None else reference).mean())
+    return float(scores(metric, outputs, labels, outputs if reference is None else reference).mean())
 
 
-def _scores(metric: Metric, outputs: Outputs, labels: np.ndarray | None, reference: Outputs) -> np.ndarray:
-    scores = np.asarray(metric.score(outputs, labels, reference if metric.needs_reference else None), dtype=np.float64)
-    if scores.ndim > 1 or (scores.ndim == 1 and len(scores) != len(outputs[0])):
-        raise InputError(
-            f"metric {metric.name} must return one score for each of {len(outputs[0])} examples or a single number, "
-            f"but got shape {scores.shape}"
-        )
-    if not np.isfinite(scores).all():
-        raise MethodError(f"metric {metric.name} gave NaN or infinity")
-    return scores
-
-
-def _of_a_function(
-    metric: Metric, outputs: Outputs, labels: np.ndarray | None, baseline: Outputs | None, value: float
-) -> QualityResult:
-    """Return the intervals of a metric that is not a mean over examples, from resampled examples."""
-    count = len(outputs[0])
-    random = np.random.default_rng(statistics.SEED)
-    values: list[float] = []
-    originals: list[float] = []
-    end = time.monotonic() + RESAMPLING_S
-    for _ in range(RESAMPLES_OF_A_FUNCTION):
-        if len(values) >= LEAST_RESAMPLES and time.monotonic() > end:
-            break
-        drawn = random.integers(0, count, count)
-        part = [output[drawn] for output in outputs]
-        reference = part if baseline is None else [output[drawn] for output in baseline]
-        kept = None if labels is None else labels[drawn]
-        try:
-            own = float(_scores(metric, part, kept, reference))
-            other = float(_scores(metric, reference, kept, reference)) if baseline is not None else 0.0
-        except (InputError, MethodError):
-            continue  # a resample may lack a class, so that the metric is undefined
-        values.append(own)
-        originals.append(other)
-    if len(values) < LEAST_RESAMPLES:
-        raise InputError(f"metric {metric.name} fails on resampled examples, so its interval cannot be given")
-    low, high = statistics.resampled_interval(np.array(values))
-    difference = None
-    if baseline is not None:
-        ends = statistics.resampled_interval(np.array(values) - np.array(originals))
-        original = float(_scores(metric, baseline, labels, baseline))
-        difference = Difference(value=value - original, low=ends[0], high=ends[1])
-    return QualityResult(value=value, low=low, high=high, examples=count, difference=difference)
+def _difference(metric: Metric, outputs: Outputs, baseline: Outputs, labels: np.ndarray | None) -> Difference:
+    """Return candidate minus baseline with the interval of the paired test, the same as in a check."""
+    drop = paired_drop(metric, outputs, baseline, labels, confidence=statistics.CONFIDENCE)
+    low, high = (drop.low, drop.high) if np.isfinite([drop.low, drop.high]).all() else drop.extremes or (drop.drop, drop.drop)
+    ends = sorted(-Direction(metric.direction).sign * end for end in (low, high))
+    return Difference(value=drop.candidate - drop.baseline, low=ends[0], high=ends[1])

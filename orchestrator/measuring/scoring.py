@@ -292,7 +292,7 @@ class Evaluator:
         if (inner := timing.conditions["inferences_a_sample"]) > 1:
             notes.append(f"a sample is the mean of {inner} inferences, for one is too short for the timer")
         return LatencyResult(
-            evidence=Evidence.MEASURED_ON_TARGET.value if self.target.is_device else Evidence.MEASURED_ON_HOST.value,
+            evidence=Evidence.MEASURED_ON_TARGET if self.target.is_device else Evidence.MEASURED_ON_HOST,
             device=self.target.device,
             runtime=runtime or self._runtime.name,
             threads=self.threads,
@@ -313,7 +313,7 @@ class Evaluator:
 def estimated(estimate: Estimate, target: Target) -> LatencyResult:
     """Return an estimate as a latency of the results."""
     return LatencyResult(
-        evidence=Evidence.ESTIMATED.value,
+        evidence=Evidence.ESTIMATED,
         device=target.profile.name,
         runtime=target.runtime,
         threads=target.threads,

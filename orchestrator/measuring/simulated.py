@@ -112,7 +112,7 @@ class Simulation:
     def result(self, run: Run, baseline: Run | None) -> LatencyResult:
         """Return a simulated latency as results have it."""
         return LatencyResult(
-            evidence=Evidence.SIMULATED.value,
+            evidence=Evidence.SIMULATED,
             device=self.target.simulator or self.device.scheme,
             runtime=self._runtime.name,
             threads=self.target.threads,

@@ -30,23 +30,6 @@ def mean_interval(values: np.ndarray) -> tuple[float, float]:
     return resampled_interval(means)
 
 
-def mean_difference_interval(left: np.ndarray, right: np.ndarray) -> tuple[float, float]:
-    """Return the paired bootstrap interval of mean(left) - mean(right); both of shape (N,), on the same examples.
-
-    If few examples differ, the bootstrap is too narrow (with none its width is zero), so the interval is never
-    narrower than that of one more example changing to either side.
-    """
-    difference = left - right
-    random = np.random.default_rng(SEED)
-    count = len(difference)
-    means = np.array([difference[random.integers(0, count, count)].mean() for _ in range(RESAMPLES)])
-    low, high = resampled_interval(means)
-    if np.isin(difference, (-1.0, 0.0, 1.0)).all():
-        value = float(difference.mean())
-        return min(low, value - 1 / count), max(high, value + 1 / count)
-    return low, high
-
-
 Rounds = Sequence[Sequence[np.ndarray]]
 """Samples by round (each with new processes) and, within it, by block (without a pause)."""
 

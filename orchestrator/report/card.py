@@ -88,7 +88,7 @@ def _doubts_of_cost(run: RunResult, candidate: CandidateResult) -> list[str]:
     latency = objective(run, candidate)
     if latency is None:
         found.append("It was not timed.")
-    elif not latency.evidence.startswith("measured"):
+    elif not latency.evidence.is_measured:
         found.append(
             f"Its latency on {place(run)} was {formatting.EVIDENCE[latency.evidence]}, never measured there: "
             f"{approximate(latency)} may be anything in {formatting.span(latency.low_ms, latency.high_ms, latency.median_ms)} ms."
@@ -193,7 +193,7 @@ def _figures(run: RunResult, candidate: CandidateResult) -> str:
 
 def _conditions(candidate: CandidateResult) -> list[str]:
     """Return the conditions of the first latency measurement, if there is one."""
-    latency = next((entry for entry in candidate.latency if entry.evidence.startswith("measured")), None)
+    latency = next((entry for entry in candidate.latency if entry.evidence.is_measured), None)
     if latency is None or not latency.conditions:
         return _equality(candidate)
     found = [f"Timed {', '.join(formatting.condition_words(latency.conditions))}; {latency.samples or 0:,} samples."]
@@ -246,8 +246,8 @@ def _latency_row(latency: LatencyResult, before: LatencyResult | None) -> list[s
     where = "this host" if latency.evidence == "measured-on-host" else latency.device
     threads = f"{latency.threads} thread{'' if latency.threads == 1 else 's'}"
     ratio = latency.ratio
-    remark = f"; {latency.note}" if latency.note and latency.evidence.startswith("measured") else ""
-    sign = "" if latency.evidence.startswith("measured") else "~ "
+    remark = f"; {latency.note}" if latency.note and latency.evidence.is_measured else ""
+    sign = "" if latency.evidence.is_measured else "~ "
     return [
         f"latency, {formatting.EVIDENCE[latency.evidence]}, {where} ({latency.runtime}, {threads}{remark})",
         approximate(latency),

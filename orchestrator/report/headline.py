@@ -127,7 +127,7 @@ def _times(
 def _paired(latency: LatencyResult | None) -> str:
     if latency is None or latency.ratio is None:
         return ""
-    sign = "" if latency.evidence.startswith("measured") else "~ "
+    sign = "" if latency.evidence.is_measured else "~ "
     return f"{sign}{latency.ratio.value:.2f} of the original's time {formatting.ratio_span(latency.ratio)}"
 
 

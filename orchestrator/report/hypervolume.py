@@ -53,7 +53,7 @@ class Box:
 def unit_of(run: RunResult) -> float | None:
     """Return the original's time in ms if times were measured, or None."""
     latency = objective(run, run.baseline)
-    return latency.median_ms if latency is not None and latency.evidence.startswith("measured") else None
+    return latency.median_ms if latency is not None and latency.evidence.is_measured else None
 
 
 def objectives(run: RunResult, candidate: CandidateResult, unit_ms: float | None) -> Point | None:

@@ -8,6 +8,7 @@ from orchestrator.report import formatting
 from orchestrator.report.headline import recommended
 from orchestrator.report.hypervolume import Box, box_of, objectives, reference_words, why_no_box
 from orchestrator.report.selection import objective, objective_evidence
+from orchestrator.values.evidence import Evidence
 from orchestrator.values.results import CandidateResult, RunResult
 
 
@@ -31,7 +32,7 @@ class FrontSummary:
 
     metric: str
     quality: float | None
-    evidence: str | None
+    evidence: Evidence | None
     median_ms: float | None
     size_bytes: int | None
 
@@ -83,7 +84,7 @@ class RunComparison:
 
     names: tuple[str, str]
     metrics: tuple[str, str]
-    evidence: tuple[str | None, str | None]
+    evidence: tuple[Evidence | None, Evidence | None]
     same: list[str]
     silent: list[str]
     best: tuple[str | None, str | None]
@@ -251,7 +252,7 @@ def _machine_of(run: RunResult) -> tuple[Any, ...]:
     latency = run.baseline.latency[0] if run.baseline.latency else None
     if latency is None:
         return (None,)
-    measured = latency.evidence.startswith("measured") and latency.device == "host"
+    measured = latency.evidence.is_measured and latency.device == "host"
     return (latency.evidence, latency.device, latency.runtime, latency.threads, *([str(_host(run))] if measured else []))
 
 

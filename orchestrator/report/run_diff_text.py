@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.report import formatting
 from orchestrator.report.run_diff import ChangedValue, FrontMember, RunComparison
 from orchestrator.report.terminal import ASCII
+from orchestrator.values.evidence import Evidence
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -113,7 +114,7 @@ def _tables(found: RunComparison) -> Iterator[tuple[str, list[list[str]]]]:
         yield "Fronts, the figures of A above those of B", members
 
 
-def _kind(evidence: str | None) -> str:
+def _kind(evidence: Evidence | None) -> str:
     """Return the report's label of an evidence."""
     return formatting.EVIDENCE[evidence] if evidence is not None else ""
 
@@ -155,8 +156,8 @@ def _row(member: FrontMember) -> dict[str, Any]:
     }
 
 
-def _sign(evidence: str) -> str:
-    return "" if evidence.startswith("measured") else "~ "
+def _sign(evidence: Evidence) -> str:
+    return "" if evidence.is_measured else "~ "
 
 
 def _shown(row: ChangedValue, found: RunComparison) -> dict[str, str]:

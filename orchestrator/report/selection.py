@@ -4,6 +4,7 @@ import math
 from typing import Literal
 
 from orchestrator.report.formatting import EVIDENCE, line
+from orchestrator.values.evidence import Evidence
 from orchestrator.values.results import CandidateResult, Difference, LatencyResult, QualityResult, RunResult
 
 DISTURBED = 2.0
@@ -12,7 +13,7 @@ DISTURBED = 2.0
 Role = Literal["baseline", "recommended", "front", "dominated", "over a limit", "failed", "rejected", "stopped"]
 
 
-def objective_evidence(run: RunResult) -> str | None:
+def objective_evidence(run: RunResult) -> Evidence | None:
     """Return the evidence that this run's front compares, or None if nothing was timed."""
     for candidate in (run.baseline, *run.candidates):
         if candidate.latency:
@@ -82,7 +83,7 @@ def relative_time(run: RunResult, candidate: CandidateResult) -> Difference | No
     if own is None or own.median_ms <= 0:
         return None
     if own.ratio is not None and own.ratio.value > 0:
-        width = DISTURBED if own.disturbed and own.evidence.startswith("measured") else 1.0
+        width = DISTURBED if own.disturbed and own.evidence.is_measured else 1.0
         return _between(
             own.ratio.value, width * _log(own.ratio.value, own.ratio.low), width * _log(own.ratio.high, own.ratio.value)
         )

@@ -67,7 +67,7 @@ def columns(run: RunResult) -> list[Column]:
 
 def approximate(latency: LatencyResult) -> str:
     """Format the latency, with the sign of approximation unless it was measured."""
-    sign = "" if latency.evidence.startswith("measured") else "~ "
+    sign = "" if latency.evidence.is_measured else "~ "
     return sign + formatting.milliseconds(latency.median_ms)
 
 
@@ -115,7 +115,7 @@ def _ratio(latency: LatencyResult | None) -> Cell:
     if latency is None or latency.ratio is None:
         return Cell()
     ratio = latency.ratio
-    sign = "" if latency.evidence.startswith("measured") else "~ "
+    sign = "" if latency.evidence.is_measured else "~ "
     return Cell(text=f"{sign}{ratio.value:.2f}", note=formatting.ratio_span(ratio), order=ratio.value)
 
 

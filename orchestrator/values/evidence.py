@@ -12,9 +12,10 @@ class Evidence(StrEnum):
     ESTIMATED = "estimated"
     MEASURED_ON_HOST = "measured-on-host"
 
-
-MEASURED = (Evidence.MEASURED_ON_TARGET, Evidence.MEASURED_ON_HOST)
-"""Evidence that was measured, with noise; the others are computed."""
+    @property
+    def is_measured(self) -> bool:
+        """Return True for a measured value, with noise; others are computed."""
+        return self in (Evidence.MEASURED_ON_TARGET, Evidence.MEASURED_ON_HOST)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

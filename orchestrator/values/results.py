@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from orchestrator.errors import FailureKind
 from orchestrator.values.direction import Direction
+from orchestrator.values.evidence import Evidence
 from orchestrator.values.layers import LayerTable
 from orchestrator.values.recipe import Recipe
 
@@ -89,7 +90,7 @@ class LatencyResult:
         conditions: The state of the machine during the measurement (other load, clock, temperature), and how it ended.
     """
 
-    evidence: Literal["measured-on-target", "simulated", "estimated", "measured-on-host"]
+    evidence: Evidence
     device: str
     runtime: str
     threads: int
@@ -104,6 +105,10 @@ class LatencyResult:
     ratio: Difference | None = None
     cpu_median_ms: float | None = None
     conditions: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        """Convert a name of an evidence; raise ValueError for an unknown one."""
+        object.__setattr__(self, "evidence", Evidence(self.evidence))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,8 +13,10 @@ from orchestrator.measuring.paired_tests import (
     paired_mean_interval,
     paired_share_interval,
 )
-from orchestrator.measuring.quality import FunctionMetric
+from orchestrator.measuring.quality import FunctionMetric, evaluate
 from orchestrator.measuring.sequential_test import drop_judged
+from orchestrator.plugin.metric import Metric
+from orchestrator.values.direction import Direction
 from orchestrator_metrics.classification import Accuracy
 from orchestrator_metrics.fidelity import Fidelity
 from orchestrator_metrics.regression import MeanSquaredError
@@ -136,6 +138,35 @@ def test_a_metric_that_is_no_mean_of_examples_is_called_on_resampled_ones() -> N
     worse = paired_drop(metric, answers(truth, range(90)), answers(truth, range(10)), truth)
     assert worse.low < worse.drop < worse.high and drop_judged(worse, 0.005) == "regressed"
     assert drop_judged(paired_drop(metric, answers(truth, range(12)), answers(truth, range(10)), truth), 0.005) == "ok"
+
+
+def test_interval_is_paired_and_never_empty_when_all_examples_agree() -> None:
+    truth = labels(1000)
+    better = evaluate(Accuracy(), answers(truth, range(370)), truth, answers(truth, range(400)))
+    assert better.difference is not None and better.difference.value == pytest.approx(0.03)
+    assert 0.015 < better.difference.low < 0.03 < better.difference.high < 0.045
+    same = evaluate(Accuracy(), answers(truth[:4], range(1)), truth[:4], answers(truth[:4], range(1)))
+    assert same.difference is not None and same.difference.low < 0 < same.difference.high
+
+
+@pytest.mark.parametrize("lost", [1, 8, 30])
+@pytest.mark.parametrize("metric", [Accuracy(), MeanSquaredError(), Fidelity()], ids=lambda metric: metric.name)
+def test_search_and_check_agree_on_the_same_examples(metric: Metric, lost: int) -> None:
+    truth = labels(200)
+    worse, original = answers(truth, range(lost)), answers(truth, range(0))
+    targets = original[0] if metric.name == "mse" else truth
+    searched = evaluate(metric, worse, targets, original).difference
+    checked = paired_drop(metric, worse, original, targets, confidence=0.95)
+    assert searched is not None
+    sign = Direction(metric.direction).sign
+    assert searched.value == pytest.approx(-sign * checked.drop)
+    assert sorted((searched.low, searched.high)) == pytest.approx(sorted((-sign * checked.low, -sign * checked.high)))
+
+
+def test_difference_is_bounded_by_what_was_observed_when_examples_are_too_few_for_an_interval() -> None:
+    near, far = [np.zeros((5, 1))], [np.array([[1.0], [2.0], [0.0], [0.0], [0.0]])]
+    difference = evaluate(MeanSquaredError(), far, np.zeros((5, 1)), near).difference
+    assert difference is not None and (difference.low, difference.high) == (0.0, 4.0)
 
 
 def test_a_metric_of_the_wrong_shape_is_one_clear_line() -> None:

@@ -3,7 +3,6 @@
 import numpy as np
 
 from orchestrator.measuring.statistics import (
-    mean_difference_interval,
     mean_interval,
     median_interval,
     outliers,
@@ -27,20 +26,6 @@ def test_mean_interval_holds_the_mean_in_about_95_of_100() -> None:
         low, high = mean_interval(generator.normal(1.0, 2.0, 60))
         held += low <= 1.0 <= high
     assert 180 <= held <= 198
-
-
-def test_difference_interval_is_paired() -> None:
-    generator = np.random.default_rng(0)
-    hard = (generator.random(1000) < 0.6).astype(float)
-    better = hard.copy()
-    better[np.flatnonzero(hard == 0)[:30]] = 1.0
-    low, high = mean_difference_interval(better, hard)
-    assert 0.015 < low < 0.03 < high < 0.045
-
-
-def test_difference_interval_is_never_nothing_when_all_examples_agree() -> None:
-    same = np.array([1.0, 0.0, 1.0, 1.0])
-    assert mean_difference_interval(same, same) == (-0.25, 0.25)
 
 
 def test_median_interval_holds_the_median_of_blocks() -> None:

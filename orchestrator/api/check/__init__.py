@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.api.check.inputs import RECIPE, ModelInput, agreed, read_side
-from orchestrator.api.check.quality import NO_DATA, judge_quality, judging_split, metric_of, splits_of
+from orchestrator.api.check.quality import NO_DATA, judge_quality, judging_split, splits_of
 from orchestrator.api.check.settings import CheckOptions
 from orchestrator.api.check.size import judge_size
 from orchestrator.api.check.timing import judge_time_and_memory
 from orchestrator.api.measure import MeasureOptions, open_bench
+from orchestrator.building.metric_lookup import find_metric
 from orchestrator.errors import InputError
 from orchestrator.values.check import CheckResult, Criterion
 from orchestrator.values.device import HOST
@@ -100,7 +101,7 @@ def _run(
     with open_bench([ours.model, theirs.model], measure, splits) as bench:
         if scored and splits is not None and options.max_drop is not None:
             split = judging_split(splits)
-            judge = metric_of(metric, split.labels, bench.registry)
+            judge = find_metric(metric, split.labels, bench.registry, split.name)
             with tempfile.TemporaryDirectory() as scratch:
                 criteria = [judge_quality(bench, split, judge, options.max_drop, Path(scratch))]
         if timed:

@@ -10,13 +10,11 @@ import numpy as np
 from orchestrator.api.check.settings import UsualDrop
 from orchestrator.api.measure import Bench
 from orchestrator.building.data import DEFAULT_INPUT, Split, load_data
-from orchestrator.building.references import absolute, load_function
-from orchestrator.errors import InputError, MethodError, PluginError, unknown
+from orchestrator.building.references import absolute
+from orchestrator.errors import InputError, MethodError
 from orchestrator.measuring.paired_tests import CONFIDENCE, LEAST_EXAMPLES, PairedDrop, paired_drop
-from orchestrator.measuring.quality import FunctionMetric
 from orchestrator.measuring.sequential_test import drop_judged
 from orchestrator.plugin.metric import Metric
-from orchestrator.plugin.registry import Registry
 from orchestrator.report import formatting
 from orchestrator.values.check import Criterion
 
@@ -41,26 +39,6 @@ def splits_of(data: str, said_by: str | None) -> dict[str, Split]:
         if said_by is None:
             raise
         raise InputError(f"the data that {said_by} names cannot be used here ({error}): give --data") from None
-
-
-def metric_of(name: str | None, labels: np.ndarray | None, registry: Registry) -> Metric:
-    """Return the requested metric; by default accuracy, without labels fidelity.
-
-    Raises:
-        InputError: The name is unknown, or labels that it needs are missing.
-    """
-    if name is None:
-        name = "fidelity" if labels is None else "accuracy"
-        if labels is not None and labels.dtype.kind not in "iu":
-            raise InputError("the labels are no whole numbers, so accuracy says nothing: give --metric mse or file.py:function")
-    if ":" in name:
-        return FunctionMetric(name.rpartition(":")[2], load_function(absolute(name), "--metric"))
-    metrics = registry.metrics()
-    if name not in metrics:
-        raise PluginError(unknown("metric", name, metrics) + "; or give file.py:function")
-    if metrics[name].needs_labels and labels is None:
-        raise InputError(f"metric '{name}' needs labels, and the split has none; try --metric fidelity")
-    return metrics[name]
 
 
 def judging_split(splits: Mapping[str, Split]) -> Split:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from orchestrator.api.check.settings import CheckOptions
-from orchestrator.api.measure import DISTURBED_WAIT, Bench
+from orchestrator.api.measure import Bench
+from orchestrator.measuring.disturbance import WAITED_SHARE
 from orchestrator.measuring.sequential_test import RatioTest, round_ratio
 from orchestrator.measuring.timing import Plan, Timing
 from orchestrator.report import formatting
@@ -76,7 +77,7 @@ def _rounds(bench: Bench, options: CheckOptions, latency: RatioTest | None, memo
 def _note(taken: _Rounds, candidate: Timing, baseline: Timing, latency: RatioTest | None, memory: RatioTest | None) -> None:
     waited = max(t.conditions.get("waited_share", 0.0) for t in (candidate, baseline))
     # If other processes used the core, the CPU time of the one thread still measures the model.
-    by_cpu = waited > DISTURBED_WAIT and candidate.cpu_ratio is not None
+    by_cpu = waited > WAITED_SHARE and candidate.cpu_ratio is not None
     column = CPU if by_cpu else WALL
     taken.by_cpu += by_cpu
     taken.waited = max(taken.waited, waited)

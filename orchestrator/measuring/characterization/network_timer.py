@@ -16,6 +16,7 @@ import numpy as np
 
 from orchestrator.devices.session import Session
 from orchestrator.errors import InputError, JobFailed
+from orchestrator.measuring.disturbance import WAITED_SHARE
 from orchestrator.measuring.timing import Plan, Timing, time_models
 from orchestrator.plugin.device import Device
 from orchestrator.plugin.runtime import Runtime
@@ -23,7 +24,6 @@ from orchestrator.values.device import Job
 from orchestrator.values.results import Difference
 
 GROUP = 6
-DISTURBED = 0.05  # from this share of wall time without the core on, CPU time is used
 TIMEOUT_S = 120.0
 
 
@@ -185,7 +185,7 @@ class NetworkTimer:
 
 
 def _by_cpu(timings: Sequence[Timing]) -> bool:
-    return max(float(timing.conditions.get("waited_share", 0.0)) for timing in timings) > DISTURBED
+    return max(float(timing.conditions.get("waited_share", 0.0)) for timing in timings) > WAITED_SHARE
 
 
 def _ratio(timing: Timing, by_cpu: bool) -> Difference | None:

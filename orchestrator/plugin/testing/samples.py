@@ -5,6 +5,7 @@ from dataclasses import replace
 from orchestrator.plugin.testing.cases import target
 from orchestrator.values.direction import Direction
 from orchestrator.values.events import SearchStarted
+from orchestrator.values.evidence import Evidence
 from orchestrator.values.results import (
     ArtifactResult,
     CandidateResult,
@@ -31,7 +32,7 @@ def sample_candidate(name: str, quality: float, latency_ms: float, size_bytes: i
         quality=SplitQuality(validation=QualityResult(value=quality, low=quality - 0.01, high=quality + 0.01, examples=360)),
         latency=[
             LatencyResult(
-                evidence="measured-on-target",
+                evidence=Evidence.MEASURED_ON_TARGET,
                 device="host",
                 runtime="onnxruntime",
                 threads=1,

@@ -29,7 +29,6 @@ from orchestrator.building.store import Store
 from orchestrator.measuring.model_info import ModelInfo
 from orchestrator.measuring.scoring import BESIDE, CPU_PROVIDER, OBJECTIVE, Evaluator, RunValues, estimated
 from orchestrator.values.device import HOST
-from orchestrator.values.evidence import MEASURED
 from orchestrator.values.results import CandidateResult, LatencyResult, QualityResult
 
 MEASURING = ("measuring", "devices", "values")
@@ -83,7 +82,7 @@ class MeasurementCache:
         stored = self._get(key)
         if stored is None:
             values = evaluator.run(model, baseline)
-            measured = next(latency for latency in values.latency if latency.evidence in MEASURED)
+            measured = next(latency for latency in values.latency if latency.evidence.is_measured)
             if measured.disturbed is None:
                 more = {"memory": values.peak_memory_bytes, "energy": values.energy_mj, "samples": values.samples}
                 self._put(key, {"latency": _LATENCY.dump_python(measured, mode="json"), **more})

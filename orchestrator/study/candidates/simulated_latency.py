@@ -68,7 +68,7 @@ class SimulatedLatency:
             versions: Versions that it was simulated with.
         """
         self._original, self._versions = original, versions
-        if self.enabled and evidence != Evidence.SIMULATED.value:
+        if self.enabled and evidence != Evidence.SIMULATED:
             self._optional = None
             self.notes.append("latencies are estimated from the graph, for the original could not be simulated")
 
@@ -98,7 +98,7 @@ class SimulatedLatency:
         try:
             self._original, self._original_run = path, self._simulation.run(path)
         except (JobFailed, InputError, EnvironmentFailure) as error:
-            if baseline.latency[0].evidence != Evidence.ESTIMATED.value:
+            if baseline.latency[0].evidence != Evidence.ESTIMATED:
                 raise
             self._optional = None
             self.notes.append(f"latencies are estimated from the graph, for the original cannot be simulated: {error}")

@@ -19,7 +19,6 @@ from filelock import FileLock, Timeout
 from orchestrator.errors import Refused
 from orchestrator.plugin.device import Device
 from orchestrator.plugin.runtime import Runtime
-from orchestrator.values.evidence import MEASURED
 from orchestrator.values.results import CandidateResult
 
 VARIABLE = "ORCHESTRATE_DEVICE_CLASS"
@@ -75,7 +74,7 @@ def timed_here(candidate: CandidateResult, own_class: str) -> CandidateResult:
     """Return the candidate with this machine's name in the conditions of its measured times that have none yet."""
     conditions = {"machine": hostname(), "device_class": own_class}
     latency = [
-        replace(one, conditions={**conditions, **(one.conditions or {})}) if one.evidence in MEASURED else one
+        replace(one, conditions={**conditions, **(one.conditions or {})}) if one.evidence.is_measured else one
         for one in candidate.latency
     ]
     return replace(candidate, latency=latency)

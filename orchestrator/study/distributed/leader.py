@@ -207,7 +207,7 @@ class Leader(Participant):
         identifier = trial.user_attrs[CANDIDATE]
         record = self._records.read(identifier, trial.number, trial.user_attrs[KEPT])
         candidate = record.candidate
-        measured = bool(candidate.latency) and candidate.latency[0].evidence == Evidence.MEASURED_ON_TARGET.value
+        measured = bool(candidate.latency) and candidate.latency[0].evidence == Evidence.MEASURED_ON_TARGET
         if measured and record.device_class != self.device_class:
             raise Missing(identifier)  # a time of another device class is of no use
         candidate = self._archive.keep(_elsewhere(self._with_files(record)))

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 
 from orchestrator.values.direction import Direction
-from orchestrator.values.evidence import MEASURED
 from orchestrator.values.results import CandidateResult, Difference, LatencyResult
 
 DISTURBED = 2.0
@@ -38,7 +37,7 @@ def relative_latency(candidate: CandidateResult) -> float:
     Measured latencies are compared by their ratio to the baseline, which does not depend on the board and the time of day.
     """
     latency = candidate.latency[0]
-    if latency.evidence not in MEASURED:
+    if not latency.evidence.is_measured:
         return latency.median_ms
     return latency.ratio.value if latency.ratio is not None else 1.0
 
@@ -57,7 +56,7 @@ def latency_noise(candidate: CandidateResult) -> tuple[float, float]:
     Computed latencies share their error of scale, so none is left. The baseline is the unit of measured latencies and has none.
     """
     latency = candidate.latency[0]
-    if latency.evidence not in MEASURED or latency.ratio is None:
+    if not latency.evidence.is_measured or latency.ratio is None:
         return 0.0, 0.0
     value, width = latency.ratio.value, DISTURBED if latency.disturbed else 1.0
     below = math.log(value / latency.ratio.low) if latency.ratio.low > 0 else math.inf
@@ -69,7 +68,7 @@ def gains(size_bytes: int, latency: list[LatencyResult], baseline: CandidateResu
     if baseline.artifact is not None and size_bytes < baseline.artifact.size_bytes:
         return True
     first = latency[0]
-    if first.ratio is not None or first.evidence in MEASURED:
+    if first.ratio is not None or first.evidence.is_measured:
         return first.ratio is not None and first.ratio.high < 1
     return first.median_ms < baseline.latency[0].median_ms
 

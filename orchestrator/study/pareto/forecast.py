@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from orchestrator.study.pareto.dominance import quality_of, relative_latency, size_of
-from orchestrator.values.evidence import MEASURED, Evidence
+from orchestrator.values.evidence import Evidence
 from orchestrator.values.recipe import BASELINE
 from orchestrator.values.results import CandidateResult, Difference, LatencyResult
 
@@ -74,7 +74,7 @@ class Forecast:
             median_ms=original.median_ms * ratio,
             low_ms=original.low_ms * ratio,
             high_ms=original.high_ms * ratio,
-            ratio=Difference(value=ratio, low=ratio, high=ratio) if original.evidence in MEASURED else None,
+            ratio=Difference(value=ratio, low=ratio, high=ratio) if original.evidence.is_measured else None,
         )
         return replace(candidate, state="complete", latency=[first, *candidate.latency])
 
@@ -115,4 +115,4 @@ def _own_error(early: LatencyResult | None) -> float:
 
 
 def _estimated(candidate: CandidateResult) -> LatencyResult | None:
-    return next((latency for latency in candidate.latency if latency.evidence == Evidence.ESTIMATED.value), None)
+    return next((latency for latency in candidate.latency if latency.evidence == Evidence.ESTIMATED), None)

@@ -48,7 +48,7 @@ class ParetoFront:
     @property
     def measured_on_target(self) -> bool:
         """Return True if the objective latency is measured on the target."""
-        return bool(self.baseline.latency) and self.baseline.latency[0].evidence == Evidence.MEASURED_ON_TARGET.value
+        return bool(self.baseline.latency) and self.baseline.latency[0].evidence == Evidence.MEASURED_ON_TARGET
 
     @functools.cached_property
     def constraints(self) -> Constraints:
