@@ -1,15 +1,15 @@
-"""A tiny user's project (model.py, data.py, model.onnx, arrays.npz), rogue plugins, and the command line as a person runs it."""
+"""Fixtures for all tests: a small user project, third-party plugins, and the command line."""
 
 import os
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # Several tests run at once: threads that wait for each other's core would make all of them slow. Read when torch is loaded.
+    # Several tests run at once; more threads than cores slow all of them down. Read when torch is imported.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# A search uses simulated execution by itself where that is set up: here it is, or is not, whatever this machine has.
+# A search uses simulated execution if it is set up; tests must not depend on the user's set-up.
 os.environ["ORCHESTRATE_QEMU"] = "/nonexistent"
 
-# Tests build what they test, and nothing comes from what the user or another test has kept; those of the store name a folder.
+# No test reuses artifacts of the user or of another test; tests of the store set a folder.
 os.environ["ORCHESTRATE_STORE"] = "none"
 
 import compileall
@@ -55,28 +55,28 @@ class Project:
     folder: Path
 
     def ref(self, name: str) -> str:
-        """`model:net` as a reference into this folder."""
+        """Return a reference into this folder, such as `model:net`."""
         file, _, function = name.partition(":")
         return str(self.folder / f"{file}.py") + f":{function}"
 
     @property
     def onnx(self) -> list[str]:
-        """Options of a search on the ONNX file, which needs no training."""
+        """Return the options of a search on the ONNX file, which needs no training."""
         return ["--model", str(self.folder / "model.onnx"), "--data", str(self.folder / "arrays.npz")]
 
 
 @pytest.fixture
 def monkeypatch() -> Iterator[pytest.MonkeyPatch]:
-    """pytest's own, which also fails a test whose fake function of the product nothing has called."""
+    """Provide pytest's fixture, which here also fails the test if a fake of a product function was never called."""
     patch = CheckedMonkeyPatch()
     yield patch
     patch.undo()
-    assert not patch.uncalled(), "fakes that nothing has called: are they where the product looks for them?"
+    assert not patch.uncalled(), "fakes that were never called; does the product import these functions from another module?"
 
 
 @pytest.fixture
 def quick_timing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let searches in this process measure as briefly as those of `Cli`."""
+    """Shorten the measurements of searches in this process, as `Cli` does."""
     for name, value in QUICK_TIMING.items():
         monkeypatch.setattr(*replacement(name, value))
 
@@ -93,12 +93,12 @@ def _project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 @pytest.fixture
 def project(_project: Project, tmp_path: Path) -> Project:
-    """A copy of the user's folder, for this test alone."""
+    """Provide a copy of the user's folder."""
     return Project(folder=Path(shutil.copytree(_project.folder, tmp_path / "project")))
 
 
 def tiny_onnx(*, batch: int | str = "batch", kernel: int = 3) -> onnx.ModelProto:
-    """A small CNN for (batch, 1, 12, 12) images in three classes, whose rows it can tell apart."""
+    """Return a small CNN that classifies (batch, 1, 12, 12) images into three classes."""
     generator = np.random.default_rng(1)
 
     def weights(name: str, *shape: int) -> TensorProto:
@@ -165,14 +165,14 @@ def install(
 
 
 def orchestrate(*arguments: str, python: str = sys.executable, patches: Mapping[str, Any] = QUICK_TIMING) -> list[str]:
-    """Return the command line of `orchestrate`; a search runs with values of the product replaced."""
+    """Return the command line of `orchestrate`; a search replaces the values in `patches`."""
     if arguments and arguments[0] in ("search", "resume", "worker") and patches:
         return [python, str(LAUNCHER), json.dumps(dict(patches)), *arguments]
     return [python, "-m", "orchestrator", *arguments]
 
 
 LIGHT = {("estimate",), ("report",), ("profiles", "list"), ("profiles", "show"), ("profiles", "check")}
-"""Commands that start no process and change nothing but files."""
+"""Commands that start no process and only read or write files."""
 
 
 def run_here(*arguments: str, folder: Path) -> "subprocess.CompletedProcess[str]":
@@ -194,10 +194,10 @@ def run_here(*arguments: str, folder: Path) -> "subprocess.CompletedProcess[str]
 
 @dataclass(frozen=True, kw_only=True)
 class Cli:
-    """`orchestrate` in a folder, with further packages on the path.
+    """The program `orchestrate` in a folder, with additional packages on the path.
 
     Attributes:
-        patches: Values of the product that are replaced in a search (tests/launcher.py); none where a test reads measured times.
+        patches: Values of the product that a search replaces (tests/launcher.py); empty if a test reads measured times.
     """
 
     folder: Path
@@ -206,7 +206,7 @@ class Cli:
     patches: Mapping[str, Any] = field(default_factory=QUICK_TIMING.copy)
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
-        """Start it and go on."""
+        """Start a command and return its process."""
         environment = {**os.environ, "PYTHONPATH": str(self.packages), "COLUMNS": "200"}
         return subprocess.Popen(
             orchestrate(*arguments, python=self.python, patches=self.patches),
@@ -219,7 +219,7 @@ class Cli:
         )
 
     def __call__(self, *arguments: str, timeout: float = 900) -> "subprocess.CompletedProcess[str]":
-        """Run it to its end: a command that only reads files in this process, any other one in its own."""
+        """Run a command to its end; one of `LIGHT` runs in this process."""
         light = arguments[:1] in LIGHT or arguments[:2] in LIGHT
         if light and self.python == sys.executable and not any(self.packages.iterdir()):
             return run_here(*arguments, folder=self.folder)
@@ -235,7 +235,7 @@ class Cli:
 
 @pytest.fixture
 def cli(tmp_path: Path) -> Cli:
-    """The command line in an empty folder."""
+    """Provide the command line in an empty folder."""
     folder, packages = tmp_path / "here", tmp_path / "packages"
     folder.mkdir()
     packages.mkdir()
@@ -244,7 +244,7 @@ def cli(tmp_path: Path) -> Cli:
 
 @pytest.fixture
 def rogue(cli: Cli) -> Cli:
-    """The command line with a plugin that misbehaves in every way."""
+    """Provide the command line with a plugin whose methods crash, hang, exit or exceed the memory."""
     install(cli.packages, "rogue")
     return cli
 
@@ -259,25 +259,25 @@ def installer(cli: Cli) -> Callable[..., None]:
     return run
 
 
-needs_cases = pytest.mark.skipif(not (SHARED / "cases").is_dir(), reason="the real cases (../shared/cases) are not here")
+needs_cases = pytest.mark.skipif(not (SHARED / "cases").is_dir(), reason="the real cases (../shared/cases) are not available")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--golden` keeps what the methods make now as what they should make."""
-    parser.addoption("--golden", action="store_true", help="write the golden results anew (with -n0: one file, one writer)")
+    """Add `--golden`, which writes the present results as the golden ones."""
+    parser.addoption("--golden", action="store_true", help="rewrite the golden results (with -n0)")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is dear to make is made by one of the processes that share the tests."""
+    """Run the tests of an expensive fixture in one xdist worker, so that it is set up once."""
     for item in items:
-        for fixture in ("torch_run", "browser", "toolchain"):
+        for fixture in ("torch_run", "chromium", "toolchain"):
             if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(pytest.mark.xdist_group(fixture))
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Refuse what several processes cannot do, and compile the product once for the hundreds of processes that import it."""
+    """Compile the product once for the processes of the tests, and reject `--golden` in parallel runs."""
     if sys.dont_write_bytecode and "PYTEST_XDIST_WORKER" not in os.environ:
         for folder in ("orchestrator", "plugins"):
             compileall.compile_dir(Path(__file__).parents[1] / folder, quiet=2)

@@ -1,4 +1,4 @@
-"""`orchestrate` with values of the product replaced: `launcher.py '{"package.module:NAME": VALUE}' COMMAND...`.
+"""Runs `orchestrate` with replaced values: `launcher.py '{"package.module:NAME": VALUE}' COMMAND...`.
 
 A VALUE that is an object replaces fields of the dataclass instance of that name. A name that does not exist ends the process with
 an error: a replacement without effect would let a test pass for no reason.
@@ -37,7 +37,7 @@ def replacement(name: str, value: Any) -> tuple[ModuleType, str, Any]:
 
 
 if __name__ == "__main__":
-    sys.path[0] = str(Path.cwd())  # as `python -m orchestrator` has it
+    sys.path[0] = str(Path.cwd())  # as with `python -m orchestrator`
     replace_values(json.loads(sys.argv.pop(1)))
     from orchestrator.cli import main
 

@@ -1,4 +1,4 @@
-"""A builder in the test's own process, for tests of what a builder replies and not of the process around it."""
+"""A builder in the test process, for tests of the builder's replies rather than of its process."""
 
 import contextlib
 import io
@@ -16,20 +16,17 @@ from orchestrator.plugin import JobFailed
 
 
 class LocalBuilder:
-    """Takes the place of the guarded builder process, whose start takes two seconds: torch is loaded here."""
-
-    started = 0
+    """A replacement of the guarded builder process, whose start takes two seconds to import torch."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], folder: Path) -> None:
         assert "orchestrator.building.builder_process" in command
-        type(self).started += 1
         self.alive = True
         self._worker = BuilderProcess(lambda event: None)
 
     def request(
         self, message: Mapping[str, Any], *, timeout_s: float, memory_bytes: int, on_event: Callable[[dict[str, Any]], None]
     ) -> dict[str, Any]:
-        """Reply as the process does; what it prints is dropped, as the process's own output is."""
+        """Return the reply of the builder; its output is discarded."""
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             reply = json.loads(json.dumps(answer(self._worker, json.loads(json.dumps(message)))))
@@ -39,10 +36,10 @@ class LocalBuilder:
         return result
 
     def kill(self) -> None:
-        """Reply to nothing more."""
+        """Mark the builder as ended."""
         self.alive = False
 
 
 def use_local_builder(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let searches of this process build in it."""
+    """Build candidates of searches in this process."""
     monkeypatch.setattr(builder_client, "GuardedProcess", LocalBuilder)

@@ -1,4 +1,4 @@
-"""A `MonkeyPatch` that notices fakes without effect."""
+"""A `MonkeyPatch` that detects fakes without effect."""
 
 import contextlib
 import functools
@@ -12,10 +12,10 @@ OWN = ("orchestrator", "orchestrator_")
 
 
 class CheckedMonkeyPatch(pytest.MonkeyPatch):  # type: ignore[misc]
-    """Records which functions of the product were replaced by fakes, and whether the fakes were called.
+    """A `MonkeyPatch` that records which fakes of product functions were called.
 
-    A fake that nothing calls tests nothing: most often the product reads the function from another module now. Names that do
-    not exist are refused by pytest's own class.
+    A fake that is never called has no effect: usually the product has moved the function to another module. The base class
+    rejects names that do not exist.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class CheckedMonkeyPatch(pytest.MonkeyPatch):  # type: ignore[misc]
         self._nested: list[CheckedMonkeyPatch] = []
 
     def setattr(self, target: Any, name: Any, *value: Any, raising: bool = True) -> None:
-        """As pytest's; never for a name that does not exist."""
+        """Replace an attribute that exists."""
         if not raising:
             raise ValueError(f"setattr of {name!r} with raising=False may replace nothing")
         if isinstance(target, str):  # "package.module.name", value
@@ -34,7 +34,7 @@ class CheckedMonkeyPatch(pytest.MonkeyPatch):  # type: ignore[misc]
 
     @contextlib.contextmanager
     def context(self) -> Iterator["CheckedMonkeyPatch"]:  # type: ignore[override]
-        """As pytest's; its fakes are looked at with this one's."""
+        """Return a nested patch, whose fakes count as this one's."""
         nested = type(self)()
         self._nested.append(nested)
         try:
