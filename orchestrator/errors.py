@@ -1,4 +1,4 @@
-"""Everything the orchestrator raises on purpose: one root, one child for each way out of the program."""
+"""Errors: one root, and one subclass for each exit code of the program."""
 
 import difflib
 import errno
@@ -6,20 +6,20 @@ from collections.abc import Iterable
 from typing import Literal
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
-"""Errors of the operating system that are the machine's, not a candidate's: the run stops and goes on when they are fixed."""
+"""Operating-system errors that stop the run (disk full, read-only). The run can be resumed once they are fixed."""
 
 FailureKind = Literal["error", "crash", "timeout", "out-of-memory", "limit"]
 """Kinds of a candidate's failure."""
 
 
 class OrchestratorError(Exception):
-    """The root. Its message is one line that says what was wrong and how to fix it."""
+    """The root of all errors. Its message is one line that states the problem and the fix."""
 
     exit_code = 2
 
 
 class InputError(OrchestratorError):
-    """What the user gave (an option, a file, a factory, an array) cannot be used."""
+    """An input (an option, a file, a factory, an array) that cannot be used."""
 
 
 class ProfileError(InputError):
@@ -35,13 +35,13 @@ class PluginError(InputError):
 
 
 class EnvironmentFailure(OrchestratorError):
-    """The machine failed, not the input: disk full, run directory in use, board out of reach."""
+    """A failure of the environment, not of the input: disk full, run directory in use, board unreachable."""
 
     exit_code = 4
 
 
 class DeviceUnavailable(EnvironmentFailure):
-    """The device cannot be reached, or another search holds it. Trying again later may help."""
+    """A device that is unreachable or in use by another search. A later attempt may succeed."""
 
 
 class RunInUseError(EnvironmentFailure):
@@ -49,7 +49,7 @@ class RunInUseError(EnvironmentFailure):
 
 
 class Interrupted(OrchestratorError):
-    """The user stopped the run; everything complete is kept."""
+    """An interruption by the user; everything complete is kept."""
 
     exit_code = 130
 
@@ -59,7 +59,7 @@ class JobFailed(OrchestratorError):
 
     Attributes:
         kind: How it failed; "input" and "surroundings" stand for failures that are not the candidate's fault.
-        step: What it was doing, where that is known.
+        step: What it was doing, if known.
     """
 
     def __init__(self, kind: FailureKind | Literal["input", "surroundings"], message: str, step: str | None = None) -> None:
@@ -77,7 +77,7 @@ class Refused(OrchestratorError):
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
-    """One line for a name that is not known, with the nearest ones that are."""
+    """Return one line for an unknown name, with the most similar known ones."""
     names = sorted(set(known))
     near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.6)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names) or 'none'}"
