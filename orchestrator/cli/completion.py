@@ -14,7 +14,7 @@ BASH_WORDS = "COMP_WORDBREAKS=${COMP_WORDBREAKS//:/}"
 @click.argument("shell", type=click.Choice(SHELLS))
 @click.pass_context
 def command(context: click.Context, shell: str) -> None:
-    """Print the script that completes `orchestrate` in a SHELL.
+    r"""Print the script that completes `orchestrate` in a SHELL.
 
     For this session, or in the shell's start-up file for all:
 

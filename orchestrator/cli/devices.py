@@ -150,7 +150,7 @@ def _runtime(name: str, registry: "Registry") -> "Runtime":
 
 
 def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    """What `check` prints, of what is known."""
+    """Return the labelled facts that `check` prints."""
     units: dict[str, tuple[str, Callable[[Any], str]]] = {
         "cores": ("cores", str),
         "cpu": ("cpu", str),

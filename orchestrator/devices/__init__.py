@@ -1,1 +1,1 @@
-"""Where code really runs: guarded processes on this host, and the doors for boards and emulated CPUs."""
+"""Guarded processes, and sessions with the agent that runs a model on a device."""

@@ -1,13 +1,13 @@
-"""Runs one exported model on a device and answers requests about it. One file that needs only Python, NumPy and the runtime.
+"""The agent: a script that runs one exported model on a device and answers requests about it.
 
-It is started as a script (this host's own parts borrow some functions), so that the same file serves on a board where nothing
-of ours is installed; so it keeps to Python 3.8. Requests and replies are lines of JSON on standard input and on the file
-descriptor that standard output was at the start (what libraries print goes to standard error). It ends when its input ends.
+It needs only Python 3.8, NumPy and the runtime, because the same file runs on boards where the orchestrator is not installed; the
+orchestrator itself imports some of its functions. Requests and replies are lines of JSON on standard input and on the file
+descriptor that was standard output at the start (the output of libraries goes to standard error). It ends when its input ends.
 
-Without arguments it answers about one model. On a board its first argument is a mode, the second the mode's settings (JSON in
-base64): `hold` keeps the board's lock and its folder, `guard` watches one model's process, `store` and `fetch` carry files.
-Each of these first says a line that begins with `MARKER`: what a login shell has printed stands before it. They end with their
-input, or after `SILENCE_S` without as much as an empty line, and take their processes with them.
+Without arguments it serves one model. On a board its first argument is a mode, the second the mode's settings (JSON in
+base64): `hold` holds the board's lock and its folder, `guard` watches one model's process, `store` and `fetch` transfer files.
+Each of these begins with a line that starts with `MARKER`, because a login shell may print something before it. They end with
+their input, or after `SILENCE_S` without any line, and end their processes.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ POWERCAP = "/sys/class/powercap"
 MARKER = "orchestrator-board:"
 SILENCE_S = 60.0
 POLL_S = 0.1
-POLLS_A_FAMILY = 10  # looking for children costs more than looking at one
-STORE_BYTES = 2_000_000_000  # models and inputs that are kept for the next time
-SPARE_BYTES = 1_000_000  # a full disk harms more than us
+POLLS_A_FAMILY = 10  # finding children is slower than reading one process
+STORE_BYTES = 2_000_000_000  # models and inputs that are kept for later runs
+SPARE_BYTES = 1_000_000  # a full disk harms other programs too
 PIP_S = 1800.0
 IMPORT_S = 300.0
 LOCK = "/tmp/orchestrator-board.lock"  # noqa: S108 one for all users; ORCHESTRATE_BOARD_LOCK names another
@@ -47,7 +47,7 @@ FIRMWARE_THROTTLED = "/sys/devices/platform/soc/soc:firmware/get_throttled"  # o
 
 
 def read_text(path: str) -> str | None:
-    """What a file holds, without the line's end; None where it is not there or may not be read."""
+    """Return the content of a file without the trailing newline, or None if it cannot be read."""
     try:
         with open(path) as file:  # noqa: PTH123
             return file.read().strip()
@@ -56,7 +56,7 @@ def read_text(path: str) -> str | None:
 
 
 def read_number(path: str, base: int = 10) -> int | None:
-    """The whole number that a file holds, or None."""
+    """Return the integer in a file, or None."""
     text = read_text(path)
     try:
         return None if text is None else int(text, base)
@@ -68,7 +68,7 @@ def read_number(path: str, base: int = 10) -> int | None:
 
 
 def resident_bytes(key: str) -> int | None:
-    """VmRSS or VmHWM (peak) of this process; None where /proc is missing."""
+    """Return VmRSS or VmHWM (peak) of this process, or None without /proc."""
     for line in (read_text("/proc/self/status") or "").splitlines():
         if line.startswith(key):
             return int(line.split()[1]) * 1024
@@ -76,7 +76,7 @@ def resident_bytes(key: str) -> int | None:
 
 
 def peak_bytes() -> int:
-    """Peak resident memory of this process, bytes."""
+    """Return the peak resident memory of this process in bytes."""
     peak = resident_bytes("VmHWM:")
     if peak is None:
         import resource
@@ -87,7 +87,7 @@ def peak_bytes() -> int:
 
 
 def reset_peak() -> int:
-    """Let the peak start anew, so that what the imports took is not counted as the model's."""
+    """Reset the peak, so that the memory of imports is not counted as the model's, and return the memory in use."""
     try:
         with open("/proc/self/clear_refs", "w") as file:  # noqa: PTH123
             file.write("5")
@@ -100,16 +100,16 @@ def reset_peak() -> int:
 
 
 def usable_cores() -> list[int]:
-    """Numbers of the cores that this process may use; where that cannot be asked, of all."""
+    """Return the numbers of the cores that this process may use, or of all cores if the system does not know."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
 
 
 def fastest_cores(threads: int) -> list[int]:
-    """The cores for so many threads: the fastest first, no two of one physical core while there are others, high numbers first.
+    """Return the cores for a number of threads: the fastest, on distinct physical cores if possible, high numbers first.
 
-    High numbers, for core 0 serves most interrupts. The same call gives the same cores, so that two models are timed on the same.
+    High numbers, because core 0 serves most interrupts. The result is the same for every call, so that models are comparable.
     """
 
     def speed(core: int) -> tuple[int, int]:
@@ -128,8 +128,8 @@ def fastest_cores(threads: int) -> list[int]:
     return sorted((firsts + seconds)[:threads])
 
 
-def keep_on(threads: int) -> list[int]:
-    """Keep this process on the fastest cores; on which, or on none where the system cannot do that."""
+def pin(threads: int) -> list[int]:
+    """Pin this process to the fastest cores, and return them; empty if the system cannot pin."""
     if not hasattr(os, "sched_setaffinity"):
         return []
     cores = fastest_cores(threads)
@@ -141,7 +141,7 @@ def keep_on(threads: int) -> list[int]:
 
 
 def cpu_model() -> str:
-    """The processor's name; on Linux from /proc/cpuinfo or the device tree, where `platform` has only the architecture."""
+    """Return the processor's name; on Linux from /proc/cpuinfo or the device tree (`platform` has only the architecture)."""
     for line in (read_text("/proc/cpuinfo") or "").splitlines():
         if line.startswith(("model name", "Model")):
             return line.split(":", 1)[1].strip()
@@ -150,7 +150,7 @@ def cpu_model() -> str:
 
 
 def memory_bytes() -> int | None:
-    """The machine's memory."""
+    """Return the machine's memory, or None if the system does not know."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):
@@ -158,7 +158,7 @@ def memory_bytes() -> int | None:
 
 
 def facts() -> dict[str, Any]:
-    """What a reader must know of the machine; what cannot be read is left out."""
+    """Return the facts about the machine that can be read: CPU, system, cores, memory, governor, clock, load."""
     cores = usable_cores()
     found: dict[str, Any] = {
         "cpu": cpu_model(),
@@ -181,7 +181,7 @@ def facts() -> dict[str, Any]:
 
 
 def busy_seconds() -> tuple[float, float] | tuple[None, None]:
-    """Core seconds since the start: (all that ran, all that a hypervisor took away)."""
+    """Return core seconds since the start: (of all processes, stolen by the hypervisor)."""
     text = read_text("/proc/stat")
     if text is None:
         try:
@@ -197,7 +197,7 @@ def busy_seconds() -> tuple[float, float] | tuple[None, None]:
 
 
 def energy_joules() -> float | None:
-    """What the processor packages have used since some moment (RAPL); None where there is no counter or it may not be read."""
+    """Return the energy counter of the processor packages (RAPL), or None if it cannot be read."""
     used = []
     for zone in glob.glob(f"{POWERCAP}/intel-rapl:*"):  # noqa: PTH207
         if zone.count(":") == 1:  # packages, not their parts
@@ -206,7 +206,7 @@ def energy_joules() -> float | None:
 
 
 def throttling() -> bool | None:
-    """Whether the machine slows itself down right now, by a Raspberry Pi's firmware; None where nothing tells."""
+    """Return True if a Raspberry Pi's firmware reports throttling right now, or None if there is no such firmware."""
     text = read_text(FIRMWARE_THROTTLED)
     try:
         return None if text is None else bool(int(text, 16) & 0xF)  # under-voltage, clock capped, throttled, soft limit
@@ -215,7 +215,7 @@ def throttling() -> bool | None:
 
 
 def state(cores: list[int]) -> dict[str, Any]:
-    """The machine's counters now; `clock_mhz` is of these cores."""
+    """Return the machine's current counters; `clock_mhz` is the mean of the given cores."""
     busy, stolen = busy_seconds()
     clocks = [read_number(f"{CPUS}/cpu{core}/cpufreq/scaling_cur_freq") for core in cores or usable_cores()]
     known = [clock for clock in clocks if clock]
@@ -237,7 +237,7 @@ def state(cores: list[int]) -> dict[str, Any]:
 
 
 def timer_resolution() -> float:
-    """The smallest step of the wall clock that is seen, seconds."""
+    """Return the smallest observed step of the wall clock in seconds."""
     steps = []
     for _ in range(200):
         begin = time.perf_counter_ns()
@@ -263,9 +263,9 @@ class Agent:
         threads: int,
         options: dict[str, Any],
     ) -> dict[str, Any]:
-        """Load the model; the memory that is there before it does not count."""
-        self.cores = keep_on(threads)
-        # onnxruntime 1.29 and later reports what it does to its maker, from threads of its own that disturb what is timed here.
+        """Load the model; memory in use before that does not count as the model's."""
+        self.cores = pin(threads)
+        # The telemetry threads of onnxruntime 1.29 and later would disturb the timing.
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         import numpy as np
 
@@ -283,7 +283,7 @@ class Agent:
         return {"cores": self.cores}
 
     def time(self, seconds: float, runs: int, inner: int = 1) -> dict[str, Any]:
-        """Samples of `inner` inferences, of one example each; [[wall, CPU of this thread, of the process] a sample], seconds."""
+        """Time samples of `inner` inferences; each is [wall, CPU of this thread, of the process] per inference, in seconds."""
         samples: list[list[float]] = []
         run, share = self.run, 1e-9 / inner
         end = time.perf_counter() + seconds
@@ -302,19 +302,19 @@ class Agent:
         return {"samples": samples}
 
     def resolution(self) -> dict[str, Any]:
-        """The smallest step of the timer, seconds."""
+        """Return the smallest step of the timer in seconds."""
         return {"seconds": timer_resolution()}
 
     def state(self) -> dict[str, Any]:
-        """The machine's counters now."""
+        """Return the machine's current counters."""
         return state(self.cores)
 
     def memory(self) -> dict[str, Any]:
-        """Peak resident memory so far above that of the process before the model was loaded."""
+        """Return the peak resident memory so far, above that before the model was loaded."""
         return {"peak_bytes": max(0, peak_bytes() - self.empty)}
 
     def predict(self, folder: str, batch: int) -> dict[str, Any]:
-        """All examples through the model, each output into a .npy file."""
+        """Run all examples through the model, and write each output to a .npy file."""
         import numpy as np
 
         wholes: list[Any] = []
@@ -338,9 +338,9 @@ class Agent:
 
 
 def die_with_parent(parent: int | None = None) -> None:
-    """On Linux, have the kernel end this process when the orchestrator is killed, whatever it computes just then.
+    """Have the kernel (Linux) end this process when the orchestrator is killed, even in the middle of a computation.
 
-    `parent` is who has started it: it may have been killed before this.
+    `parent` is the id of the process that started this one, which may have been killed before.
     """
     if sys.platform == "linux":
         import ctypes
@@ -356,13 +356,13 @@ def die_with_parent(parent: int | None = None) -> None:
 
 
 def reply_of(target: Any, request: dict[str, Any]) -> dict[str, Any]:
-    """What the target's method `do` returns, or why it failed: whatever it raises is an answer."""
+    """Call the target's method `do`, and return its result or its failure as a reply."""
     try:
         return {"result": getattr(target, request.pop("do"))(**request)}
     except MemoryError as error:
         return {"error": {"kind": "out-of-memory", "message": f"MemoryError: {error}"}}
     except OSError as error:
-        # NumPy's own words where a file comes out too short have no number.
+        # NumPy's error for a file that comes out too short has no errno.
         short = error.errno is None and ("free space" in str(error) or "requested and" in str(error))
         kind = "surroundings" if short or error.errno in FULL else "error"
         return {"error": {"kind": kind, "message": f"{type(error).__name__}: {error}"}}
@@ -385,25 +385,25 @@ def answer() -> None:
 
 
 def write_all(data: bytes, descriptor: int = 1) -> None:
-    """Write to a file descriptor, whatever it takes at a time."""
+    """Write all data to a file descriptor."""
     while data:
         data = data[os.write(descriptor, data) :]
 
 
-def say(message: dict[str, Any]) -> None:
-    """One line of JSON."""
+def reply(message: dict[str, Any]) -> None:
+    """Write one line of JSON."""
     write_all(json.dumps(message).encode() + b"\n")
 
 
 def greet(**more: Any) -> None:
-    """The first line that is ours, with the digest of this very file."""
+    """Write the first line, with the digest of this file."""
     with open(__file__, "rb") as file:  # noqa: PTH123
         digest = hashlib.sha256(file.read()).hexdigest()
     write_all(f"\n{MARKER}{json.dumps({'digest': digest, **more})}\n".encode())
 
 
 def heard_lines() -> Iterator[bytes]:
-    """Lines of standard input that are not empty, until it ends or nothing at all has come for too long."""
+    """Yield the lines of standard input that are not empty, until it ends or is silent for too long."""
     rest = b""
     while select.select([0], [], [], SILENCE_S)[0]:
         data = os.read(0, 65536)
@@ -420,25 +420,26 @@ def heard_lines() -> Iterator[bytes]:
 
 
 def home(*parts: str) -> str:
-    """A path in the folder that this file lies in: `venv`, `files`, `work`, `wheels`."""
+    """Return a path in the folder of this file: `venv`, `files`, `work`, `wheels`."""
     return os.path.join(os.path.dirname(os.path.abspath(__file__)), *parts)  # noqa: PTH100, PTH118, PTH120
 
 
 def clean_environment() -> dict[str, str]:
-    """Environment variables for a runtime, so that what it caches lies in the folder too and is removed with it."""
+    """Return environment variables for a runtime, whose caches then lie in the folder and are removed with it."""
     return {"ORT_DISABLE_TELEMETRY": "1", **os.environ, "XDG_CACHE_HOME": home("cache")}
 
 
 def free_bytes() -> int:
-    """What may still be written to the folder's disk."""
+    """Return the free bytes of the folder's disk."""
     found = os.statvfs(home())
     return found.f_bavail * found.f_frsize
 
 
 def make_room(size: int, keep: list[str]) -> int:
-    """Delete stored files, those first that were not used for longest, until `size` bytes fit. Returns the free bytes then.
+    """Delete the least recently used stored files until `size` bytes fit, and return the free bytes.
 
     Args:
+        size: Bytes that must fit.
         keep: Names of files in use, which stay.
     """
     os.makedirs(home("files"), exist_ok=True)  # noqa: PTH103
@@ -458,7 +459,7 @@ def make_room(size: int, keep: list[str]) -> int:
 
 
 def store(settings: dict[str, Any]) -> None:
-    """Take one file from standard input: `size` bytes with a `sha256` into `folder`/`name`, which appears when it is whole."""
+    """Receive a file (`size` bytes with a `sha256`) from standard input into `folder`/`name`, which appears once complete."""
     folder, name, size = settings["folder"], settings["name"], settings["size"]
     os.makedirs(home(folder), exist_ok=True)  # noqa: PTH103
     free = make_room(size, settings["keep"])
@@ -492,10 +493,10 @@ def store(settings: dict[str, Any]) -> None:
 
 
 def fetch(settings: dict[str, Any]) -> None:
-    """Give one file of `work` to standard output: the greeting with its `size`, then its bytes."""
+    """Send one file of `work` to standard output: the greeting with its `size`, then its bytes."""
     path = os.path.realpath(settings["path"])
     if not path.startswith(os.path.realpath(home("work")) + os.sep):
-        raise SystemExit(f"{path} is none of the files that are given away")
+        raise SystemExit(f"{path} is not in the folder of outputs")
     with open(path, "rb") as file:  # noqa: PTH123
         greet(size=os.fstat(file.fileno()).st_size)
         for block in iter(lambda: file.read(1 << 20), b""):
@@ -503,7 +504,7 @@ def fetch(settings: dict[str, Any]) -> None:
 
 
 def modules(settings: dict[str, Any]) -> None:
-    """Import modules, in a process that may crash of it: their versions, or why they cannot be imported."""
+    """Import modules in this process, which may crash, and report their versions or their errors."""
     found: dict[str, Any] = {}
     for name in settings["names"]:
         try:
@@ -518,7 +519,7 @@ def modules(settings: dict[str, Any]) -> None:
 
 
 def unpack_wheel(wheel: str, packages: str) -> None:
-    """Put a wheel's files where the virtual environment looks for packages, in the place of another version's."""
+    """Unpack a wheel into the packages of the virtual environment, in place of another version."""
     import re
     import zipfile
 
@@ -540,7 +541,7 @@ def unpack_wheel(wheel: str, packages: str) -> None:
 
 
 class Keeper:
-    """Holds the board for one host: its lock, its facts, its folder.
+    """The board's lock, facts and folder, on behalf of one host.
 
     Args:
         token: Of the host's search; all its processes on the board have it among their arguments.
@@ -551,11 +552,11 @@ class Keeper:
         self.locked: int | None = None
 
     def ping(self) -> dict[str, Any]:
-        """That the board is alive."""
+        """Reply, which shows that the board is alive."""
         return {}
 
     def lock(self, owner: str) -> dict[str, Any]:
-        """Take the board's lock; `{"held_by": ...}` says who has it otherwise."""
+        """Take the board's lock; `{"held_by": ...}` names another holder, None on success."""
         if self.locked is not None:
             return {"held_by": None}
         self._end_strays()
@@ -569,7 +570,7 @@ class Keeper:
             except OSError:
                 with contextlib.suppress(ValueError):
                     holder = json.loads(os.pread(descriptor, 4096, 0) or b"{}")
-                    if holder.get("token") != self.token:  # our own that has just been ended needs a moment
+                    if holder.get("token") != self.token:  # an ended process of the same search needs a moment
                         os.close(descriptor)
                         return {"held_by": f"{holder.get('owner', 'another search')} since {holder.get('since', 'a while')}"}
                 time.sleep(POLL_S)
@@ -588,7 +589,7 @@ class Keeper:
         return {"held_by": None}
 
     def holder(self) -> dict[str, Any]:
-        """Who has the lock; None: nobody, or this one."""
+        """Return the holder of the lock; None if it is free or held here."""
         if self.locked is not None:
             return {"held_by": None}
         import fcntl
@@ -619,24 +620,24 @@ class Keeper:
         raise PermissionError(errno.EACCES, "the lock cannot be opened", path)
 
     def _end_strays(self) -> None:
-        """End what an earlier connection of the same search has left: a network that vanishes closes nothing."""
+        """End processes that an earlier connection of the same search has left: a lost network closes no connection."""
         for path in glob.glob("/proc/[0-9]*/cmdline"):  # noqa: PTH207
             number = int(path.split("/")[2])
             if number in (os.getpid(), os.getppid()):
                 continue
             arguments = (read_text(path) or "").split("\0")
-            if home("agent.py") in arguments and any(self.token in told(argument) for argument in arguments[-2:]):
+            if home("agent.py") in arguments and any(self.token in unpack_word(argument) for argument in arguments[-2:]):
                 with contextlib.suppress(OSError):
                     os.kill(number, signal.SIGKILL)
 
     def facts(self) -> dict[str, Any]:
-        """The machine, and how it is now."""
+        """Return facts about the machine and its current state."""
         now = state([])
         more = {name: now[name] for name in ("clock_mhz", "temperature_c") if now[name] is not None}
         return {**facts(), **more, "free_disk_bytes": free_bytes(), "folder": home()}
 
-    def modules(self, names: list[str], venv: bool = True) -> dict[str, Any]:
-        """Versions of modules that the virtual environment has, or what is wrong with them."""
+    def modules(self, names: list[str]) -> dict[str, Any]:
+        """Return the versions of modules in the virtual environment, or their errors."""
         python = home("venv", "bin", "python")
         command = [python, "-I", os.path.abspath(__file__), "modules", pack({"names": names})]  # noqa: PTH100
         try:
@@ -659,7 +660,7 @@ class Keeper:
         return {name: {"error": f"importing fails: {why}", "absent": False} for name in names}
 
     def present(self, names: list[str]) -> dict[str, Any]:
-        """Which of these files are not stored; the others count as used now."""
+        """Return the files that are not stored; the others count as used now."""
         missing = []
         for name in names:
             try:
@@ -669,25 +670,25 @@ class Keeper:
         return {"missing": missing}
 
     def room(self, size: int, keep: list[str]) -> dict[str, Any]:
-        """Make room for so many bytes."""
+        """Free space for a number of bytes."""
         return {"free_bytes": make_room(size, keep)}
 
     def open_folder(self, name: str) -> dict[str, Any]:
-        """An empty folder for outputs."""
+        """Create an empty folder for outputs."""
         path = home("work", name)
         shutil.rmtree(path, ignore_errors=True)
         os.makedirs(path)  # noqa: PTH103
         return {"path": path}
 
     def close_folder(self, name: str) -> dict[str, Any]:
-        """Delete it with what is in it."""
+        """Delete a folder of outputs."""
         shutil.rmtree(home("work", name), ignore_errors=True)
         return {}
 
     # -- setting up; run by the system's Python ------------------------------------------------------------------------
 
     def survey(self) -> dict[str, Any]:
-        """What wheels must fit."""
+        """Return the facts that decide which wheels fit."""
         libc, version = platform.libc_ver()
         if not libc and glob.glob("/lib/ld-musl-*"):  # noqa: PTH207
             libc, version = "musl", "1.2"
@@ -713,7 +714,7 @@ class Keeper:
         return done.stdout.decode().split() == [str(part) for part in sys.version_info[:2]]
 
     def make_venv(self) -> dict[str, Any]:
-        """A new, empty virtual environment; pip is not needed for it."""
+        """Create an empty virtual environment, without pip."""
         shutil.rmtree(home("venv"), ignore_errors=True)
         command = [sys.executable, "-I", "-m", "venv", "--without-pip", home("venv")]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PIP_S, check=False)
@@ -722,7 +723,7 @@ class Keeper:
         return {}
 
     def download(self, requirements: list[str]) -> dict[str, Any]:
-        """Wheels by the board's own pip, from its own index. `{"problem": ...}`: it has no pip, no network or no such wheel."""
+        """Download wheels with the board's own pip; `{"problem": ...}` if it has no pip, no network or no such wheel."""
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
         command += ["--only-binary=:all:", "--timeout", "10", "--retries", "1", "--dest", home("wheels"), *requirements]
         try:
@@ -732,12 +733,12 @@ class Keeper:
         return {"problem": ending(done.returncode, done.stderr)["message"] if done.returncode else None}
 
     def clear_wheels(self) -> dict[str, Any]:
-        """Delete wheels that an earlier attempt left."""
+        """Delete the wheels of an earlier attempt."""
         shutil.rmtree(home("wheels"), ignore_errors=True)
         return {}
 
     def unpack(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """Install all wheels, and note what was asked for."""
+        """Install all wheels, and record the requirements."""
         (packages,) = glob.glob(home("venv", "lib", "python*", "site-packages"))  # noqa: PTH207
         wheels = sorted(glob.glob(home("wheels", "*.whl")))  # noqa: PTH207
         for wheel in wheels:
@@ -754,12 +755,12 @@ class Keeper:
 
 
 def pack(settings: dict[str, Any]) -> str:
-    """Settings as one word that no shell changes."""
+    """Encode settings as one word that no shell changes."""
     return base64.urlsafe_b64encode(json.dumps(settings).encode()).decode()
 
 
-def told(word: str) -> str:
-    """What a word made by `pack` says; empty where it is none."""
+def unpack_word(word: str) -> str:
+    """Decode a word of `pack`; empty if it is none."""
     try:
         return base64.urlsafe_b64decode(word).decode()
     except ValueError:
@@ -771,25 +772,25 @@ def hold(settings: dict[str, Any]) -> None:
     keeper = Keeper(settings["token"])
     greet(folder=home())
     for line in heard_lines():
-        say(reply_of(keeper, json.loads(line)))
+        reply(reply_of(keeper, json.loads(line)))
 
 
 # -- a board: watching one model's process ----------------------------------------------------------------------------
 
 
-def ending(code: int, errors: bytes) -> dict[str, Any]:
-    """How a process ended, with the last line that it wrote to standard error."""
+def ending(code: int, errors: bytes, subject: str = "the process") -> dict[str, Any]:
+    """Return the failure of a process that ended, with the last line of its standard error."""
     lines = errors.decode("utf-8", "replace").strip().splitlines()
     tail = f": {lines[-1].strip()[:300]}" if lines else ""
     if code == -signal.SIGKILL:
-        return {"kind": "out-of-memory", "message": f"the process was killed from outside, most likely for its memory{tail}"}
+        return {"kind": "out-of-memory", "message": f"{subject} was killed from outside, most likely for its memory{tail}"}
     if code < 0:
-        return {"kind": "crash", "message": f"the process died of {signal.Signals(-code).name}{tail}"}
-    return {"kind": "crash", "message": f"the process ended by itself with exit code {code}{tail}"}
+        return {"kind": "crash", "message": f"{subject} died of {signal.Signals(-code).name}{tail}"}
+    return {"kind": "crash", "message": f"{subject} ended by itself with exit code {code}{tail}"}
 
 
 def family_of(number: int) -> list[int]:
-    """A process, its children and theirs, as far as /proc tells."""
+    """Return a process, its children and theirs, as far as /proc knows them."""
     found = [number]
     for path in glob.glob(f"/proc/{number}/task/*/children"):  # noqa: PTH207
         for child in (read_text(path) or "").split():
@@ -798,7 +799,7 @@ def family_of(number: int) -> list[int]:
 
 
 def resident_of(numbers: list[int]) -> int:
-    """Resident memory of processes, bytes."""
+    """Return the resident memory of processes in bytes."""
     pages = 0
     for number in numbers:
         words = (read_text(f"/proc/{number}/statm") or "").split()
@@ -807,11 +808,11 @@ def resident_of(numbers: list[int]) -> int:
 
 
 class Guard:
-    """Runs `answer` in a process of its own, passes lines on, and says how it ended.
+    """A watcher that runs `answer` in a child process, forwards lines, and reports how the child ended.
 
     Args:
-        threads: What OpenMP is told.
-        memory_bytes: The process is killed when its resident memory, its children's included, passes this; None: no limit.
+        threads: Value of OMP_NUM_THREADS.
+        memory_bytes: The process is killed when its resident memory, its children's included, exceeds this; None: no limit.
     """
 
     def __init__(self, threads: int, memory_bytes: int | None) -> None:
@@ -828,13 +829,13 @@ class Guard:
         streams = (self.child.stdin, self.child.stdout, self.child.stderr)
         self.requests, self.replies, self.errors = (stream.fileno() for stream in streams if stream is not None)
         self.sources = [0, self.replies, self.errors]
-        self.said = self.half = self.asked = b""
+        self.error_tail = self.partial_line = self.partial_request = b""
         self.failure: dict[str, Any] | None = None
         self.family: list[int] = []
         self.polls = 0
 
     def watch(self) -> None:
-        """Until the input ends or is silent for too long."""
+        """Forward and watch until the input ends or is silent for too long."""
         heard = time.monotonic()
         pause = 1.0 if self.memory_bytes is None else POLL_S
         try:
@@ -860,13 +861,13 @@ class Guard:
         self.child.wait()
 
     def _requested(self, data: bytes) -> None:
-        whole = (self.asked + data).split(b"\n")
-        self.asked = whole.pop()
+        whole = (self.partial_request + data).split(b"\n")
+        self.partial_request = whole.pop()
         for line in whole:
             if line.strip() and self.failure is not None:
-                say({"error": self.failure})
+                reply({"error": self.failure})
             elif line.strip():
-                with contextlib.suppress(OSError):  # it is dead, which is seen below
+                with contextlib.suppress(OSError):  # it has ended, which `_look` detects
                     write_all(line + b"\n", self.requests)
 
     def _relay(self, ready: list[int]) -> None:
@@ -877,10 +878,10 @@ class Guard:
             if not data:
                 self.sources.remove(source)
             elif source == self.errors:
-                self.said = (self.said + data)[-4096:]
+                self.error_tail = (self.error_tail + data)[-4096:]
             else:
-                whole, line, self.half = (self.half + data).rpartition(b"\n")
-                write_all(whole + line)  # whole lines only: half of one may be a dying process's last word
+                whole, line, self.partial_line = (self.partial_line + data).rpartition(b"\n")
+                write_all(whole + line)  # complete lines only: a dying process may have written half of one
 
     def _look(self) -> None:
         if self.memory_bytes is not None:
@@ -895,16 +896,16 @@ class Guard:
                 self._failed({"kind": "out-of-memory", "message": message})
                 return
         if self.child.poll() is not None:
-            while True:  # its last words
+            while True:  # its last output
                 ready = select.select([source for source in self.sources if source], [], [], 0.1)[0]
                 if not ready:
                     break
                 self._relay(ready)
-            self._failed(ending(self.child.returncode, self.said))
+            self._failed(ending(self.child.returncode, self.error_tail))
 
     def _failed(self, failure: dict[str, Any]) -> None:
         self.failure = failure
-        say({"error": failure})
+        reply({"error": failure})
 
 
 def guard(settings: dict[str, Any]) -> None:
@@ -918,6 +919,6 @@ MODES = {"fetch": fetch, "guard": guard, "hold": hold, "modules": modules, "stor
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        MODES[sys.argv[1]](json.loads(told(sys.argv[2])))
+        MODES[sys.argv[1]](json.loads(unpack_word(sys.argv[2])))
     else:
         answer()

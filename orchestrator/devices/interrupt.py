@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first is noted and heard at the next safe place, the second ends the program at once."""
+"""Ctrl-C and SIGTERM: the first signal is recorded and acted on by `check`, the second ends the program at once."""
 
 import contextlib
 import os
@@ -14,23 +14,23 @@ _requested = threading.Event()
 
 
 def check() -> None:
-    """Raise where the user has asked to stop.
+    """Raise if the user has asked to stop.
 
     Raises:
-        Interrupted: so that no file is left half written, only from places that call this.
+        Interrupted: The user has; raised only here, so that no file is left half written.
     """
     if _requested.is_set():
         raise Interrupted("interrupted")
 
 
 def request() -> None:
-    """Stop at the next safe place, as after Ctrl-C: what is under way is wanted no more. From any thread."""
+    """Request a stop at the next `check`, as Ctrl-C does. Thread-safe."""
     _requested.set()
 
 
 @contextlib.contextmanager
 def heard() -> Iterator[None]:
-    """Note signals while the body runs. In a thread other than the main one signals cannot be caught: nothing changes there."""
+    """Record signals while the body runs. Has no effect outside the main thread, where signals cannot be caught."""
     _requested.clear()
     if threading.current_thread() is not threading.main_thread():
         yield

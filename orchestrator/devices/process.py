@@ -1,4 +1,4 @@
-"""A child process that answers requests, watched from outside: nothing that it does can stop the search."""
+"""A guarded child process: nothing that it does can stop the search."""
 
 import contextlib
 import json
@@ -11,55 +11,66 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 
 from orchestrator.devices import interrupt
+from orchestrator.devices.agent import ending
 from orchestrator.errors import JobFailed
 
 POLL_S = 0.05
-POLLS_A_FAMILY = 10  # looking for children walks all of /proc
-GRACE_S = 1.0  # a dead child's last words may still be on their way
+POLLS_A_FAMILY = 10  # finding children walks all of /proc
+GRACE_S = 1.0  # the last output of a dead child may still be on its way
+ERRORS_BYTES = 4096
 Event = Callable[[dict[str, Any]], None]
 
 
 class GuardedProcess:
-    """One child that reads requests and writes replies, a line of JSON each.
+    """A child process that is watched while it works; usually one that reads requests and writes replies, a line of JSON each.
 
     The child runs in a session of its own, so that Ctrl-C in the terminal reaches the orchestrator alone. Its standard error is
     kept in a file, whose end explains a crash.
 
     Args:
-        command: What to run.
+        command: The command line.
         environment: All of the child's environment variables.
         folder: Its working folder.
+        source: A file for its standard input; None: requests.
+        output: A file for its standard output; None: replies.
     """
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], folder: Path) -> None:
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 closed when the child is gone for good
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        folder: Path,
+        *,
+        source: IO[bytes] | None = None,
+        output: IO[bytes] | None = None,
+    ) -> None:
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 closed by `kill`
         self._child = subprocess.Popen(
             command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdin=source or subprocess.PIPE,
+            stdout=output or subprocess.PIPE,
             stderr=self._errors,
             env=dict(environment),
             cwd=folder,
             start_new_session=True,
         )
-        self._told, self._writing = "", threading.Lock()
+        self._last_errors, self._writing = b"", threading.Lock()
         self._process, self._family, self._polls = psutil.Process(self._child.pid), list[psutil.Process](), 0
-        self._replies: queue.Queue[str | None] = queue.Queue()
+        self._replies: queue.Queue[str] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self) -> None:
-        stream = self._child.stdout
-        if stream is not None:
+        if (stream := self._child.stdout) is not None:
             with stream:
                 for line in stream:
                     self._replies.put(line.decode("utf-8", "replace"))
-        self._replies.put(None)
+        self._replies.put("")
 
     @property
     def pid(self) -> int:
@@ -68,20 +79,26 @@ class GuardedProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether the child still runs."""
+        """True while the child runs."""
         return self._child.poll() is None
 
     @property
     def exit_code(self) -> int | None:
-        """How the child ended; None while it runs."""
+        """The child's exit code; None while it runs."""
         return self._child.poll()
 
     @property
     def last_words(self) -> str:
-        """The end of what the child wrote to standard error."""
-        return self._told or self._errors_end()
+        """The end of the child's standard error."""
+        return (self._last_errors or self._errors_end()).decode("utf-8", "replace")
 
-    def _write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
+        """Write to the child's standard input. Thread-safe.
+
+        Raises:
+            OSError: The child has ended.
+            ValueError: The child was killed.
+        """
         if self._child.stdin is None:
             raise BrokenPipeError
         with self._writing:
@@ -89,34 +106,51 @@ class GuardedProcess:
             self._child.stdin.flush()
 
     def beat(self) -> None:
-        """Send an empty line, a sign of life; from any thread. A child that is gone is not told."""
+        """Send an empty line as a sign of life, if the child still runs. Thread-safe."""
         with contextlib.suppress(OSError, ValueError):
-            self._write(b"\n")
+            self.write(b"\n")
 
-    def greeting(self, marker: str, *, timeout_s: float) -> dict[str, Any]:
-        """The JSON of the first line that begins with `marker`; whatever a login shell prints before it is passed over.
+    def line(self, timeout_s: float = POLL_S) -> str | None:
+        """Return the next line of the output, None if there is none yet, or an empty string at its end.
 
         Raises:
-            JobFailed: the child ended, or said no such line in time. It is dead then.
+            Interrupted: The user has asked to stop.
+        """
+        try:
+            return self._replies.get(timeout=timeout_s)
+        except queue.Empty:
+            interrupt.check()
+            return None
+
+    def wait(self, timeout_s: float) -> int:
+        """Wait until the child ends, and return its exit code.
+
+        Raises:
+            JobFailed: It has not ended in time, and is killed.
+            Interrupted: The user has asked to stop.
         """
         deadline = time.monotonic() + timeout_s
-        while True:
-            try:
-                line = self._replies.get(timeout=POLL_S)
-            except queue.Empty:
-                interrupt.check()
-                if time.monotonic() > deadline:
-                    self.kill()
-                    raise JobFailed("timeout", f"no answer within {timeout_s:.0f} s") from None
-                continue
-            if line is None:
+        while self.alive:
+            interrupt.check()
+            if time.monotonic() > deadline:
+                raise self._timeout(timeout_s)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._child.wait(POLL_S)
+        return self._child.wait()
+
+    def greeting(self, marker: str, *, timeout_s: float) -> dict[str, Any]:
+        """Return the JSON of the first line that begins with `marker`, after whatever a login shell prints.
+
+        Raises:
+            JobFailed: The child ended without such a line, or there was none in time. It is dead then.
+        """
+        deadline = time.monotonic() + timeout_s
+        while (line := self.line()) is None or not line.startswith(marker):
+            if line == "":
                 raise self._crash()
-            if line.startswith(marker):
-                try:
-                    said: dict[str, Any] = json.loads(line[len(marker) :])
-                except ValueError:
-                    raise self._crash() from None
-                return said
+            if line is None and time.monotonic() > deadline:
+                raise self._timeout(timeout_s)
+        return self._parsed(line[len(marker) :])
 
     def request(
         self,
@@ -129,115 +163,114 @@ class GuardedProcess:
         """Send a request and wait for its result.
 
         Args:
-            message: What to ask; JSON.
-            timeout_s: After so many seconds without a result the child is killed.
-            memory_bytes: The child is killed when its resident memory, its children's included, passes this.
+            message: The request, as JSON.
+            timeout_s: The child is killed after so many seconds without a result.
+            memory_bytes: The child is killed when its resident memory, its children's included, exceeds this.
             on_event: Called with each interim message.
 
         Raises:
-            JobFailed: the child raised, crashed, hung or outgrew its memory. After all but the first it is dead.
+            JobFailed: The child raised, crashed, hung or exceeded its memory. After all but the first it is dead.
         """
         deadline, died = time.monotonic() + timeout_s, 0.0
         try:
-            self._write(json.dumps(message).encode() + b"\n")
+            self.write(json.dumps(message).encode() + b"\n")
         except (BrokenPipeError, ValueError):
             raise self._crash() from None
         while True:
-            try:
-                line = self._replies.get(timeout=POLL_S)
-            except queue.Empty:
-                interrupt.check()
-                if not self.alive:
-                    # Its end is not seen on the pipe while a child of its own holds that open.
-                    died = died or time.monotonic()
-                    if time.monotonic() - died > GRACE_S:
-                        raise self._crash() from None
-                    continue
-                if time.monotonic() > deadline:
-                    self.kill()
-                    raise JobFailed("timeout", f"no answer within {timeout_s:.0f} s") from None
-                if memory_bytes is not None and (used := self._resident_bytes()) > memory_bytes:
-                    self.kill()
-                    message_text = f"took {used / 1e6:.0f} MB of memory, more than the limit of {memory_bytes / 1e6:.0f} MB"
-                    raise JobFailed("out-of-memory", message_text) from None
-                continue
-            if line is None:
+            line = self.line()
+            if line == "":
                 raise self._crash()
-            try:
-                reply = json.loads(line)
-            except ValueError:
-                raise self._crash() from None  # half a line: it died while it wrote
-            if "event" in reply:
+            if line is not None:
+                reply = self._parsed(line)
+                if "event" not in reply:
+                    break
                 interrupt.check()
                 if on_event is not None:
                     on_event(reply)
-                continue
-            if "error" in reply:
-                error = reply["error"]
-                raise JobFailed(error["kind"], error["message"], error.get("step"))
-            result: dict[str, Any] = reply["result"]
-            return result
+            elif not self.alive:
+                died = died or time.monotonic()  # a child of its own may hold the pipe open
+                if time.monotonic() - died > GRACE_S:
+                    raise self._crash()
+            elif time.monotonic() > deadline:
+                raise self._timeout(timeout_s)
+            elif memory_bytes is not None and (used := self._resident_bytes()) > memory_bytes:
+                self.kill()
+                limit = f"more than the limit of {memory_bytes / 1e6:.0f} MB"
+                raise JobFailed("out-of-memory", f"took {used / 1e6:.0f} MB of memory, {limit}")
+        if "error" in reply:
+            error = reply["error"]
+            raise JobFailed(error["kind"], error["message"], error.get("step"))
+        result: dict[str, Any] = reply["result"]
+        return result
+
+    def _parsed(self, line: str) -> dict[str, Any]:
+        try:
+            message: dict[str, Any] = json.loads(line)
+        except ValueError:
+            raise self._crash() from None  # half a line: it died while it wrote
+        return message
 
     def _resident_bytes(self) -> int:
-        """Of the child and, as far as they are known, of its own children."""
+        """Return the resident memory of the child and, as far as they are known, of its own children."""
         self._polls += 1
         if self._polls % POLLS_A_FAMILY == 1:
-            with contextlib.suppress(psutil.Error):
-                self._family = psutil.Process(self.pid).children(recursive=True)
+            self._family = self.descendants()
         used = 0
         for process in (self._process, *self._family):
             with contextlib.suppress(psutil.Error):
                 used += process.memory_info().rss
         return used
 
+    def descendants(self) -> list[psutil.Process]:
+        """Return the child's own children and theirs."""
+        try:
+            return self._process.children(recursive=True)
+        except psutil.Error:
+            return []
+
+    def _timeout(self, timeout_s: float) -> JobFailed:
+        self.kill()
+        return JobFailed("timeout", f"no answer within {timeout_s:.0f} s")
+
     def _crash(self) -> JobFailed:
         ended = True
         try:
-            self._child.wait(GRACE_S)  # its pipe is closed before it is gone; its own end tells more than ours
+            self._child.wait(GRACE_S)  # its pipe is closed before it is gone; its own exit code explains more than a kill
         except subprocess.TimeoutExpired:
             ended = False
         self.kill()
-        code = self._child.wait()
-        told = self._last_error()
-        tail = f": {told}" if told else ""
+        failure = ending(self._child.wait() if ended else 0, self._last_errors)
         if not ended:
-            return JobFailed("crash", f"the process closed its connection and had to be ended{tail}")
-        if code == -signal.SIGKILL:
-            return JobFailed("out-of-memory", f"the process was killed from outside, most likely for its memory{tail}")
-        if code < 0:
-            return JobFailed("crash", f"the process died of {signal.Signals(-code).name}{tail}")
-        return JobFailed("crash", f"the process ended by itself with exit code {code}{tail}")
+            tail = failure["message"].partition(": ")
+            return JobFailed("crash", f"the process closed its connection and had to be ended{tail[1]}{tail[2]}")
+        return JobFailed(failure["kind"], failure["message"])
 
-    def _last_error(self) -> str:
-        """The last line that the child wrote to standard error."""
-        lines = self.last_words.strip().splitlines()
-        return lines[-1].strip()[:300] if lines else ""
-
-    def _errors_end(self) -> str:
+    def _errors_end(self) -> bytes:
         if self._errors.closed:
-            return ""
-        size = self._errors.seek(0, 2)
-        self._errors.seek(max(0, size - 4096))
-        return self._errors.read().decode("utf-8", "replace")
+            return b""
+        size = self._errors.seek(0, os.SEEK_END)
+        self._errors.seek(max(0, size - ERRORS_BYTES))
+        return self._errors.read()
 
     def end(self, grace_s: float) -> None:
-        """Close the child's input and let it end by itself; kill what is still there after so many seconds."""
-        if self._child.stdin is not None:
-            with contextlib.suppress(OSError):
-                self._child.stdin.close()
+        """Close the child's input, and kill the child if it has not ended after so many seconds."""
+        self._close_input()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._child.wait(grace_s)
         self.kill()
 
     def kill(self) -> None:
-        """End the child and its children at once, and free what they held. May be called twice."""
+        """End the child and all its children at once, and free what they held. May be called twice."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._child.pid, signal.SIGKILL)  # the child leads a session of its own: all that it started goes too
+            os.killpg(self._child.pid, signal.SIGKILL)  # the child leads a session of its own
         self._child.kill()
         self._child.wait()
+        self._close_input()
+        self._reader.join(timeout=5)
+        self._last_errors = self._last_errors or self._errors_end()
+        self._errors.close()
+
+    def _close_input(self) -> None:
         if self._child.stdin is not None:
             with contextlib.suppress(OSError):
                 self._child.stdin.close()
-        self._reader.join(timeout=5)
-        self._told = self._told or self._errors_end()
-        self._errors.close()

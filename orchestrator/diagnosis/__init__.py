@@ -1,7 +1,7 @@
-"""What works on this machine, and what to install or set up for the rest.
+"""Diagnosis of this machine, with what to install or set up.
 
-`diagnose` looks at libraries, plugins, runtimes, devices, targets and the machine itself. It is meant for machines where
-something is wrong: libraries are imported in a process of their own, and a part that cannot be looked at becomes a finding,
+`diagnose` examines libraries, plugins, runtimes, devices, targets and the machine itself. It is meant for machines where
+something is wrong: libraries are imported in a process of their own, and a part that cannot be examined becomes a finding,
 not an error.
 """
 
@@ -16,26 +16,26 @@ Part = Callable[[], Iterable[Finding]]
 
 
 def diagnose(*, target: str = "host") -> Diagnosis:
-    """Look at everything that a search for the target needs; takes some seconds, mostly for importing torch.
+    """Examine everything that a search for the target needs; takes some seconds, mostly for importing torch.
 
     Args:
         target: A target's name, alias or .toml file.
 
     Returns:
-        All findings; `works` tells whether a search for the target would run. Nothing is left behind on the disk.
+        All findings; `works` is True if a search for the target would run. Nothing is left on the disk.
     """
     from orchestrator.diagnosis import libraries
 
-    findings = [*_looked("libraries", libraries.program), *_looked("libraries", libraries.required)]
+    findings = [*_examined("libraries", libraries.program), *_examined("libraries", libraries.required)]
     unusable = {finding.name for finding in findings if not finding.usable}
 
     def after(section: str, needs: Iterable[str], part: Part) -> list[Finding]:
-        """A part that imports libraries itself: one of them that crashes must not take this process along."""
+        """Examine a part that imports libraries itself, unless one of them could crash this process."""
         lacking = sorted(unusable & set(needs))
         if lacking:
-            why = f"not looked at, because {' and '.join(lacking)} cannot be used"
+            why = f"not examined, because {' and '.join(lacking)} cannot be used"
             return [Finding(section=section, name=section, state="broken", text=why, needed=True)]
-        return _looked(section, part)
+        return _examined(section, part)
 
     def devices() -> Iterable[Finding]:
         from orchestrator.diagnosis import targets
@@ -63,8 +63,8 @@ def diagnose(*, target: str = "host") -> Diagnosis:
         return machine.machine()
 
     planning = ("numpy", "onnx", "optuna", "platformdirs", "pluggy", "psutil", "pydantic")
-    findings += _looked("extras", libraries.extras)
-    findings += after("plugins", ("pluggy", "pydantic"), plugins)
+    findings += _examined("extras", libraries.extras)
+    findings += after("plugins", ("pluggy", "psutil", "pydantic"), plugins)
     findings += after("runtimes", planning, runtimes)
     findings += after("devices", planning, devices)
     findings += after("machine", ("platformdirs", "psutil"), machine)
@@ -72,11 +72,11 @@ def diagnose(*, target: str = "host") -> Diagnosis:
     return Diagnosis(target=target, findings=tuple(findings))
 
 
-def _looked(section: str, part: Part) -> list[Finding]:
+def _examined(section: str, part: Part) -> list[Finding]:
     try:
         return list(part())
     except (KeyboardInterrupt, MemoryError):
         raise
     except BaseException as error:  # a damaged library may raise anything while it is imported
-        why = f"could not be looked at: {type(error).__name__}: {error}".splitlines()[0]
+        why = f"could not be examined: {type(error).__name__}: {error}".splitlines()[0]
         return [Finding(section=section, name=section, state="broken", text=why, needed=True)]

@@ -1,4 +1,4 @@
-"""The libraries: those that are required, really imported, and those of the extras."""
+"""Findings on required libraries, which are imported, and on those of the extras."""
 
 import importlib.metadata
 import json
@@ -32,7 +32,7 @@ for name in sys.argv[1:]:
 
 
 def program() -> Iterator[Finding]:
-    """The orchestrator itself, and the Python that it runs in."""
+    """Yield the versions of the orchestrator and of Python."""
     version = importlib.metadata.version(DISTRIBUTION)
     yield Finding(section="libraries", name=DISTRIBUTION, state="ok", text=version)
     text = f"{platform.python_version()} ({sys.executable})"
@@ -40,7 +40,7 @@ def program() -> Iterator[Finding]:
 
 
 def required() -> Iterator[Finding]:
-    """Every library that the package requires: its version, and whether it can be imported."""
+    """Examine every required library: its version, and whether it can be imported."""
     needed = [requirement for requirement in _requirements() if _applies(requirement, "")]
     there = [requirement.name for requirement in needed if _version(requirement.name) is not None]
     errors = imported([_module(name) for name in there])
@@ -61,7 +61,7 @@ def required() -> Iterator[Finding]:
 
 
 def extras() -> Iterator[Finding]:
-    """What further packages would add."""
+    """Examine the packages of every extra."""
     for extra in importlib.metadata.metadata(DISTRIBUTION).get_all("Provides-Extra") or ():
         if extra in OF_DEVELOPERS:
             continue
@@ -79,7 +79,7 @@ def imported(modules: Sequence[str]) -> dict[str, str | None]:
     """Import modules in a fresh process.
 
     Returns:
-        `{module: why it cannot be imported}`, None where it can.
+        `{module: reason why it cannot be imported}`, None if it can.
     """
     errors: dict[str, str | None] = {}
     while rest := [name for name in modules if name not in errors]:

@@ -1,4 +1,4 @@
-"""The machine: processor, memory, limits, what makes times scatter, room on the disks, settings in the environment."""
+"""Findings on the machine: processor, memory, limits, causes of noise, disk space, environment variables."""
 
 import os
 import shutil
@@ -10,7 +10,8 @@ import platformdirs
 import psutil
 
 from orchestrator.building.store import OFF, store_bytes, store_folder
-from orchestrator.devices import agent
+from orchestrator.devices.agent import facts as machine_facts
+from orchestrator.devices.agent import read_text
 from orchestrator.errors import InputError
 from orchestrator.hardware.cgroup import cpu_quota, memory_limit
 from orchestrator.values.finding import Finding, FindingState
@@ -18,15 +19,15 @@ from orchestrator.values.finding import Finding, FindingState
 RUNS = "runs"  # where `orchestrate search` writes without --output
 LEAST_MEMORY = 2 << 30  # torch, the network and its data in one process, the runtime in another
 LEAST_DISK = 1 << 30
-BUSY = 0.5  # load for each core from which on times of the host scatter
+BUSY = 0.5  # load per core above which measured times are noisy
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 OF_TRAINING = THREADS[:2]  # torch heeds these
 TURBO = (("/sys/devices/system/cpu/intel_pstate/no_turbo", "0"), ("/sys/devices/system/cpu/cpufreq/boost", "1"))
 
 
 def machine() -> Iterator[Finding]:
-    """What the machine has and what holds it back."""
-    facts = agent.facts()
+    """Examine the machine and its limits."""
+    facts = machine_facts()
     physical = psutil.cpu_count(logical=False)
     cores = int(facts["cores"])
     yield _found("processor", "ok", f"{facts.get('cpu', 'not known')}, {facts['machine']}, {facts['system']}")
@@ -56,7 +57,7 @@ def _limits(cores: int) -> Iterator[Finding]:
 
 
 def _steadiness(facts: dict[str, object], cores: int) -> Iterator[Finding]:
-    """What makes times scatter."""
+    """Examine causes of noise in measured times."""
     governor = facts.get("governor")
     if governor is None:
         yield _found("governor", "ok", "not readable, as on most virtual machines")
@@ -65,7 +66,7 @@ def _steadiness(facts: dict[str, object], cores: int) -> Iterator[Finding]:
         fix = "" if steady else "for steadier times: sudo cpupower frequency-set -g performance"
         yield _found("governor", "ok" if steady else "warning", str(governor), fix)
     for path, on in TURBO:
-        said = agent.read_text(path)
+        said = read_text(path)
         if said is not None:
             yield _found("turbo", "ok", "on: the clock depends on load and heat" if said.strip() == on else "off")
             break

@@ -1,4 +1,4 @@
-"""The plugins: who brought each, what it brings, and why it cannot be used if it cannot."""
+"""Findings on plugins: their packages, their contributions, and the reason if one cannot be used."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from orchestrator.values.finding import Finding
 
 
 def plugins() -> Iterator[Finding]:
-    """Every plugin, and names that two of them bring."""
+    """Examine every plugin, and names that two of them contribute."""
     registry = Registry.discover()
     brought = registry.brought()
     for plugin in registry.plugins:

@@ -1,4 +1,4 @@
-"""The runtimes: each one loads and runs a tiny model, in a process of its own, as a search does it."""
+"""Findings on runtimes: each one runs a tiny model in a process of its own, as in a search."""
 
 import tempfile
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ OPSET, IR_VERSION = 13, 8  # old enough for every runtime
 
 
 def runtimes(target: str) -> Iterator[Finding]:
-    """Every runtime that a plugin brings; the one that the target would be served by is needed."""
+    """Examine every runtime; the target's own is needed."""
     registry = Registry.discover()
     needed = _of_target(target, registry)
     (host,) = attach(HOST, registry)
@@ -37,12 +37,12 @@ def runtimes(target: str) -> Iterator[Finding]:
 def _of_target(target: str, registry: Registry) -> str | None:
     try:
         return resolve_target(profile_named(target, registry), registry)[1].name
-    except OrchestratorError:  # the targets' own part says why
+    except OrchestratorError:  # reported by the section on targets
         return None
 
 
 def _tried(runtime: Runtime, host: Device, folder: Path, *, needed: bool) -> Finding:
-    """Whether the runtime computes what the model says."""
+    """Run the tiny model in a runtime, and compare its output."""
 
     def found(state: FindingState, text: str, fix: str = "") -> Finding:
         return Finding(section="runtimes", name=runtime.name, state=state, text=text, fix=fix, needed=needed)
@@ -79,14 +79,14 @@ def _tried(runtime: Runtime, host: Device, folder: Path, *, needed: bool) -> Fin
 
 
 def _distribution(runtime: Runtime) -> str:
-    """What pip calls the library that the runtime imports: a plugin chooses the runtime's own name as it likes."""
+    """Return the distribution of the library that the runtime imports, which may have another name than the runtime."""
     known = packages_distributions()
     found = [known[name.partition(".")[0]][0] for name in runtime.imports if name.partition(".")[0] in known]
     return found[0] if found else (runtime.imports or (type(runtime).__module__.partition(".")[0],))[0]
 
 
 def _relu() -> onnx.ModelProto:
-    """One operator, whose outputs anybody can foretell."""
+    """Return a model of one operator, whose outputs are known."""
     shape = [1, len(VALUES[0])]
     graph = helper.make_graph(
         [helper.make_node("Relu", ["x"], ["y"])],

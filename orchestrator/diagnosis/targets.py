@@ -1,4 +1,4 @@
-"""Devices and targets: what can be measured, what is simulated, what only estimated, and what would change that."""
+"""Findings on devices and targets: measured, simulated or only estimated, and what would improve that."""
 
 from collections.abc import Iterator
 
@@ -20,7 +20,7 @@ def devices() -> Iterator[Finding]:
 
 
 def targets(wanted: str) -> Iterator[Finding]:
-    """Every installed target, and the search that was asked about."""
+    """Examine every installed target, and the requested search."""
     registry = Registry.discover()
     names = ["host", *sorted(registry.profile_files())]
     for name in names if wanted in names else [*names, wanted]:

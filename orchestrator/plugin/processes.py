@@ -4,7 +4,7 @@ The agent is one file (`AGENT`) that needs only Python 3.8, NumPy and the runtim
 over a `GuardedProcess` that runs it, on this machine or behind any command that passes standard input and output on.
 """
 
-from orchestrator.devices.agent import IMPORT_S, MARKER, PIP_S, cpu_model, facts, pack, usable_cores
+from orchestrator.devices.agent import IMPORT_S, MARKER, PIP_S, cpu_model, ending, facts, pack, usable_cores
 from orchestrator.devices.agent_session import AGENT, AgentSession
 from orchestrator.devices.interrupt import check as check_interrupt
 from orchestrator.devices.process import GuardedProcess
@@ -18,6 +18,7 @@ __all__ = [
     "GuardedProcess",
     "check_interrupt",
     "cpu_model",
+    "ending",
     "facts",
     "pack",
     "usable_cores",

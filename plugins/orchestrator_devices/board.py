@@ -6,12 +6,9 @@ import hashlib
 import json
 import os
 import shutil
-import signal
 import socket
-import subprocess
 import tempfile
 import threading
-import time
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,11 +17,10 @@ from typing import IO, Any
 import psutil
 
 from orchestrator.errors import DeviceUnavailable, EnvironmentFailure, InputError, JobFailed, OrchestratorError
-from orchestrator.plugin.processes import AGENT, IMPORT_S, MARKER, GuardedProcess, check_interrupt, pack
+from orchestrator.plugin.processes import AGENT, IMPORT_S, MARKER, GuardedProcess, pack
 from orchestrator_devices import openssh
 from orchestrator_devices.openssh import Address
 
-POLL_S = 0.05
 HEARTBEAT_S = 10.0
 CONNECT_S = 60.0  # a slow board needs a while for a login and for Python
 ASK_S = 60.0
@@ -353,35 +349,21 @@ class BoardConnection:
 
     def _run(self, script: str, *, source: Path | None, into: IO[bytes], timeout_s: float) -> dict[str, Any]:
         """Run a command to its end. Returns its greeting; `into` stands behind it then."""
-        deadline = time.monotonic() + timeout_s
-        with tempfile.TemporaryFile() as errors, (source or Path(os.devnull)).open("rb") as stdin:
-            child = subprocess.Popen(
-                self._command(script, first=False),
-                stdin=stdin,
-                stdout=into,
-                stderr=errors,
-                env=openssh.environment(),
-                start_new_session=True,
-            )
+        with (source or Path(os.devnull)).open("rb") as stdin:
+            command = self._command(script, first=False)
+            child = GuardedProcess(command, openssh.environment(), Path.cwd(), source=stdin, output=into)
             try:
-                while child.poll() is None:
-                    check_interrupt()
-                    if time.monotonic() > deadline:
-                        raise DeviceUnavailable(f"board {self.name} does not answer: no end within {timeout_s:.0f} s")
-                    with contextlib.suppress(subprocess.TimeoutExpired):
-                        child.wait(POLL_S)
+                code = child.wait(timeout_s)
+            except JobFailed:
+                raise DeviceUnavailable(f"board {self.name} does not answer: no end within {timeout_s:.0f} s") from None
             finally:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(child.pid, signal.SIGKILL)
-                child.wait()
-            errors.seek(0)
-            words = errors.read().decode("utf-8", "replace")
+                child.kill()
         into.seek(0)
         for line in into:
             if line.startswith(MARKER.encode()):
                 said: dict[str, Any] = json.loads(line[len(MARKER) :])
                 return said
-        raise self._complaint(child.returncode, words)
+        raise self._complaint(code, child.last_words)
 
 
 def _short_folder() -> Path:

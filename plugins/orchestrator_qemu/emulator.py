@@ -9,10 +9,6 @@ import contextlib
 import functools
 import json
 import os
-import selectors
-import signal
-import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +18,7 @@ import numpy as np
 import psutil
 
 from orchestrator.errors import EnvironmentFailure, JobFailed
+from orchestrator.plugin.processes import GuardedProcess, ending
 from orchestrator_qemu import trace
 from orchestrator_qemu.cpus import Cpu
 from orchestrator_qemu.guest_root import WORK, link, modules, temporary
@@ -184,25 +181,14 @@ class _Guest:
         search = ["-E", f"LD_LIBRARY_PATH={':'.join(libraries)}"] if libraries else []
         program = [*search, "-0", f"/{python}", python, "-s", "-S", "-B", f"/{WORK}/{GUEST[0]}"]
         command = toolchain.command(cpu, root=folder / "root", trace=self.trace, program=program)
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 closed when the guest is killed
-        self._child = subprocess.Popen(
-            ["/bin/sh", "-c", LIMITED, "sh", *(f"{key}={value}" for key, value in ENVIRONMENT.items()), *command],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            cwd=folder / "root",
-            start_new_session=True,
-        )
-        self._process = psutil.Process(self._child.pid)
-        self._buffer = b""
-        self._selector = selectors.DefaultSelector()
-        if self._child.stdout is not None:
-            self._selector.register(self._child.stdout, selectors.EVENT_READ)
+        command = ["/bin/sh", "-c", LIMITED, "sh", *(f"{key}={value}" for key, value in ENVIRONMENT.items()), *command]
+        self._process = GuardedProcess(command, os.environ, folder / "root")
+        self._resident = psutil.Process(self._process.pid)
 
     @property
     def alive(self) -> bool:
-        """Whether it takes further requests."""
-        return self._child.poll() is None
+        """True while it takes further requests."""
+        return self._process.alive
 
     def await_ready(self, waiting: Callable[[], None]) -> None:
         """Wait until the runtime is imported.
@@ -253,7 +239,7 @@ class _Guest:
         replies: list[dict[str, Any]] = []
         failed: JobFailed | None = None
         try:
-            empty = self._process.memory_info().rss
+            empty = self._resident.memory_info().rss
         except psutil.Error:
             raise _GuestGone("crash", f"the guest ended: {self._last_error()}") from None
         self._send()
@@ -282,82 +268,45 @@ class _Guest:
 
     def _send(self) -> None:
         try:
-            if self._child.stdin is not None:
-                self._child.stdin.write(b".")
-                self._child.stdin.flush()
-        except OSError:
+            self._process.write(b".")
+        except (OSError, ValueError):
             raise _GuestGone("crash", f"the guest ended: {self._last_error()}") from None
 
     def _judge(self, replies: list[dict[str, Any]]) -> None:
         error = next((reply["error"] for reply in replies if "error" in reply), None)
-        if error is not None:
-            raise JobFailed(error["kind"], error["message"])
-        status = replies[-1]["ended"]
-        told = self._last_error()
-        tail = f": {told}" if told else ""
-        if status & 0x7F == signal.SIGKILL:
-            raise JobFailed("out-of-memory", f"the guest was killed from outside, most likely for its memory{tail}")
-        if status & 0x7F:
-            raise JobFailed("crash", f"the guest died of {signal.Signals(status & 0x7F).name}{tail}")
-        if status:
-            raise JobFailed("crash", f"the guest ended by itself with exit code {status >> 8}{tail}")
-        if len(replies) < 2:
-            raise JobFailed("crash", f"the guest ended without an answer{tail}")
+        if error is None:
+            status = replies[-1]["ended"]
+            if status == 0 and len(replies) > 1:
+                return
+            error = ending(os.waitstatus_to_exitcode(status), self._process.last_words.encode(), "the guest")
+        raise JobFailed(error["kind"], error["message"])
 
-    def _line(self, waiting: Callable[[], None]) -> bytes | None:
-        """The next line; None: none yet; empty: there will be none."""
-        if b"\n" not in self._buffer:
-            waiting()
-            if not self._selector.select(POLL_S):
-                return None
-            stream = self._child.stdout
-            data = b"" if stream is None else os.read(stream.fileno(), 65536)
-            if not data:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    self._child.wait(GRACE_S)
-                return b""
-            self._buffer += data
-            if b"\n" not in self._buffer:
-                return None
-        line, _, self._buffer = self._buffer.partition(b"\n")
+    def _line(self, waiting: Callable[[], None]) -> str | None:
+        """Return the next line, None if there is none yet, or an empty string at the end."""
+        waiting()
+        line = self._process.line(POLL_S)
+        if line == "":
+            self._process.end(GRACE_S)
         return line
-
-    def _descendants(self) -> list[psutil.Process]:
-        try:
-            return self._process.children(recursive=True)
-        except psutil.Error:
-            return []
 
     def _kill_child(self) -> None:
         """The child that serves, and not the process that watches it: the one without children."""
-        for process in self._descendants():
+        for process in self._process.descendants():
             with contextlib.suppress(psutil.Error):
                 if not process.children():
                     process.kill()
 
     def _child_bytes(self) -> int:
         sizes = []
-        for process in self._descendants():
+        for process in self._process.descendants():
             with contextlib.suppress(psutil.Error):
                 sizes.append(process.memory_info().rss)
         return max(sizes, default=0)
 
     def _last_error(self) -> str:
-        if self._errors.closed:
-            return ""
-        size = self._errors.seek(0, 2)
-        self._errors.seek(max(0, size - 4096))
-        lines = self._errors.read().decode("utf-8", "replace").strip().splitlines()
+        lines = self._process.last_words.strip().splitlines()
         return lines[-1].strip()[:300] if lines else ""
 
     def kill(self) -> None:
         """End all of its processes."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._child.pid, signal.SIGKILL)  # it leads a session of its own: all that it started goes too
-        self._child.wait()
-        for stream in (self._child.stdin, self._child.stdout):
-            if stream is not None:
-                with contextlib.suppress(OSError):
-                    stream.close()
-        self._selector.close()
-        self._errors.close()
+        self._process.kill()
