@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from orchestrator.building import network, training
 from orchestrator.building.cache_keys import digest_of
-from orchestrator.building.dependency_tracking import Answers, DependencyTracker, WatchedContext
 from orchestrator.building.export import export_onnx
 from orchestrator.building.paths import checkpoints
 from orchestrator.building.protocol import ASKING
+from orchestrator.building.read_values import ReadValues
 from orchestrator.building.recipe_chain import RecipeChain, StepFailed, guarded
 from orchestrator.building.rungs import RungSchedule, Stopped
 from orchestrator.building.step_cache import ORIGINAL, Identity, StepCache, Trained
@@ -35,6 +35,7 @@ from orchestrator.errors import FULL, MethodError, Refused
 from orchestrator.plugin.masks import reset_zeros
 from orchestrator.plugin.method import BuildContext, Method, Need, OnnxMethod, TorchMethod, TorchToOnnxMethod
 from orchestrator.plugin.parameters import Choice, Number, checked
+from orchestrator.plugin.reads import EVERYTHING, Access, restricted
 from orchestrator.values.recipe import Recipe, Step
 from orchestrator.values.target import Target
 from orchestrator.values.task import TaskDescription
@@ -71,7 +72,7 @@ class Builder:
         trains: Whether trainings are done; without them a model is a sketch of what the recipe makes.
         ladder: Looks at trainings on their way; None: nobody does.
         identity: What stands for the task in the keys of results.
-        answers: What stands there for `task_loss` and `student`.
+        answers: The values of the reads `task_loss` and `student` in keys.
         remembered: Where tables that methods keep lie for the whole run; None: in the workspace.
         store: Where results are kept for other runs; None: nowhere.
 
@@ -105,11 +106,11 @@ class Builder:
         self._exports = workspace / "exports"
         self._checkpoints = checkpoints(workspace)
         own = Store(remembered or workspace / "remembered", bound=sys.maxsize, note=lambda _: None)
-        said = {"epochs": list(epochs), "task_loss": None, "student": None, **(answers or {})}
+        own_values = {"epochs": list(epochs), "task_loss": None, "student": None, **(answers or {})}
         self._results = StepCache(
             [own, *([store] if store else [])],
             identity or Identity(),
-            Answers(target, description, said),
+            ReadValues(target, description, own_values),
             seed=seed,
             trains=trains,
         )
@@ -129,7 +130,7 @@ class Builder:
             task_loss=loss,
             samples=self._samples,
             export=partial(self._export_to, workspace),
-            remember=partial(self._remember, DependencyTracker(), ""),
+            remember=partial(self._remember, Access("", EVERYTHING), EVERYTHING, ""),
             student=student,
             workspace=workspace,
             seed=seed,
@@ -137,27 +138,27 @@ class Builder:
         )
 
     def offers(self) -> list[Offer]:
-        """Every method asked, on the original, what it offers here; or what it answered when all that it asked was the same."""
+        """Return the offer of every method on the original; a kept one where all that the method reads is the same."""
         found = []
         for name, method in sorted(self._methods.items()):
             self._report(f"{ASKING}{name}", 0.0)  # if the worker dies now, that method is left out
             address = self._results.address(OFFERED, Step(method=name, version=method.version), method)
-            key = self._results.key(address)
-            kept = None if key is None else self._results.value("offer", key)
+            reads = method.reads | method.offer_reads
+            kept = self._results.value("offer", self._results.key(address, reads))
             if kept is None:
-                watch = DependencyTracker()
-                offer, lasts = self._offer(method, watch)
+                access = Access(name, reads)
+                offer, lasts = self._offer(method, access)
                 kept = OFFER.dump_python(offer, mode="json")
                 if lasts:
-                    self._results.keep_value("offer", self._results.learn(address, watch), kept)
+                    self._results.keep_value("offer", self._results.finished(address, reads, trained=access.trained), kept)
             found.append(OFFER.validate_python(kept))
         return found
 
-    def _offer(self, method: Method, watch: DependencyTracker) -> tuple[Offer, bool]:
-        """What a method offers, and whether it would say so again: what failed may not fail the next time."""
+    def _offer(self, method: Method, access: Access) -> tuple[Offer, bool]:
+        """Return a method's offer, and False if it may be another the next time: the method failed."""
         try:
             self._check_needs(method)
-            context = self._context(self._exports, (), method, None, watch)
+            context = self._context(self._exports, (), method, None, access)
             parameters = method.legal(context.target)
             if isinstance(method, TorchMethod | TorchToOnnxMethod):
                 parameters = method.offer(self._original(), parameters, context)
@@ -189,7 +190,7 @@ class Builder:
         final = folder / "model.onnx"
         key = self._chain.file(steps)
         self.reused = False
-        if key is not None and self._results.file(key, final):
+        if self._results.file(key, final):
             self.reused = not self._results.made_here(key)
             self._recount(steps)
             self.took_s = self._results.value("seconds", key) or time.monotonic() - start
@@ -199,9 +200,9 @@ class Builder:
             last = steps[-1].method if steps else "export"
             guarded(last, partial(shutil.copyfile, model, final))  # a method may name a file that it never wrote
         self.took_s = time.monotonic() - start
-        if (key := self._chain.file(steps)) is not None:
-            self._results.keep_value("seconds", key, round(self.took_s, 3))
-            self._results.keep_file(key, final)
+        key = self._chain.file(steps)
+        self._results.keep_value("seconds", key, round(self.took_s, 3))
+        self._results.keep_file(key, final)
         return final
 
     def _on_files(self, steps: Sequence[Step], on_modules: int, folder: Path) -> Path:
@@ -221,7 +222,7 @@ class Builder:
         keys = self._chain.keys((*before, step))
         scratch = folder / f"{step.method}.work"
         scratch.mkdir(parents=True, exist_ok=True)
-        if len(keys) > len(before) and self._results.file(keys[-1], scratch / "kept.onnx"):
+        if self._results.file(keys[-1], scratch / "kept.onnx"):
             self._recount((*before, step))
             return scratch / "kept.onnx"
         model = given()
@@ -234,11 +235,12 @@ class Builder:
     def _step(self, folder: Path, before: Sequence[Step], step: Step, transform: Callable[..., Any]) -> tuple[Any, str, float]:
         """One step done: what it made, its key, and the seconds that it took; `transform(parameters, context)` does it."""
         self._report(step.method, 0.0)
-        method, watch, ladder = self._methods[step.method], DependencyTracker(), self._ladder
+        method, ladder = self._methods[step.method], self._ladder
+        access = Access(method.name, method.reads)
         address = self._results.address(self._chain.given(before, method), step, method)
-        if ladder is not None and (known := self._results.key(address)) and (went := self._results.trained(known)):
-            ladder.stop_if_below(went.rungs)  # so it went before, and so it would go again
-        context = self._context(folder, before, method, step, watch)
+        if ladder is not None and (past := self._results.trained(self._results.key(address, method.reads))):
+            ladder.stop_if_below(past.rungs)  # a training is deterministic: it would reach the same rungs
+        context = self._context(folder, before, method, step, access)
         start, seen, trained_s = time.monotonic(), len(ladder.rungs) if ladder else 0, ladder.training_s if ladder else 0.0
         try:
             made = guarded(step.method, partial(transform, step.parameters, context))
@@ -247,14 +249,14 @@ class Builder:
                 kept.unlink(missing_ok=True)  # it would fail there again
             raise
         except Stopped:
-            self._learn(address, watch, seen, trained_s)
+            self._finished(address, access, method, seen, trained_s)
             raise
-        return made, self._learn(address, watch, seen, trained_s), time.monotonic() - start
+        return made, self._finished(address, access, method, seen, trained_s), time.monotonic() - start
 
-    def _learn(self, address: str, watch: DependencyTracker, seen: int, trained_s: float) -> str:
-        """Note what a step asked, and how its trainings went; the key of what it made."""
-        key, ladder = self._results.learn(address, watch), self._ladder
-        if ladder is not None and watch.trained:
+    def _finished(self, address: str, access: Access, method: Method, seen: int, trained_s: float) -> str:
+        """Keep the course of a step's trainings; return the key of its result."""
+        key, ladder = self._results.finished(address, method.reads, trained=access.trained), self._ladder
+        if ladder is not None and access.trained:
             trained = Trained(rungs=tuple(ladder.rungs[seen:]), seconds=ladder.training_s - trained_s)
             self._results.keep_trained(key, trained.after(self._results.trained(key)))
         return key
@@ -270,8 +272,7 @@ class Builder:
         if not steps:
             original: nn.Module = self._original()
             return original
-        keys = self._chain.keys(steps)
-        made = self._at_hand(keys[-1]) if len(keys) == len(steps) else None
+        made = self._at_hand(self._chain.keys(steps)[-1])
         if made is not None:
             self._recount(steps)
             return made
@@ -306,11 +307,11 @@ class Builder:
 
     def _exported(self, steps: tuple[Step, ...], folder: Path | None = None) -> Path:
         """The export of the network after those steps."""
-        if (key := self._chain.file(steps)) is not None:
-            path = self._export_path(key)
-            if path.exists() or self._results.file(key, path):
-                self._recount(steps)
-                return path
+        key = self._chain.file(steps)
+        path = self._export_path(key)
+        if path.exists() or self._results.file(key, path):
+            self._recount(steps)
+            return path
         made = self._network(steps, folder or self._exports) if self._task.module is not None else None
         key = self._results.exported(self._chain.keys(steps)[-1] if steps else ORIGINAL)
         path = self._export_path(key)
@@ -354,16 +355,14 @@ class Builder:
         if Need.LABELS in method.needs and "train" not in self.context.task.labelled:
             raise Refused("the train split has no labels")
 
-    def _context(
-        self, folder: Path, before: Sequence[Step], method: Method, step: Step | None, watch: DependencyTracker
-    ) -> BuildContext:
+    def _context(self, folder: Path, before: Sequence[Step], method: Method, step: Step | None, access: Access) -> BuildContext:
         workspace = folder / f"{method.name}.work"
         workspace.mkdir(parents=True, exist_ok=True)
         own = step or Step(method=method.name, version=method.version)
         train = partial(self._train, method.name, itertools.count(), self._key(before, own))
 
         def noted(model: nn.Module, **wishes: Any) -> None:
-            watch.trained = True
+            access.trained = True
             train(model, **wishes)
 
         # Not of the step's own parameters: what depends on one of them has it in its key.
@@ -373,9 +372,9 @@ class Builder:
             workspace=workspace,
             train=noted,
             export=partial(self._export_to, workspace),
-            remember=partial(self._remember, watch, scope),
+            remember=partial(self._remember, access, method.reads, scope),
         )
-        return WatchedContext.of(made, watch)
+        return restricted(made, access)
 
     def _key(self, before: Sequence[Step], step: Step) -> str:
         """Names what a step does to the network that the steps before it made."""
@@ -395,20 +394,17 @@ class Builder:
             hidden = labels is None or name == "validation"
             yield network.as_tensors(inputs), None if hidden else torch.from_numpy(labels)
 
-    def _remember(self, watch: DependencyTracker, scope: str, key: str, compute: Callable[[], Any]) -> Any:
+    def _remember(self, access: Access, reads: frozenset[str], scope: str, key: str, compute: Callable[[], Any]) -> Any:
         address = digest_of([scope, key])
-        known = self._results.key(address)
-        kept = None if known is None else self._results.value("table", known)
+        kept = self._results.value("table", self._results.key(address, reads))
         if kept is None:
-            inside, trained = DependencyTracker(), watch.trained
-            watch.trained = False
-            with watch.apart() as asked:
+            before, access.trained = access.trained, False
+            with access.limited(reads):  # an offer may read more than the result depends on; a table serves both
                 value = compute()
-            inside.asked, inside.trained = asked, watch.trained
-            watch.trained |= trained
-            kept = {"asked": sorted(asked), "value": json.loads(json.dumps(value))}  # keys are strings, tuples are lists
-            self._results.keep_value("table", self._results.learn(address, inside), kept)
-        watch.asked |= set(kept["asked"])  # what uses it depends on that too
+            kept = {"trained": access.trained, "value": json.loads(json.dumps(value))}  # keys are strings, tuples are lists
+            self._results.keep_value("table", self._results.finished(address, reads, trained=access.trained), kept)
+            access.trained |= before
+        access.trained |= kept["trained"]
         return kept["value"]
 
     def _export_to(self, folder: Path, module: nn.Module) -> Path:

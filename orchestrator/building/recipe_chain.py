@@ -37,34 +37,27 @@ class RecipeChain:
         return count
 
     def keys(self, steps: Sequence[Step]) -> list[str]:
-        """The key of what each step makes, as far as they are known: after one that never ran nothing is."""
+        """Return the key of each step's result."""
         key, found, is_file = ORIGINAL, list[str](), False
         for step in steps:
             method = self._methods[step.method]
             if isinstance(method, OnnxMethod) and not is_file:
                 key = self._results.exported(key)
             is_file = not isinstance(method, TorchMethod)
-            made = self._results.key(self._results.address(key, step, method))
-            if made is None:
-                return found
-            key = made
+            key = self._results.key(self._results.address(key, step, method), method.reads)
             found.append(key)
         return found
 
     def given(self, before: Sequence[Step], method: Method) -> str:
-        """The key of what a method is given after those steps, all of which ran before."""
+        """Return the key of a method's input after those steps."""
         keys = self.keys(before)
-        if len(keys) < len(before):
-            raise RuntimeError("a step comes after all those before it")
         key = keys[-1] if keys else ORIGINAL
         is_file = bool(before) and not isinstance(self._methods[before[-1].method], TorchMethod)
         return self._results.exported(key) if isinstance(method, OnnxMethod) and not is_file else key
 
-    def file(self, steps: Sequence[Step]) -> str | None:
-        """The key of the file that a recipe makes, or of the network's export; None where a step of it never ran."""
+    def file(self, steps: Sequence[Step]) -> str:
+        """Return the key of a recipe's file, or of the network's export."""
         keys = self.keys(steps)
-        if len(keys) < len(steps):
-            return None
         is_file = bool(steps) and not isinstance(self._methods[steps[-1].method], TorchMethod)
         return keys[-1] if is_file else self._results.exported(keys[-1] if keys else ORIGINAL)
 

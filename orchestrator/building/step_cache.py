@@ -1,7 +1,7 @@
-"""StepCache of steps under keys: what a step depends on, known only when it has run once, and what it made.
+"""The cache of steps: keys of their results, and the results kept under them.
 
-A step has an address: the task, the versions, what it was given, its method and parameters. What it asked of its surroundings
-meanwhile is noted under that address; the key of its result is the address with the answers. The next step is given that key.
+A step has an address: the task, the versions, the key of its input, its method and parameters. The key of its result is the
+digest of the address and of the values of the parts that the method declares to read; the next step is given that key.
 """
 
 import io
@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from orchestrator.building.cache_keys import FORM, arithmetic, code_digest, digest_of, needs_of, package_digest, versions
-from orchestrator.building.dependency_tracking import Answers, DependencyTracker
+from orchestrator.building.read_values import ReadValues
 from orchestrator.building.store import Store
 from orchestrator.plugin.method import Method
 from orchestrator.values.recipe import Step
@@ -69,16 +69,17 @@ class StepCache:
     """What steps made on one task, for one seed, with these versions.
 
     Args:
-        stores: Asked in this order; the first keeps what is small and serves this run, all of them keep everything else.
-        answers: What this run's surroundings answer to methods.
+        stores: Read in this order; the first keeps what is small and serves this run, all of them keep everything else.
+        values: The values of declared reads in this run.
         trains: Whether trainings are done here: results of steps that train have keys of their own where they are not.
     """
 
-    def __init__(self, stores: Sequence[Store], identity: Identity, answers: Answers, *, seed: int, trains: bool = True) -> None:
-        self._stores, self._identity, self._answers, self._trains = stores, identity, answers, trains
+    def __init__(
+        self, stores: Sequence[Store], identity: Identity, values: ReadValues, *, seed: int, trains: bool = True
+    ) -> None:
+        self._stores, self._identity, self._values, self._trains = stores, identity, values, trains
         self._base = digest_of([FORM, identity.task, versions(), package_digest(*OWN), arithmetic(), seed])
         self._own: set[str] = set()
-        self._facts: dict[str, tuple[frozenset[str], bool]] = {}
 
     @property
     def _lasting(self) -> Sequence[Store]:
@@ -87,49 +88,34 @@ class StepCache:
     # -- keys ---------------------------------------------------------------------------------------------------------
 
     def address(self, before: str, step: Step, method: Method) -> str:
-        """Where what is known of a step is noted.
+        """Return the digest of a step and its input, without what the method reads.
 
         Args:
-            before: The key of what it is given.
+            before: Key of its input.
         """
         module = type(method).__module__
         code = [code_digest(module), needs_of(module.partition(".")[0])]
         return digest_of([self._base, before, step.as_json(), code])
 
-    def key(self, address: str) -> str | None:
-        """The key of a step's result; None where the step never ran."""
-        known = self._known(address)
-        if known is None or (known[1] and not self._trains):
-            untrained = None if self._trains else self._known(digest_of([address, UNTRAINED]))
-            return None if untrained is None else self._key(address, untrained)
-        return self._key(address, known)
+    def key(self, address: str, reads: frozenset[str]) -> str:
+        """Return the key of a result.
 
-    def learn(self, address: str, watch: DependencyTracker) -> str:
-        """Note what a step asked; the key of its result."""
-        place = digest_of([address, UNTRAINED]) if watch.trained and not self._trains else address
-        before = self._known(place)
-        asked, trained = before or (frozenset[str](), False)
-        facts = (asked | watch.asked, trained or watch.trained)
-        if facts != before:
-            self._facts[place] = facts
-            self._put("facts", place, json.dumps([sorted(facts[0]), facts[1]]).encode())
-        return self._key(address, facts)
+        Where trainings are not done, a method that may train has a key of its own, until it is known that it does not.
+        """
+        key = digest_of([address, self._values.of(reads)])
+        shared = self._trains or "train" not in reads or self._get("facts", key) is not None
+        return key if shared else digest_of([key, UNTRAINED])
+
+    def finished(self, address: str, reads: frozenset[str], *, trained: bool) -> str:
+        """Return the key of a result that has been built; where it was built without a training that is noted."""
+        key = digest_of([address, self._values.of(reads)])
+        if "train" in reads and not trained and self._get("facts", key) is None:
+            self._put("facts", key, UNTRAINED.encode())
+        return self.key(address, reads)
 
     def exported(self, key: str) -> str:
         """The key of a network's export."""
         return digest_of([self._base, key, "export"])
-
-    def _key(self, address: str, facts: tuple[frozenset[str], bool]) -> str:
-        return digest_of([address, self._answers.to(facts[0]), UNTRAINED if facts[1] and not self._trains else ""])
-
-    def _known(self, place: str) -> tuple[frozenset[str], bool] | None:
-        if place not in self._facts:
-            content = self._get("facts", place)
-            if content is None:
-                return None
-            asked, trains = json.loads(content)
-            self._facts[place] = (frozenset(asked), trains)
-        return self._facts[place]
 
     # -- what is small --------------------------------------------------------------------------------------------------
 

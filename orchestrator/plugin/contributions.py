@@ -10,6 +10,7 @@ from orchestrator.plugin.device import Device
 from orchestrator.plugin.method import Method, OnnxMethod, TorchMethod, TorchToOnnxMethod
 from orchestrator.plugin.metric import Metric
 from orchestrator.plugin.parameters import Choice, Number, check_conditions
+from orchestrator.plugin.reads import is_read
 from orchestrator.plugin.report_format import ReportFormat
 from orchestrator.plugin.runtime import Runtime
 from orchestrator.plugin.runtime_step import PREFIX
@@ -98,10 +99,13 @@ def _method_name(method: Method) -> str:
     _declared(method, ("name", str), ("version", int), ("family", str))
     if method.name.startswith(PREFIX):
         raise TypeError(f"{method.name}: names that begin with '{PREFIX}' are steps that choose a runtime")
-    for attribute in ("after", "before", "requires", "needs"):
+    for attribute in ("after", "before", "requires", "needs", "keeps", "reads", "offer_reads"):
         value = getattr(method, attribute)
         if not isinstance(value, frozenset | set) or not all(isinstance(entry, str) for entry in value):
             raise TypeError(f"{method.name} must declare `{attribute}`, a frozenset of str, but has {value!r:.80}")
+    for read in sorted(method.reads | method.offer_reads):
+        if not is_read(read):
+            raise TypeError(f"{method.name}: `reads` has '{read}', which is no part of a context; see orchestrator.plugin.reads")
     for parameter in method.parameters:
         if not isinstance(parameter, Choice | Number):
             raise TypeError(f"{method.name}: parameters must be Choice or Number, but got {type(parameter).__name__}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from orchestrator.plugin.parameters import Parameter
+from orchestrator.plugin.reads import EVERYTHING
 from orchestrator.values.recipe import ParameterValue
 from orchestrator.values.target import Target
 from orchestrator.values.task import TaskDescription
@@ -72,9 +73,9 @@ class Remember(Protocol):
         """What `compute` returned when it was first called under this key, for this method and the network it is handed.
 
         Args:
-            key: Names the value; it holds all parameters that the value depends on, and what was read of the target before.
-            compute: Returns data that JSON can hold; called only where the key is not yet known. What it reads of the context
-                itself is noted.
+            key: Name of the value; contains all parameters that the value depends on.
+            compute: Returns data that JSON can hold; called only where the key is not yet known. It may read the parts of the
+                context that the method declares in `reads`.
         """
 
 
@@ -134,6 +135,10 @@ class Method(ABC):
             says nothing of how large and fast the model will be.
         keeps: Properties that later steps and trainings preserve: "zeros", weights that `transform` set to zero and fixed by
             `orchestrator.plugin.masks.keep_zeros`.
+        reads: Parts of the context that the result of `transform` depends on (`orchestrator.plugin.reads`): "target.runtime",
+            "task_loss", "train". A result is reused wherever the declared parts are the same, and the context offers no others.
+            The default is everything: correct, and reused only within a task on one target with one budget.
+        offer_reads: Parts that `legal` and `offer` may read besides.
         usual: Whether a search tries it that does not name its methods; others take part where a search names them or all.
     """
 
@@ -147,6 +152,8 @@ class Method(ABC):
     before: ClassVar[frozenset[str]] = frozenset()
     requires: ClassVar[frozenset[str]] = frozenset()
     keeps: ClassVar[frozenset[Literal["zeros"]]] = frozenset()
+    reads: ClassVar[frozenset[str]] = EVERYTHING
+    offer_reads: ClassVar[frozenset[str]] = EVERYTHING
     usual: ClassVar[bool] = True
     learns_structure: ClassVar[bool] = False
 

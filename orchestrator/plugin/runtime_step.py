@@ -28,6 +28,7 @@ class RunOn(OnnxMethod):
     family = FAMILY
     summary: str  # type: ignore[misc]
     after: frozenset[str]  # type: ignore[misc]
+    reads = frozenset[str]()
     usual: ClassVar[bool] = False
 
     def __init__(self, runtime: Runtime, after: frozenset[str]) -> None:

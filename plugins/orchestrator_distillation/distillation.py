@@ -40,6 +40,7 @@ class Distillation(TorchMethod):
     name = "distillation"
     version = 2
     family = "distillation"
+    reads = frozenset({"task_loss", "train"})
     summary = "Recovery training with the original as the teacher (Hinton et al. 2015)."
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Number(

@@ -20,6 +20,7 @@ class GraphRewriting(OnnxMethod):
     name = "graph-rewriting"
     version = 1
     family = "graph"
+    reads = frozenset[str]()
     summary = "Replaces slices, channel padding and means by equal convolutions and poolings (cf. Jia et al. 2019, TASO)."
     after = frozenset({"morphology", "pruning", "distillation"})
     before = frozenset({"quantization"})

@@ -20,6 +20,7 @@ class ActivationReplacement(TorchMethod):
     name = "activation-replacement"
     version = 1
     family = "morphology"
+    reads = frozenset[str]()
     summary = "Replaces smooth activations by ReLU or Hardswish (Howard et al. 2019, MobileNetV3, section 5.2)."
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Choice(name="to", help="the activation that the others become", choices=("relu", "hardswish")),

@@ -44,6 +44,7 @@ class BlockRemoval(TorchMethod):
     name = "block-removal"
     version = 2
     family = "morphology"
+    reads = frozenset[str]()
     summary = "Removes whole blocks of least influence on the output (Veit et al. 2016; Men et al. 2024, ShortGPT)."
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Number(

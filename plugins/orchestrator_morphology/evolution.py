@@ -60,6 +60,7 @@ class Evolution(TorchMethod):
     name = "evolution"
     version = 1
     family = "morphology"
+    reads = frozenset({"target.channel_multiple.float32", "target.profile", "target.runtime", "task_loss", "train"})
     summary = (
         "Shrinks the network by small morphs that inherit its weights (Real et al. 2017; Cai et al. 2018; Elsken et al. 2019)."
     )

@@ -31,6 +31,7 @@ class ExpansionRatio(TorchMethod):
     name = "expansion-ratio"
     version = 1
     family = "morphology"
+    reads = frozenset({"target.channel_multiple.float32"})
     summary = "Narrows the inside of inverted residuals, bottlenecks and feed-forwards (Sandler et al. 2018; Cai et al. 2020)."
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Number(

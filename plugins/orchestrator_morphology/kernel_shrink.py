@@ -20,6 +20,7 @@ class KernelShrink(TorchMethod):
     name = "kernel-shrink"
     version = 1
     family = "morphology"
+    reads = frozenset[str]()
     summary = "Crops large convolution kernels to their centre (elastic kernel sizes; Cai et al. 2020, Once-for-All)."
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Choice(name="size", help="width of the kernels that larger ones become", choices=(3, 5)),

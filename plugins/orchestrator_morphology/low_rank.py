@@ -35,6 +35,7 @@ class LowRank(TorchMethod):
     name = "low-rank"
     version = 1
     family = "morphology"
+    reads = frozenset({"target.channel_multiple.float32"})
     summary = (
         "Factorises layers at the rank that keeps a share of their squared weights"
         " (Jaderberg et al. 2014; Zhang et al. 2015; Kim et al. 2016)."

@@ -38,6 +38,7 @@ class Net2Deeper(TorchMethod):
     name = "net2deeper"
     version = 1
     family = "morphology"
+    reads = frozenset[str]()
     summary = "Inserts layers that begin as the identity (Chen et al. 2016, Net2Net)."
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Number(

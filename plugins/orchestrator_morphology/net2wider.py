@@ -26,6 +26,7 @@ class Net2Wider(TorchMethod):
     name = "net2wider"
     version = 1
     family = "morphology"
+    reads = frozenset({"target.channel_multiple.float32"})
     summary = "Widens inner chains without changing what the network computes (Chen et al. 2016, Net2Net)."
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Number(

@@ -31,6 +31,7 @@ class Resolution(TorchMethod):
     name = "resolution"
     version = 1
     family = "morphology"
+    reads = frozenset[str]()
     summary = "Shrinks image inputs in front of the network (Howard et al. 2017, resolution multiplier; Tan and Le 2019)."
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Choice(name="scale", cheaper="low", help="share of the height and width that the network gets to see", choices=SCALES),

@@ -28,6 +28,7 @@ class SeparableConvolution(TorchMethod):
     name = "separable-convolution"
     version = 1
     family = "morphology"
+    reads = frozenset[str]()
     summary = "Replaces dense convolutions by depthwise and pointwise ones (Chollet 2017; initialised as in Guo et al. 2018)."
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Number(

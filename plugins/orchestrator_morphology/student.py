@@ -19,6 +19,7 @@ class Student(TorchMethod):
     name = "student"
     version = 1
     family = "morphology"
+    reads = frozenset({"student"})
     summary = "Replaces the network by the student that the user named, to be taught by the original (Hinton et al. 2015)."
     before = frozenset({"pruning", "distillation", "graph", "quantization"})
 

@@ -48,6 +48,7 @@ class ChannelPruning(PruningMethod):
 
     name = "channel-pruning"
     version = 3
+    reads = frozenset({"target.channel_multiple", "task_loss", "train"})
     summary = "Removes whole channels of least importance along a dependency graph (Fang et al. 2023, DepGraph)."
     parameters: ClassVar[Parameters] = (
         Number(

@@ -44,6 +44,7 @@ class GroupPruning(PruningMethod):
 
     name = "group-pruning"
     version = 2
+    reads = frozenset({"target.channel_multiple", "task_loss"})
     summary = "Removes a searched share of channels from each group of coupled layers (He et al. 2018, AMC)."
     parameters: ClassVar[Parameters] = (
         Number(

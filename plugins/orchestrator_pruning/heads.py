@@ -34,6 +34,7 @@ class HeadPruning(PruningMethod):
 
     name = "head-pruning"
     version = 1
+    reads = frozenset({"task_loss"})
     summary = "Removes whole attention heads of least importance (Michel et al. 2019)."
     parameters: ClassVar[Parameters] = (
         Number(

@@ -40,6 +40,7 @@ class NetworkSlimming(PruningMethod):
 
     name = "network-slimming"
     version = 1
+    reads = frozenset({"target.channel_multiple", "task_loss", "train"})
     summary = "Trains batch-norm scales towards zero, then removes the channels of least scale (Liu et al. 2017)."
     parameters: ClassVar[Parameters] = (
         Number(

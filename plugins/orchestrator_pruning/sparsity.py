@@ -33,6 +33,7 @@ class Sparsity(TorchMethod):
     name = "sparsity"
     version = 1
     family = "pruning"
+    reads = frozenset[str]()
     summary = "Zeroes single weights of least magnitude, freely (Han et al. 2015) or N of every M (Mishra et al. 2021)."
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Choice(

@@ -31,6 +31,7 @@ class WidthMultiplier(TorchMethod):
     name = "width-multiplier"
     version = 1
     family = "morphology"
+    reads = frozenset({"target.channel_multiple"})
     summary = "Narrows all layers by one factor, with the weights of the channels that stay (Howard et al. 2017, MobileNets)."
     parameters: ClassVar[Parameters] = (
         Number(

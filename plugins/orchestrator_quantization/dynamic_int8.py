@@ -33,6 +33,7 @@ class DynamicInt8(OnnxMethod):
     name = "dynamic-int8"
     version = 1
     family = "quantization"
+    reads = frozenset({"target.profile"})
     summary = "INT8 weights, activations quantized at every inference; for transformers and LSTMs (Zafrir et al. 2019)."
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Choice(name="weights", help="integer type of the weights, s8: signed, u8: unsigned", choices=("s8", "u8")),

@@ -17,6 +17,7 @@ class Float16(OnnxMethod):
     name = "float16"
     version = 1
     family = "quantization"
+    reads = frozenset[str]()
     summary = "Weights and activations in float16, inputs and outputs in float32 (Micikevicius et al. 2018)."
     after = frozenset({"pruning", "morphology", "distillation", "graph"})
 

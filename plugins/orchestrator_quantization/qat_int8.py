@@ -40,6 +40,7 @@ class QatInt8(TorchToOnnxMethod):
     name = "qat-int8"
     version = 1
     family = "quantization"
+    reads = frozenset({"target.profile", "task_loss", "train"})
     summary = "INT8 after training with simulated integers, the original as the teacher (Jacob et al. 2018; Bengio et al. 2013)."
     parameters: ClassVar[tuple[Parameter, ...]] = (
         SCHEME,

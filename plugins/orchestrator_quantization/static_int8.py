@@ -37,6 +37,7 @@ class StaticInt8(OnnxMethod):
     name = "static-int8"
     version = 2
     family = "quantization"
+    reads = frozenset({"target.profile"})
     summary = "INT8 activations and weights with ranges from calibration data (Jacob et al. 2018; Nagel et al. 2019)."
     parameters: ClassVar[tuple[Parameter, ...]] = (
         SCHEME,

@@ -22,6 +22,7 @@ class WeightOnly(OnnxMethod):
     name = "weight-only"
     version = 1
     family = "quantization"
+    reads = frozenset[str]()
     summary = "Matrix products with weights in blocks of 8 or 4 bits, for transformers (Dettmers and Zettlemoyer 2023)."
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Choice(name="bits", cheaper="low", help="bits of a weight; embedding tables always have 8", choices=(8, 4)),

@@ -18,6 +18,7 @@ class WeightSharing(OnnxMethod):
     name = "weight-sharing"
     version = 1
     family = "quantization"
+    reads = frozenset[str]()
     summary = "Each tensor's weights clustered to a few shared values, for the size of the file (Han et al. 2016)."
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Choice(

@@ -1,5 +1,6 @@
 """The builder: steps of all three kinds in order, what they are handed, and what is kept."""
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,9 @@ from orchestrator.plugin import (
 )
 from orchestrator.plugin.losses import TeacherLoss
 from orchestrator.plugin.masks import keep_zeros
+from orchestrator.plugin.reads import Access, restricted
 from orchestrator.plugin.registry import Registry
+from orchestrator.plugin.testing import make_case
 from orchestrator.values.direction import Direction
 from orchestrator.values.task import TaskSpec
 
@@ -182,6 +185,44 @@ def test_zeros_are_kept_through_later_steps(names: tuple[str, ...], make: Callab
     weight = head(builder.build(recipe(*names), tmp_path / "built"))
     assert not weight[:, ::2].any() and weight[:, 1::2].all()
     assert not np.allclose(weight[:, 1::2], head(builder.build(recipe("zero"), tmp_path / "zero"))[:, 1::2])
+
+
+@pytest.mark.parametrize(
+    ("read", "reads"),
+    [
+        ("target.channel_multiple.int8", {"target.channel_multiple.float32", "task"}),
+        ("target.profile", {"target.runtime"}),
+        ("task.metric", {"task.name"}),
+        ("epochs", {"target"}),
+        ("train", {"task_loss"}),
+    ],
+)
+def test_undeclared_read_is_one_line_with_the_fix(read: str, reads: set[str], tmp_path: Path) -> None:
+    plain = make_case("plain-cnn").context(tmp_path)
+
+    def value(context: BuildContext) -> Any:
+        if "channel_multiple" in read:
+            return context.target.channel_multiple("int8")
+        return functools.reduce(getattr, read.split("."), context)
+
+    with pytest.raises(MethodError) as error:
+        value(restricted(plain, Access("prune", frozenset(reads))))
+    assert str(error.value).startswith(f"prune: `context.{read}` is read but not declared; add '{read}' to the method's `reads`")
+    for declared in (read, read.partition(".")[0]):
+        assert value(restricted(plain, Access("prune", frozenset({declared})))) == value(plain)
+
+
+def test_method_that_reads_what_it_does_not_declare_fails_its_step(make: Callable[..., Builder], tmp_path: Path) -> None:
+    class Sly(Halve):
+        name, reads = "sly", frozenset[str]()
+
+        def transform(self, model: nn.Module, parameters: Mapping[str, Any], context: BuildContext) -> nn.Module:
+            return super().transform(model, {"by": context.epochs}, context)
+
+    builder = make()
+    builder._methods["sly"] = Sly()  # type: ignore[index]
+    with pytest.raises(StepFailed, match="sly: `context.epochs` is read but not declared"):
+        builder.build(recipe("sly"), tmp_path / "sly")
 
 
 @pytest.mark.parametrize("names", [("mark", "halve"), ("leave", "halve"), ("mark", "leave"), ("leave", "leave")])

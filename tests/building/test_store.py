@@ -25,7 +25,6 @@ from orchestrator.building.task import load_task
 from orchestrator.errors import InputError
 from orchestrator.plugin import (
     BuildContext,
-    Choice,
     Method,
     Number,
     Recipe,
@@ -210,9 +209,10 @@ def head(model: Any) -> torch.Tensor:
 
 
 class Scale(TorchMethod):
-    """Asks nothing of the target."""
+    """Reads the multiple of channels in int8, in a table."""
 
     name, version, family, summary = "scale", 1, "a", "Scales the head."
+    reads, offer_reads = frozenset({"target.channel_multiple.int8"}), frozenset[str]()
     parameters = (Number(name="by", help="factor", low=0.5, high=1, step=0.5, default=0.5),)
 
     def offer(self, model: nn.Module, parameters: Any, context: BuildContext) -> Any:
@@ -228,9 +228,10 @@ class Scale(TorchMethod):
 
 
 class Align(TorchMethod):
-    """Asks for the multiple of channels in float32."""
+    """Reads the multiple of channels in float32."""
 
     name, version, family, summary = "align", 1, "b", "Scales by the target's multiple."
+    reads, offer_reads = frozenset({"target.channel_multiple.float32"}), frozenset[str]()
 
     def offer(self, model: nn.Module, parameters: Any, context: BuildContext) -> Any:
         BUILT.append(f"offer align {context.target.channel_multiple('float32')}")
@@ -244,14 +245,14 @@ class Align(TorchMethod):
 
 
 class Learn(TorchMethod):
-    """Trains, and asks for the loss."""
+    """Trains, and reads the loss."""
 
     name, version, family, summary = "learn", 1, "c", "Trains."
-    parameters = (Choice(name="plain", help="without labels", choices=(False, True)),)
+    reads = frozenset({"task_loss", "train"})
 
     def transform(self, model: nn.Module, parameters: Mapping[str, Any], context: BuildContext) -> nn.Module:
         BUILT.append(self.name)
-        task_loss = None if parameters["plain"] else context.task_loss
+        task_loss = context.task_loss if "task_loss" in self.reads else None
 
         def loss(outputs: Any, inputs: Any, labels: Any) -> Any:
             return outputs.square().mean() if task_loss is None else task_loss(outputs, labels)
@@ -260,10 +261,18 @@ class Learn(TorchMethod):
         return model
 
 
+class Imitate(Learn):
+    """Trains without the loss."""
+
+    name, summary = "imitate", "Trains without labels."
+    reads = frozenset({"train"})
+
+
 class Leave(TorchToOnnxMethod):
-    """Asks for the epochs. What it writes is no model, and says all that there is to know of one."""
+    """Reads the epochs. What it writes is no model, and says all that there is to know of one."""
 
     name, version, family, summary = "leave", 1, "d", "Writes a file."
+    reads = frozenset({"epochs"})
 
     def transform(self, model: nn.Module, parameters: Mapping[str, Any], context: BuildContext) -> Path:
         BUILT.append(f"{self.name} {context.epochs[1]:g}")
@@ -271,9 +280,10 @@ class Leave(TorchToOnnxMethod):
 
 
 class Write(TorchToOnnxMethod):
-    """As `Leave`, but asks nothing and tells nobody."""
+    """As `Leave`, but reads nothing and records nothing."""
 
     name, version, family, summary = "write", 1, "d", "Writes a file."
+    reads = frozenset[str]()
 
     def transform(self, model: nn.Module, parameters: Mapping[str, Any], context: BuildContext) -> Path:
         return written(model, context)
@@ -315,7 +325,7 @@ def make(project: Project, tmp_path: Path) -> Callable[..., Builder]:
         loaded = load_task(
             TaskSpec(name="tiny", model=project.ref("model:net"), data=project.ref("data:splits")), Registry.discover()
         )
-        methods: list[Method] = [Scale(), Align(), Learn(), Leave(), Write()]
+        methods: list[Method] = [Scale(), Align(), Learn(), Imitate(), Leave(), Write()]
         description = TaskDescription(
             spec=loaded.spec,
             kind="torch",
@@ -356,7 +366,7 @@ def make(project: Project, tmp_path: Path) -> Callable[..., Builder]:
 
 
 def recipe(*steps: str, **parameters: Any) -> Recipe:
-    own = {"scale": ("by",), "learn": ("plain",)}
+    own = {"scale": ("by",)}
     if not {"leave", "write"} & set(steps):
         steps = (*steps, "write")
     given = [{k: v for k, v in parameters.items() if k in own.get(name, ())} for name in steps]
@@ -392,9 +402,9 @@ def test_each_part_of_a_key_tells_results_apart(other: dict[str, Any], make: Cal
     done(make(), wanted, tmp_path)
     assert done(make(**other), wanted, tmp_path)
     if "loss" in other or "epochs" in other:
-        plain = recipe("scale", "learn", plain=True)
+        plain = recipe("scale", "imitate")
         done(make(), plain, tmp_path)
-        assert done(make(**other), plain, tmp_path) == [], "a step that does not ask for it does not depend on it"
+        assert done(make(**other), plain, tmp_path) == [], "a step that does not read it does not depend on it"
 
 
 def test_other_parameters_versions_or_code_are_other_results(
@@ -444,7 +454,7 @@ def test_networks_that_cannot_be_pickled_are_not_kept(make: Callable[..., Builde
     assert isinstance(loaded, nn.Linear)
 
 
-def test_what_does_not_ask_for_the_target_is_shared_between_targets(make: Callable[..., Builder], tmp_path: Path) -> None:
+def test_step_that_does_not_read_the_target_is_shared_between_targets(make: Callable[..., Builder], tmp_path: Path) -> None:
     here, there = board(float32=8), board(float32=16)
     assert done(make(here), recipe("scale", "learn"), tmp_path) == ["scale", "learn"]
     assert done(make(there), recipe("scale", "learn"), tmp_path) == []
@@ -455,7 +465,7 @@ def test_what_does_not_ask_for_the_target_is_shared_between_targets(make: Callab
     assert "learn" in done(make(there), recipe("align", "learn"), tmp_path), "what follows is given another network"
 
 
-def test_table_that_asks_for_the_target_binds_the_step_that_uses_it(make: Callable[..., Builder], tmp_path: Path) -> None:
+def test_step_that_reads_the_target_is_built_again_for_another(make: Callable[..., Builder], tmp_path: Path) -> None:
     wanted = recipe("scale", by=1.0)
     here = make(board(int8=16))
     first = here.build(wanted, tmp_path / "a").read_bytes()
@@ -468,10 +478,10 @@ def test_table_that_asks_for_the_target_binds_the_step_that_uses_it(make: Callab
     assert BUILT == ["scale"]
 
 
-def test_offers_are_asked_for_once_while_the_answers_are_the_same(make: Callable[..., Builder]) -> None:
+def test_offers_are_computed_once_while_what_they_read_is_the_same(make: Callable[..., Builder]) -> None:
     first = make(board(float32=8)).offers()
     assert BUILT == ["offer align 8", "offer scale"]
-    assert make(board(float32=8, int8=64)).offers() == first
+    assert make(dataclasses.replace(board(float32=8), threads=3)).offers() == first
     assert len(BUILT) == 2
     make(board(float32=4)).offers()
     assert BUILT[2:] == ["offer align 4"]

@@ -7,7 +7,8 @@ import json
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,6 +28,7 @@ from orchestrator.plugin import (
     MethodError,
     Number,
     OnnxMethod,
+    Parameter,
     ParameterError,
     Recipe,
     Refused,
@@ -37,6 +39,7 @@ from orchestrator.plugin import (
 from orchestrator.plugin.family_order import families_in_order
 from orchestrator.plugin.networks import macs, tensors
 from orchestrator.plugin.parameters import check_conditions, checked
+from orchestrator.plugin.reads import Access, restricted
 from orchestrator.plugin.registry import Registry
 from orchestrator.plugin.testing.cases import NETWORKS, Case, make_case
 from orchestrator.plugin.testing.problems import last_line, must, python, wrong
@@ -186,11 +189,7 @@ class MethodTests:
             case = self.case(self._name(parameter))
             context = self.context(case, tmp_path / self._name(parameter))
             try:
-                self.method.offer(
-                    self._input(self._name(parameter), case, context.workspace / "input"),
-                    self.method.legal(context.target),
-                    context,
-                )
+                self._offered(self._input(self._name(parameter), case, context.workspace / "input"), context)
             except (Refused, MethodError) as reason:
                 reasons.append(f"{self._name(parameter)}: {reason}")
                 continue
@@ -215,7 +214,7 @@ class MethodTests:
         before = copy.deepcopy(case.model.state_dict())
         if self._refused(network, model, context):
             return
-        offered = self.method.offer(model, self.method.legal(context.target), context)
+        offered = self._offered(model, context)
         assert_untouched(case, before)
         values = checked(self.method.name, offered, {})
         if isinstance(self.method, TorchMethod):
@@ -243,13 +242,24 @@ class MethodTests:
             path.write_bytes(exported_network(network))
         return path
 
+    def _offered(self, model: Any, context: BuildContext) -> tuple[Parameter, ...]:
+        """Return what the method offers with the parts of a context that it declares to read."""
+        with _declared_reads():
+            view = restricted(context, Access(self.method.name, self.method.reads | self.method.offer_reads))
+            offered: tuple[Parameter, ...] = self.method.offer(model, self.method.legal(view.target), view)
+            return offered
+
+    def _transformed(self, model: Any, values: Any, context: BuildContext) -> Any:
+        with _declared_reads():
+            return self.method.transform(model, values, restricted(context, Access(self.method.name, self.method.reads)))
+
     def _refused(self, network: str, model: Any, context: BuildContext) -> bool:
         if self.refuses is not None and network in self.refuses:
             with pytest.raises((Refused, MethodError), match=self.refuses[network]):
-                self.method.offer(model, self.method.legal(context.target), context)
+                self._offered(model, context)
             return True
         try:
-            self.method.offer(model, self.method.legal(context.target), context)
+            self._offered(model, context)
         except (Refused, MethodError) as reason:
             must(self.refuses is None, f"it refuses {network}: {reason}", "name the network in `refuses`, or do not refuse it")
             must(str(reason).strip(), "it refuses without a reason", 'raise Refused("why")')
@@ -257,7 +267,7 @@ class MethodTests:
         return False
 
     def _torch(self, case: Case, values: Any, context: BuildContext, before: Any, folder: Path) -> dict[str, Any]:
-        changed = [self.method.transform(case.copy(), values, context) for _ in range(2)]
+        changed = [self._transformed(case.copy(), values, context) for _ in range(2)]
         for model in changed:
             must(isinstance(model, nn.Module), f"`transform` returned {type(model).__name__}", "return the torch module")
         assert_untouched(case, before)
@@ -300,7 +310,7 @@ class MethodTests:
             workspace = folder / f"work{k}"
             workspace.mkdir()
             own = self.context(case, workspace) if exporting else replace(context, workspace=workspace)
-            made.append(self.method.transform(case.copy() if exporting else model, values, own))
+            made.append(self._transformed(case.copy() if exporting else model, values, own))
         for k, path in enumerate(made):
             must(isinstance(path, Path), f"`transform` returned {type(path).__name__}", "return the path of the file")
             must(path.is_file(), f"`transform` returned '{path.name}', which is not there", "return the file that it wrote")
@@ -372,6 +382,18 @@ def assert_untouched(case: Case, before: Any) -> None:
     )
     hooks = any(m._forward_hooks or m._forward_pre_hooks for m in case.model.modules())
     must(not hooks, "a forward hook was left on the original", "remove it in a `finally`")
+
+
+@contextmanager
+def _declared_reads() -> Iterator[None]:
+    """Fail the test where the method reads what it does not declare."""
+    try:
+        yield
+    except MethodError as error:
+        problem, undeclared, fix = str(error).partition(" is read but not declared; ")
+        if not undeclared:
+            raise
+        wrong(f"{problem} is read but not declared", fix)
 
 
 def assert_zeros_stay(method: Method, case: Case, changed: nn.Module) -> None:
