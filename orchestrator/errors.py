@@ -73,7 +73,7 @@ class MethodError(OrchestratorError):
 
 
 class Refused(OrchestratorError):
-    """A method says, before the search, that it is not to be offered for this model, task or target, and why."""
+    """A method that does not apply to this model, task or target, or a runtime that is not installed, with the reason."""
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
