@@ -333,7 +333,7 @@ def _run(
             run.event(event=DONE, recommended=result.recommended, ended=found.ended)
             return result
     except Interrupted:
-        ways_on = f"go on with: orchestrate resume {run.path}" if run.begun else "nothing was begun yet"
+        ways_on = f"continue with: orchestrate resume {run.path}" if run.begun else "nothing was begun yet"
         raise Interrupted(f"interrupted; {ways_on}") from None
     finally:
         workshop.close()
@@ -401,7 +401,7 @@ def _of_surroundings(error: OSError, run: RunDirectory) -> EnvironmentFailure | 
 
 
 def _way_on(run: RunDirectory) -> str:
-    return f"go on with: orchestrate resume {run.path}" if run.begun else "begin again"
+    return f"continue with: orchestrate resume {run.path}" if run.begun else "begin again"
 
 
 def new_run(name: str) -> Path:

@@ -86,7 +86,7 @@ class Targets:
         runs = tuple(replace(run, options=plan(run.options, registry)[0].options) for run in runs)
         path = Path(output) if output is not None else search.new_run("+".join(run.folder for run in runs)[:100])
         if (path / FILE).exists():
-            raise InputError(f"--output '{path}' holds a run already; go on with: orchestrate resume {path}")
+            raise InputError(f"--output '{path}' holds a run already; continue with: orchestrate resume {path}")
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise InputError(f"--output '{path}' is not an empty folder; give a new one")
         several = cls(path, runs)
@@ -187,7 +187,7 @@ class Targets:
         try:
             yield
         except Interrupted:
-            raise Interrupted(f"interrupted; go on with: orchestrate resume {self.path}") from None
+            raise Interrupted(f"interrupted; continue with: orchestrate resume {self.path}") from None
         except EnvironmentFailure as error:
             raise EnvironmentFailure(f"{error} (all targets: orchestrate resume {self.path})") from error
 

@@ -106,7 +106,7 @@ def test_search_ends_resumable_and_tries_the_candidate_again_when_the_board_is_l
     (lab.folder / "lab" / "a.breaks").write_text(json.dumps({"predict": [1, 1], "gone": True}))
     done = lab(*options("a"))
     assert done.returncode == 4
-    assert done.stderr.strip().splitlines()[-1].endswith(f"go on with: orchestrate resume {lab.folder / 'run'}")
+    assert done.stderr.strip().splitlines()[-1].endswith(f"continue with: orchestrate resume {lab.folder / 'run'}")
     assert "lab://a does not answer" in done.stderr
     found = results(lab.folder / "run")
     lost = [c for c in found["candidates"] if c["state"] == "failed"]
@@ -138,7 +138,7 @@ def test_search_ends_resumable_when_the_board_has_another_trouble(lab: Cli, opti
     (lab.folder / "lab" / "a.full").touch()
     done = lab(*options("a", trials=1))
     assert done.returncode == 4
-    assert "no space left on lab://a; fix it, then go on with: orchestrate resume" in done.stderr
+    assert "no space left on lab://a; fix it, then continue with: orchestrate resume" in done.stderr
     assert results(lab.folder / "run")["candidates"] == [], "it is not the candidate's fault"
     (lab.folder / "lab" / "a.full").unlink()
     assert lab("resume", "run").returncode == 0

@@ -172,7 +172,7 @@ def test_search_ends_with_130_and_can_go_on_when_interrupted(cli: Cli, project: 
     os.kill(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err.strip().splitlines()[-1].startswith("orchestrate: interrupted; go on with: orchestrate resume ")
+    assert err.strip().splitlines()[-1].startswith("orchestrate: interrupted; continue with: orchestrate resume ")
     assert gone(children)
     assert results(cli.folder / "run")["search"]["ended"] == "it was interrupted"
     done = cli("resume", "run")

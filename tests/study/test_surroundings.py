@@ -86,7 +86,7 @@ def test_study_that_is_deleted_is_made_again_from_the_records(cli: Cli, project:
     _, err = process.communicate(timeout=120)
     assert process.returncode == 4, err
     said = last_line(err)
-    assert "study.journal' was deleted by another process; fix it, then go on with: orchestrate resume" in said
+    assert "study.journal' was deleted by another process; fix it, then continue with: orchestrate resume" in said
     before = {c.id: c.trial for c in RunDirectory(run).read_candidates().values() if c.trial is not None}
     wanted = len(before) + 2
     done = cli("resume", "run", "--trials", str(wanted))

@@ -47,7 +47,7 @@ def test_a_mistake_in_the_last_target_is_told_before_anything_is_written(tmp_pat
 
 def test_a_folder_that_holds_something_is_refused(tmp_path: Path) -> None:
     Targets.begin(SearchOptions(), ["host", "raspberry-pi-4"], tmp_path / "runs")
-    with pytest.raises(InputError, match="go on with: orchestrate resume"):
+    with pytest.raises(InputError, match="continue with: orchestrate resume"):
         Targets.begin(SearchOptions(), ["host", "raspberry-pi-4"], tmp_path / "runs")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter").write_text("dear")
@@ -71,7 +71,7 @@ def test_what_is_stopped_in_the_second_target_goes_on_there(cli: Cli, project: P
     os.kill(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err.strip().splitlines()[-1] == f"orchestrate: interrupted; go on with: orchestrate resume {both}"
+    assert err.strip().splitlines()[-1] == f"orchestrate: interrupted; continue with: orchestrate resume {both}"
     first = (both / "raspberry-pi-4" / "results.json").read_text()
     kept = {p.name for p in (both / "raspberry-pi-5" / "work" / "candidates").glob("*.json")}
     done = cli("resume", "both", "--json")
