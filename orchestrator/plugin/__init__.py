@@ -27,11 +27,10 @@ from orchestrator.plugin.device import Device, SetupOptions, SimulatedDevice
 from orchestrator.plugin.hookspecs import hookimpl
 from orchestrator.plugin.method import BuildContext, Method, Need, OnnxMethod, TorchMethod, TorchToOnnxMethod, Train
 from orchestrator.plugin.metric import Metric
-from orchestrator.plugin.parameters import Choice, Number, Parameter, Parameters, narrowed, number
+from orchestrator.plugin.parameters import Choice, Number, Parameter, Parameters, narrowed, number, percent, plural
 from orchestrator.plugin.report_format import ReportFormat
 from orchestrator.plugin.runtime import Runtime
 from orchestrator.plugin.task import TaskSource
-from orchestrator.plugin.wording import percent, plural
 from orchestrator.values.check import CheckResult, Criterion
 from orchestrator.values.device import DeviceListing, DeviceState, Job, Simulated
 from orchestrator.values.direction import Direction

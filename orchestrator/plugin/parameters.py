@@ -216,3 +216,13 @@ def checked(method: str, parameters: Sequence[Parameter], values: Mapping[str, A
         return complete
     except ParameterError as error:
         raise ParameterError(f"{method}: {error}") from None
+
+
+def percent(share: ParameterValue) -> str:
+    """Return a share of 1 in per cent, as a method's `phrase` writes it: 0.35 is "35 %"."""
+    return f"{float(share) * 100:.3g} %"
+
+
+def plural(count: ParameterValue, what: str) -> str:
+    """Return a count with its noun: "1 epoch", "0.3 epochs", "2 layers"."""
+    return f"{float(count):g} {what}{'' if count == 1 else 's'}"
