@@ -129,30 +129,16 @@ def test_nothing_complete_is_lost_when_the_search_is_killed_and_resumed(cli: Cli
         assert (now["latency"], now["seconds"], now["trial"]) == (before["latency"], before["seconds"], before["trial"])
 
 
-KILLED = """
-import os, signal
-import orchestrator
-from orchestrator.study.run.directory import RunDirectory
-
-def kill(*_: object, **__: object) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-{when}
-orchestrator.search(model={model!r}, data={data!r}, trials=2, output="run", observer=observer)
-"""
-MOMENTS = {
-    "before": "RunDirectory.write_candidate = kill; observer = lambda event: None",
-    "after": "observer = lambda event: kill() if event['event'] == 'baseline' else None",
-}
+KILLED = Path(__file__).with_name("killed_search.py")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("moment", ["before", "after"])
 def test_search_resumes_when_it_was_killed_just_before_or_after_the_original_was_kept(
     cli: Cli, project: Project, moment: str
 ) -> None:
-    script = KILLED.format(when=MOMENTS[moment], model=project.onnx[1], data=project.onnx[3])
-    done = subprocess.run([cli.python, "-c", script], cwd=cli.folder, capture_output=True, text=True, timeout=900)
+    command = [cli.python, str(KILLED), moment, project.onnx[1], project.onnx[3]]
+    done = subprocess.run(command, cwd=cli.folder, capture_output=True, text=True, timeout=900)
     assert done.returncode == -signal.SIGKILL, done.stderr
     original = cli.folder / "run" / "work" / "candidates" / "baseline.json"
     assert original.is_file() == (moment == "after")

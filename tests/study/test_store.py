@@ -207,6 +207,7 @@ def outcome(run: RunResult) -> list[Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_timing")
 def test_same_search_again_builds_and_scores_nothing(project: Project, tmp_path: Path) -> None:
     store = str(tmp_path / "store")
     first, again = (searched(project, tmp_path / f"run{k}", store=store) for k in range(2))
@@ -220,6 +221,7 @@ def test_same_search_again_builds_and_scores_nothing(project: Project, tmp_path:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_timing")
 def test_search_goes_on_when_its_store_is_deleted_or_damaged(project: Project, tmp_path: Path) -> None:
     store = tmp_path / "store"
 
@@ -246,6 +248,7 @@ def test_search_goes_on_when_its_store_is_deleted_or_damaged(project: Project, t
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_timing")
 def test_nothing_is_kept_where_the_user_wants_no_store(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORCHESTRATE_STORE", str(tmp_path / "store"))
     run = searched(project, tmp_path / "run", store="none", trials=1)
@@ -254,6 +257,7 @@ def test_nothing_is_kept_where_the_user_wants_no_store(project: Project, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_timing")
 def test_same_search_again_trains_nothing(project: Project, tmp_path: Path) -> None:
     torch_task = {"model": project.ref("model:net"), "data": project.ref("data:splits"), "trials": 9}
     store = str(tmp_path / "store")
