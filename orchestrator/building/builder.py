@@ -177,7 +177,7 @@ class Builder:
         return Offer(method=method.name, parameters=tuple(parameters)), True  # type: ignore[arg-type]  # there are no others
 
     def build(self, recipe: Recipe, folder: Path) -> Path:
-        """The exported model of a recipe, `folder/model.onnx`.
+        """Build a recipe and return its exported model, `folder/model.onnx`.
 
         Raises:
             StepFailed: a step raised; names it.
@@ -206,7 +206,7 @@ class Builder:
         return final
 
     def _on_files(self, steps: Sequence[Step], on_modules: int, folder: Path) -> Path:
-        """The file after all steps, not yet in its place."""
+        """Return the file after all steps, not yet in its final place."""
         prefix, rest = tuple(steps[:on_modules]), list(steps[on_modules:])
         if rest and isinstance(self._methods[rest[0].method], TorchToOnnxMethod):
             model = self._file(folder, prefix, rest.pop(0), lambda: copy.deepcopy(self._network(prefix, folder)))
@@ -217,7 +217,7 @@ class Builder:
         return model
 
     def _file(self, folder: Path, before: Sequence[Step], step: Step, given: Callable[[], Any]) -> Path:
-        """The file that a step makes of what it is given."""
+        """Return the file that a step builds from its input."""
         method: Any = self._methods[step.method]
         keys = self._chain.keys((*before, step))
         scratch = folder / f"{step.method}.work"
@@ -233,7 +233,7 @@ class Builder:
         return path
 
     def _step(self, folder: Path, before: Sequence[Step], step: Step, transform: Callable[..., Any]) -> tuple[Any, str, float]:
-        """One step done: what it made, its key, and the seconds that it took; `transform(parameters, context)` does it."""
+        """Run a step by `transform(parameters, context)`; return its result, the result's key and the seconds taken."""
         self._report(step.method, 0.0)
         method, ladder = self._methods[step.method], self._ladder
         access = Access(method.name, method.reads)
@@ -262,13 +262,13 @@ class Builder:
         return key
 
     def _recount(self, steps: Sequence[Step]) -> None:
-        """Tell the ladder how trainings went whose results are at hand."""
+        """Report the trainings of steps with kept results to the ladder."""
         for key in self._chain.keys(steps) if self._ladder is not None else ():
             if self._ladder is not None and (trained := self._results.trained(key)):
                 self._ladder.recount(trained.rungs, trained.seconds)
 
     def _network(self, steps: tuple[Step, ...], folder: Path) -> nn.Module:
-        """The network after those steps, from the longest prefix that is kept; never to be changed by the caller."""
+        """Return the network after these steps, built from the longest kept prefix; the caller must not change it."""
         if not steps:
             original: nn.Module = self._original()
             return original
@@ -290,7 +290,7 @@ class Builder:
         return finished
 
     def _at_hand(self, key: str) -> "nn.Module | None":
-        """A network that is in memory or in the store."""
+        """Return a network from memory or from the store; None if neither has it."""
         if key in self._networks:
             self._networks.move_to_end(key)
             return self._networks[key]
@@ -306,7 +306,7 @@ class Builder:
             self._export_path(self._results.exported(dropped)).unlink(missing_ok=True)
 
     def _exported(self, steps: tuple[Step, ...], folder: Path | None = None) -> Path:
-        """The export of the network after those steps."""
+        """Return the export of the network after these steps."""
         key = self._chain.file(steps)
         path = self._export_path(key)
         if path.exists() or self._results.file(key, path):
@@ -377,7 +377,7 @@ class Builder:
         return restricted(made, access)
 
     def _key(self, before: Sequence[Step], step: Step) -> str:
-        """Names what a step does to the network that the steps before it made."""
+        """Return the digest of a step and the steps before it."""
         return Recipe(steps=(*before, step)).digest[:24]
 
     def _calibration(self, count: int, batch: int) -> Iterator[dict[str, np.ndarray]]:

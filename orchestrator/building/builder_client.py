@@ -90,6 +90,9 @@ class BuilderClient:
         """Build one recipe.
 
         Args:
+            recipe: Recipe to build.
+            folder: Folder for the model and scratch files.
+            timeout_s: Seconds after which the process is ended.
             floors: By `Rung.key` the quality below which a training is stopped.
 
         Raises:
@@ -106,14 +109,17 @@ class BuilderClient:
         return reply
 
     def inspect(self, graph: Path, *, timeout_s: float) -> ModelInfo:
-        """What is known of an exported model from its file. Raises as `build` does."""
+        """Return the facts about an exported model that its file contains. Raises as `build` does."""
         reply: ModelInfo = INSPECTED.validate_python(self._ask("inspect", timeout_s, graph=str(graph)))
         return reply
 
     def score(self, outputs: Sequence[Path], baseline: Sequence[Path] | None, split: str, *, timeout_s: float) -> QualityResult:
-        """The task's metric on outputs that a device wrote, and the paired difference to the baseline's. Raises as `build`.
+        """Return the task's metric on a device's outputs, and the paired difference to the baseline's. Raises as `build`.
 
         Args:
+            baseline: Outputs of the baseline, for the paired difference; None: there is none.
+            split: Name of the split.
+            timeout_s: Seconds after which the process is ended.
             outputs: Of all examples of the split, or of its first ones.
         """
         reply: QualityResult = QUALITY.validate_python(

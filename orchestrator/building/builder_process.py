@@ -106,12 +106,12 @@ class BuilderProcess:
         return as_json(BUILT, reply)
 
     def inspect(self, graph: str) -> Any:
-        """What is known of an exported model from its file."""
+        """Return the facts about an exported model that its file contains."""
         self._report("looking at the exported file", 0.0)
         return as_json(INSPECTED, self._prepared.inspect(Path(graph)))
 
     def score(self, outputs: list[str], baseline: list[str] | None, split: str) -> Any:
-        """The metric on outputs that a device wrote."""
+        """Return the metric on a device's outputs."""
         import numpy as np
 
         from orchestrator.measuring.quality import evaluate

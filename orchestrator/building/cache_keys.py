@@ -1,4 +1,4 @@
-"""What results depend on, as digests: the task, the code, the versions, the arithmetic of this machine."""
+"""Digests of what results depend on: the task, the code, the versions, the arithmetic of this machine."""
 
 import functools
 import hashlib
@@ -70,7 +70,7 @@ def package_digest(*names: str) -> str:
 
 @functools.cache
 def needs_of(package: str) -> dict[str, str]:
-    """The versions of what a plugin's distribution says that it needs; empty where no distribution brings the package."""
+    """Return the versions of a plugin's dependencies; empty if no distribution provides the package."""
     entry = next(
         (e for e in importlib.metadata.entry_points(group=PLUGINS) if e.value.partition(":")[0].partition(".")[0] == package),
         None,
@@ -81,9 +81,10 @@ def needs_of(package: str) -> dict[str, str]:
 
 
 def sources_digest(reference: str | None, beside: Iterable[Path] = ()) -> Any:
-    """What stands for a reference of the user's (`file.py:function`, `package.module:function`, a name, a file) in a key.
+    """Return a digest of a user's reference (`file.py:function`, `package.module:function`, a name, a file) for keys.
 
     Args:
+        reference: Reference as given; None stands for itself.
         beside: Files of the user's that theirs imported.
     """
     if reference is None:
@@ -98,7 +99,7 @@ def sources_digest(reference: str | None, beside: Iterable[Path] = ()) -> Any:
 
 
 def arithmetic() -> dict[str, Any]:
-    """What of this machine changes the numbers that a training gives: its instructions, and where and how exactly it computes."""
+    """Return the properties of this machine that change a training's numbers: instructions, device, mixed precision."""
     import torch
 
     from orchestrator.building.training import autocast, device
@@ -114,7 +115,7 @@ def arithmetic() -> dict[str, Any]:
 
 
 def machine_of(environment: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What of a device's description names the machine, the same at every moment; None where it does not say enough.
+    """Return the constant part of a device's description, which identifies the machine; None if it is incomplete.
 
     Figures are compared only within one machine, with its kernel and clock as they were.
     """
@@ -124,20 +125,20 @@ def machine_of(environment: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def this_machine() -> dict[str, Any] | None:
-    """This host by its description and its name; None where it does not say enough."""
+    """Return the description and name of this host; None if the description is incomplete."""
     found = machine_of(facts())
     return None if found is None else {**found, "host": platform.node()}
 
 
 def architecture_of(parts: Iterable[Any]) -> list[list[str]]:
-    """Who brings the classes of a network's parts, with their code: weights alone say nothing of the way they are used."""
+    """Return the modules of a network's classes with the digests of their code."""
     modules = {type(part).__module__ for part in parts}
     own = sorted(name for name in modules if name.partition(".")[0] != "torch" and not name.startswith("_orchestrator_"))
     return [[name, code_digest(name) if name in sys.modules else ""] for name in own]
 
 
 def _home(name: str) -> Path:
-    """The folder of the top package of a module, or the module's file."""
+    """Return the folder of a module's top package, or the module's file."""
     module = sys.modules.get(name)
     top = sys.modules.get(name.partition(".")[0])
     if name.partition(".")[0] in ("orchestrator", "torch") or top is None:

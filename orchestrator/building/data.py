@@ -32,7 +32,7 @@ class Split:
     dataset: Any = None
 
     def arrays(self) -> "Split":
-        """The split with all its examples in memory."""
+        """Return the split with all its examples in memory."""
         return self if self.inputs is not None else _materialise(self, range(self.count))
 
     def take(self, indices: "np.ndarray | range") -> tuple[dict[str, np.ndarray], np.ndarray | None]:
@@ -45,7 +45,7 @@ class Split:
         return {name: array[index] for name, array in self.inputs.items()}, labels
 
     def batches(self, batch: int, limit: int | None = None) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray | None]]:
-        """The examples in order, at most `limit` of them."""
+        """Yield the examples in order, at most `limit` of them."""
         count = self.count if limit is None else min(limit, self.count)
         for start in range(0, count, batch):
             yield self.take(range(start, min(start + batch, count)))
@@ -80,7 +80,7 @@ def specs(split: Split) -> tuple[TensorSpec, ...]:
 
 
 def renamed(split: Split, name: str) -> Split:
-    """The split with its only, nameless input under the network's name for it."""
+    """Return the split with its single unnamed input under the network's name for it."""
     if split.inputs is None:
         return Split(name=split.name, count=split.count, inputs=None, labels=None, dataset=_Named(split.dataset, name))
     return Split(name=split.name, count=split.count, inputs={name: split.inputs[DEFAULT_INPUT]}, labels=split.labels)
@@ -197,7 +197,7 @@ def _forms(split: Split) -> list[tuple[str, str, tuple[int, ...]]]:
 
 
 def _items(dataset: Any, indices: list[int]) -> Iterable[Any]:
-    """A batch of items at once where the dataset gives one (`__getitems__`, as torch's own loaders ask for it)."""
+    """Return a batch of items, at once if the dataset has `__getitems__`, as torch's own loaders do."""
     together = getattr(dataset, "__getitems__", None)
     return (dataset[i] for i in indices) if together is None else together(indices)
 

@@ -23,6 +23,7 @@ def export_onnx(model: nn.Module, example: Inputs, path: Path) -> None:
     """Write the network as one ONNX file with weights inside; the first axis of every input is dynamic where possible.
 
     Args:
+        path: File to write.
         model: In eval mode.
         example: A batch of two examples: torch.export takes an axis of length one for a constant.
 
@@ -58,7 +59,7 @@ def export_onnx(model: nn.Module, example: Inputs, path: Path) -> None:
 
 
 def baked(model: nn.Module) -> nn.Module:
-    """The network with its parametrized weights (masks of pruning, ...) as plain ones; itself where it has none."""
+    """Return the network with its parametrized weights as plain ones; the network itself if it has none."""
     if not any(parametrize.is_parametrized(module) for module in model.modules()):
         return model
     model = copy.deepcopy(model)
@@ -83,7 +84,7 @@ def _lighten(path: Path) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter warns and prints about its own inner workings; none of it is the user's to fix."""
+    """Suppress the exporter's warnings and messages about its own internals."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         level = logging.root.manager.disable

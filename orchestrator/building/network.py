@@ -14,7 +14,7 @@ Inputs = Mapping[str, Tensor]
 
 
 def input_names(model: nn.Module) -> tuple[list[str], list[str] | None]:
-    """Names of forward's arguments: (those that must be given, all that may be given); None: any name may be."""
+    """Return the names of forward's required arguments, and of all its arguments; None: any name is accepted."""
     parameters = list(inspect.signature(model.forward).parameters.values())
     named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     required = [p.name for p in named if p.default is inspect.Parameter.empty]
@@ -30,7 +30,7 @@ def forward(model: nn.Module, inputs: Inputs) -> Any:
 
 
 def tensors(outputs: Any) -> dict[str, Tensor]:
-    """The floating or integer tensors in what a network returns, by name, in order.
+    """Return the floating-point and integer tensors of a network's output by name, in order.
 
     Raises:
         InputError: it returned anything but tensors, or tuples, lists and mappings of tensors.
@@ -65,6 +65,6 @@ class FlatOutputs(nn.Module):
         self.model, self.names = model, names
 
     def forward(self, *arrays: Tensor) -> tuple[Tensor, ...]:
-        """The output tensors in order."""
+        """Return the output tensors in order."""
         inputs = dict(zip(self.names, arrays, strict=True))
         return tuple(tensors(forward(self.model, inputs)).values())

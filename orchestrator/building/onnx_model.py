@@ -41,12 +41,12 @@ class OnnxModel:
                 )
 
     def content(self) -> bytes:
-        """The whole model, weights that lie in files beside it included."""
+        """Return the serialized model including external weights."""
         content: bytes = onnx.load(self.path).SerializeToString()
         return content
 
     def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Outputs by name. A file whose batch axis is fixed at 1 is run example by example."""
+        """Return the outputs by name. A file whose batch axis is fixed at 1 is run example by example."""
         first = self._session.get_inputs()[0].shape
         count = len(next(iter(inputs.values())))
         step = first[0] if first and isinstance(first[0], int) else count

@@ -9,7 +9,7 @@ def builds(work: Path) -> Path:
 
 
 def sketches(work: Path) -> Path:
-    """The same for what it builds without training."""
+    """Return the folder of what is built without training."""
     return work / "sketches"
 
 
@@ -19,5 +19,5 @@ def checkpoints(builds: Path) -> Path:
 
 
 def laid_out(folder: Path, split: str, index: int) -> Path:
-    """The file of the input of that index; an input's name is the user's, and no name for a file."""
+    """Return the file of the input of that index; an input's own name may be no legal file name."""
     return folder / split / f"input{index}.npy"

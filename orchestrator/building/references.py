@@ -16,13 +16,13 @@ _beside: dict[Path, set[Path]] = {}
 
 
 def beside(reference: str | None) -> set[Path]:
-    """The files that a `file.py:function` has imported from its own folder so far."""
+    """Return the files that a `file.py:function` has imported from its own folder so far."""
     source = (reference or "").rpartition(":")[0]
     return set(_beside.get(Path(source).resolve().parent, ())) if source.endswith(".py") else set()
 
 
 def load_function(reference: str, what: str) -> Callable[..., Any]:
-    """The function that a reference names; its module has been run.
+    """Return the function that a reference names, after its module has been imported.
 
     Args:
         reference: "file.py:function" or "package.module:function".
@@ -53,7 +53,7 @@ def load_function(reference: str, what: str) -> Callable[..., Any]:
 
 
 def call_factory(reference: str, what: str) -> Any:
-    """What the factory returns; its file's folder is importable meanwhile.
+    """Call a factory and return its result; its file's folder is importable meanwhile.
 
     Raises:
         InputError: whatever the factory raised, SystemExit too, as one line.
@@ -66,7 +66,7 @@ def call_factory(reference: str, what: str) -> Any:
 
 
 def absolute(reference: str) -> str:
-    """The same reference with an absolute path, so that it holds from any folder."""
+    """Return the reference with an absolute path, so that it is valid in any folder."""
     source, colon, name = reference.rpartition(":")
     if colon and source.endswith(".py"):
         return f"{Path(source).resolve()}:{name}"

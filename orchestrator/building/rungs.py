@@ -100,13 +100,16 @@ class RungSchedule:
         self.training_s = 0.0
 
     def begin(self, floors: Mapping[str, Floor]) -> None:
-        """A new build: where it is stopped, by `Rung.key`; where nothing is named it goes on."""
+        """Begin a new build, with the rungs at which it is stopped by `Rung.key`."""
         self._floors, self.rungs, self.training_s = floors, [], 0.0
 
     def watch(self, step: str, call: int, epochs: float, examples: int) -> Callable[[float, nn.Module], None] | None:
-        """What looks at a training of so many epochs, given (share done, network); None: it is too short.
+        """Return the observer of a training, called with (share done, network); None if the training is too short.
 
         Args:
+            step: Name of the method that trains.
+            call: Number of the training within the step.
+            epochs: Passes over the train split.
             examples: Of an epoch.
         """
         if not self._able or epochs * examples < WORTH * self._judge.examples:
@@ -123,12 +126,12 @@ class RungSchedule:
             self.training_s += time.monotonic() - start
 
     def recount(self, rungs: Iterable[Rung], seconds: float) -> None:
-        """A training whose result is at hand went so."""
+        """Count a past training whose result is reused."""
         self.rungs += rungs
         self.training_s += seconds
 
     def stop_if_below(self, rungs: Iterable[Rung]) -> None:
-        """A training that is about to begin went so before, up to the last of these rungs.
+        """Stop a training that would be stopped at the last of these rungs, which it reached before.
 
         Raises:
             Stopped: it would be stopped there.
@@ -139,7 +142,7 @@ class RungSchedule:
             raise Stopped(seen[-1], floor)
 
     def _floor(self, rung: Rung) -> float | None:
-        """The quality that was needed on a rung, where that is why it is stopped."""
+        """Return the quality needed on a rung, if the training is stopped for lack of it."""
         floor = self._floors.get(rung.key)
         return floor.needed if floor is not None and floor.above(rung.quality, self._sign) else None
 

@@ -91,6 +91,8 @@ class StepCache:
         """Return the digest of a step and its input, without what the method reads.
 
         Args:
+            step: Method and parameters.
+            method: Method of the step.
             before: Key of its input.
         """
         module = type(method).__module__
@@ -114,13 +116,13 @@ class StepCache:
         return self.key(address, reads)
 
     def exported(self, key: str) -> str:
-        """The key of a network's export."""
+        """Return the key of a network's export."""
         return digest_of([self._base, key, "export"])
 
     # -- what is small --------------------------------------------------------------------------------------------------
 
     def value(self, kind: str, key: str) -> Any:
-        """Data that JSON can hold; None where there are none."""
+        """Return JSON data that were kept; None if there are none."""
         content = self._get(kind, key)
         return None if content is None else json.loads(content)
 
@@ -129,7 +131,7 @@ class StepCache:
         self._put(kind, key, json.dumps(value).encode())
 
     def trained(self, key: str) -> Trained | None:
-        """How the trainings of a step went, by the key of its result; None where nobody knows."""
+        """Return the course of a step's trainings by the key of its result; None if it is unknown."""
         kept = self.value("rungs", self._judged(key))
         return None if kept is None else Trained(rungs=RUNGS.validate_python(kept["rungs"]), seconds=kept["seconds"])
 
@@ -151,7 +153,7 @@ class StepCache:
     # -- networks and files -----------------------------------------------------------------------------------------------
 
     def network(self, key: str) -> "nn.Module | None":
-        """A network that was kept; None where there is none that can be read."""
+        """Return a network that was kept; None if there is none that can be read."""
         name = self._pickled(key)
         for store in self._lasting:
             content = store.get("network", name)
@@ -170,7 +172,7 @@ class StepCache:
         return None
 
     def keep_network(self, key: str, module: nn.Module) -> None:
-        """Keep a network, where it can be pickled (parametrized weights, hooks made on the spot and so on cannot)."""
+        """Keep a network if it can be pickled (parametrized weights, local functions as hooks and the like cannot)."""
         if not any(store.keeps for store in self._lasting):
             return
         content = io.BytesIO()
@@ -187,7 +189,7 @@ class StepCache:
         return digest_of([key, sorted(self._identity.classes)])
 
     def file(self, key: str, path: Path) -> bool:
-        """Write a file that was kept; whether there was one.
+        """Write a kept file to a path; return False if there is none.
 
         Raises:
             OSError: `path` cannot be written.
@@ -195,7 +197,7 @@ class StepCache:
         return any(store.fetch("model", key, path) for store in self._lasting)
 
     def made_here(self, key: str) -> bool:
-        """Whether the file under that key is this process's own."""
+        """Return True if this process wrote the file under that key."""
         return key in self._own
 
     def keep_file(self, key: str, path: Path) -> None:

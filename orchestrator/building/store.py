@@ -48,7 +48,7 @@ def store_folder(option: str | None) -> Path | None:
 
 
 def store_bytes() -> int:
-    """The bound of the store's size.
+    """Return the bound of the store's size.
 
     Raises:
         InputError: ORCHESTRATE_STORE_BYTES is no size.
@@ -84,7 +84,7 @@ class Store:
         return self._folder is not None
 
     def get(self, kind: str, key: str) -> bytes | None:
-        """The content of an entry; None where there is none, or a damaged one, which is deleted."""
+        """Return the content of an entry; None if there is none or it is damaged, in which case it is deleted."""
         parts: list[bytes] = []
         return b"".join(parts) if self._read(kind, key, parts.append) else None
 

@@ -33,7 +33,7 @@ Schedule = Literal["one-cycle", "cosine"]
 
 
 def device() -> torch.device:
-    """The GPU where there is one, else the CPU."""
+    """Return the GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -43,7 +43,7 @@ def batch_size(count: int) -> int:
 
 
 def seed_everything(seed: int) -> None:
-    """The global generators too: datasets draw their augmentation from any of them."""
+    """Seed all global generators: datasets draw their augmentation from any of them."""
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)
     stdlib_random.seed(seed)
@@ -58,7 +58,7 @@ class TrainingBatches:
         self._order, self._at = self._random.permutation(split.count), 0
 
     def take(self, place: torch.device) -> tuple[Inputs, Tensor | None]:
-        """The next batch, on that device."""
+        """Return the next batch on a device."""
         if self._split.count - self._at < min(2, self._split.count):  # batch norms cannot be trained on a single example
             self._order, self._at = self._random.permutation(self._split.count), 0
         arrays, labels = self._split.take(self._order[self._at : self._at + self._size])
@@ -66,11 +66,11 @@ class TrainingBatches:
         return as_tensors(arrays, place), None if labels is None else torch.from_numpy(labels).to(place)
 
     def state(self) -> dict[str, Any]:
-        """Where the order stands."""
+        """Return the position in the order."""
         return {"random": self._random.bit_generator.state, "order": torch.from_numpy(self._order), "at": self._at}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on where it stood."""
+        """Restore a position."""
         self._random.bit_generator.state = state["random"]
         self._order, self._at = state["order"].numpy(), state["at"]
 
@@ -101,7 +101,7 @@ class Checkpoint:
         partial.replace(self.path)
 
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer, schedule: Any, batches: TrainingBatches) -> int:
-        """The step to go on with; 0 where there is no state, or none that fits."""
+        """Load the state and return the step to resume at; 0 if there is no state."""
         if not self.path.exists():
             return 0
         try:
@@ -119,12 +119,12 @@ class Checkpoint:
             raise UnusableCheckpointError(str(error)) from error
 
     def drop(self) -> None:
-        """The training is done: nobody needs the state any more."""
+        """Delete the state of a finished training."""
         self.path.unlink(missing_ok=True)
 
 
 def _numpy_state() -> tuple[Any, ...]:
-    """The state of NumPy's global generator (MT19937) as a tensor and numbers."""
+    """Return the state of NumPy's global generator (MT19937) as a tensor and numbers."""
     _, key, *others = np.random.get_state(legacy=True)
     return (torch.from_numpy(np.asarray(key).astype(np.int64)), *others)
 
@@ -156,6 +156,15 @@ def train(
     split: a choice among epochs would be one more search on the validation data.
 
     Args:
+        model: Network to train in place.
+        epochs: Passes over the train split; fractions are allowed.
+        learning_rate: Peak of the schedule.
+        seed: Seed of everything random.
+        optimizer: "adamw" or "sgd".
+        schedule: "one-cycle" or "cosine".
+        warm_up: Share of the steps before the peak.
+        weight_decay: None for the default of the optimizer.
+        after_step: Called after each update of the weights.
         split: The train split.
         loss: `loss(outputs, inputs, labels)`, a scalar tensor.
         checkpoint: Where the state is kept at every epoch, and taken up again.

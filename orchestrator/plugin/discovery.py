@@ -63,7 +63,7 @@ def installed(*, without: Iterable[str] = (), strict: bool = True) -> list[Insta
 
 
 def unmet(distribution: importlib.metadata.Distribution | None) -> str | None:
-    """What a package requires of the orchestrator that this one is not; None where it is content.
+    """Return the version of the orchestrator that a package requires and this one is not; None if it is satisfied.
 
     It is read off the package's own dependencies (`orchestrator>=2`), which pip checks too, but not with `--no-deps`, nor when
     the orchestrator alone is changed later.

@@ -8,8 +8,9 @@ from orchestrator.plugin.method import Method, TorchMethod
 
 
 def families_in_order(methods: Mapping[str, Method]) -> dict[str, tuple[str, ...]]:
-    """Families with their methods, in an order that every declaration allows; methods that give files come after those that
-    give modules.
+    """Return the families with their methods, in an order that satisfies every declaration.
+
+    Methods that give files come after those that give modules.
 
     Raises:
         PluginError: the declarations contradict each other; names the families of the circle.

@@ -85,22 +85,22 @@ def orchestrator_probe_host() -> HardwareProfile | None:
 
 @hookspec
 def orchestrator_check_recipe(recipe: Recipe, target: Target) -> list[str]:  # type: ignore[empty-body]
-    """A check: reasons why the recipe is illegal on the target; an empty list where it is legal."""
+    """Check: return the reasons why the recipe is illegal on the target; an empty list if it is legal."""
 
 
 @hookspec
 def orchestrator_search_started(search: SearchStarted) -> None:
-    """An event: the original is measured, and the first candidate is about to be asked for."""
+    """Handle the event: the original is measured, and the first candidate is about to be proposed."""
 
 
 @hookspec
 def orchestrator_trial_finished(trial: CandidateResult) -> None:
-    """An event: a candidate is complete, failed, rejected or stopped. A plugin that raises in an event is told nothing more."""
+    """Handle the event: a candidate is complete, failed, rejected or stopped. A plugin that raises gets no further events."""
 
 
 @hookspec
 def orchestrator_search_ended(result: RunResult) -> None:
-    """An event: everything is written, of a run that ended or was broken off."""
+    """Handle the event: a run has ended or was interrupted, and everything is written."""
 
 
 @hookspec

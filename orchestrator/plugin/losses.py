@@ -42,6 +42,9 @@ class TeacherLoss:
         """Towards the original of the task, or another network.
 
         Args:
+            context: Context of the method.
+            temperature: Temperature of both softmax functions.
+            label_weight: Share of the task's own loss; the rest is the teacher's.
             teacher: None: the original. In a chain of ever smaller networks the one before is a closer teacher (Mirzadeh et al.
                 2020, "Improved Knowledge Distillation via Teacher Assistant").
 
@@ -75,6 +78,7 @@ class TeacherLoss:
         self._task_loss, self._label_weight = task_loss, label_weight
 
     def __call__(self, outputs: Any, inputs: Mapping[str, Tensor], labels: Tensor | None) -> Tensor:
+        """Return the loss of a batch, a scalar tensor."""
         if labels is not None and self._task_loss is not None and self._label_weight == 1:
             return self._task_loss(outputs, labels)
         students = floats(outputs)
@@ -111,6 +115,9 @@ def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """Kullback-Leibler divergence of softened class probabilities, times T squared (Hinton et al. 2015, section 2).
 
     Args:
+        student: Logits, shape (N, ..., classes).
+        teacher: Logits of the same shape.
+        temperature: Temperature of both softmax functions.
         student, teacher: Logits, shape (..., classes).
 
     Returns:
@@ -126,6 +133,8 @@ def mismatch(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean squared error in units of the teacher's variance; of vectors, 1 - cosine similarity besides.
 
     Args:
+        student: Outputs.
+        teacher: Outputs of the same shape.
         student, teacher: Of one shape, first axis the examples.
     """
     variance = teacher.var(unbiased=False).clamp(min=1e-8)
@@ -136,7 +145,7 @@ def mismatch(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def floats(outputs: Any) -> list[Tensor]:
-    """The floating-point tensors of what a network returned, in order."""
+    """Return the floating-point tensors of a network's output, in order."""
     if isinstance(outputs, Tensor):
         return [outputs] if outputs.is_floating_point() else []
     values = outputs.values() if isinstance(outputs, Mapping) else outputs if isinstance(outputs, list | tuple) else ()

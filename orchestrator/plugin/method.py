@@ -51,6 +51,7 @@ class Train(Protocol):
         eval mode with the weights after the last step. The state is kept at every epoch: a build that was stopped goes on there.
 
         Args:
+            model: Network to train in place.
             epochs: Passes over the train split; fractions are served.
             loss: `loss(outputs, inputs, labels)`, a scalar; `labels` is None where the split has none.
             learning_rate: The peak of the schedule.
@@ -70,7 +71,7 @@ class Remember(Protocol):
     """Keeps what is dear to compute, for the whole run, its resumptions, and later runs on the same task."""
 
     def __call__(self, key: str, compute: Callable[[], Any]) -> Any:
-        """What `compute` returned when it was first called under this key, for this method and the network it is handed.
+        """Return the result of the first call of `compute` under this key, for this method and its input network.
 
         Args:
             key: Name of the value; contains all parameters that the value depends on.
@@ -158,7 +159,7 @@ class Method(ABC):
     learns_structure: ClassVar[bool] = False
 
     def legal(self, target: Target) -> tuple[Parameter, ...]:
-        """The parameters with the search ranges that the target makes legal and useful.
+        """Return the parameters with the search ranges that are legal and useful on the target.
 
         Raises:
             Refused: the target does not run what this method makes, with the reason.
@@ -166,7 +167,7 @@ class Method(ABC):
         return self.parameters
 
     def phrase(self, parameters: Mapping[str, ParameterValue]) -> str:
-        """What a step with these parameters does, as a part of a sentence in reports: "INT8 static, 2 layers left in float".
+        """Return a short description of a step with these parameters for reports: "INT8 static, 2 layers left in float".
 
         The default is "": reports then name the method and those parameters that differ from their defaults.
         """
@@ -177,7 +178,7 @@ class TorchMethod(Method):
     """A method from torch module to torch module."""
 
     def offer(self, model: "nn.Module", parameters: tuple[Parameter, ...], context: BuildContext) -> tuple[Parameter, ...]:
-        """The search ranges for this network, given those that the target left. Called once, on the original.
+        """Return the search ranges for this network, given those of `legal`. Called once, on the original.
 
         Raises:
             Refused, MethodError: This network offers nothing to work on, with the reason.
@@ -186,7 +187,7 @@ class TorchMethod(Method):
 
     @abstractmethod
     def transform(self, model: "nn.Module", parameters: Mapping[str, ParameterValue], context: BuildContext) -> "nn.Module":
-        """The changed network; `model` is the method's own copy and may be changed in place.
+        """Return the changed network; `model` is the method's own copy and may be changed in place.
 
         Raises:
             MethodError: it cannot be done on this network, with the reason.
@@ -197,7 +198,7 @@ class TorchToOnnxMethod(Method):
     """A method from torch module to ONNX file: the last on the module, the first on the file."""
 
     def offer(self, model: "nn.Module", parameters: tuple[Parameter, ...], context: BuildContext) -> tuple[Parameter, ...]:
-        """The search ranges for this network, given those that the target left. Called once, on the original.
+        """Return the search ranges for this network, given those of `legal`. Called once, on the original.
 
         Raises:
             Refused, MethodError: This network offers nothing to work on, with the reason.
@@ -206,7 +207,7 @@ class TorchToOnnxMethod(Method):
 
     @abstractmethod
     def transform(self, model: "nn.Module", parameters: Mapping[str, ParameterValue], context: BuildContext) -> Path:
-        """The path of the exported file, inside `context.workspace`; `model` is the method's own copy and may be changed.
+        """Return the path of the exported file in `context.workspace`; `model` is the method's own copy and may be changed.
 
         Raises:
             MethodError: it cannot be done on this network, with the reason.
@@ -217,7 +218,7 @@ class OnnxMethod(Method):
     """A method from ONNX file to ONNX file."""
 
     def offer(self, model: Path, parameters: tuple[Parameter, ...], context: BuildContext) -> tuple[Parameter, ...]:
-        """The search ranges for this file, given those that the target left. Called once, on the exported original.
+        """Return the search ranges for this file, given those of `legal`. Called once, on the exported original.
 
         Raises:
             Refused, MethodError: This network offers nothing to work on, with the reason.
@@ -226,7 +227,7 @@ class OnnxMethod(Method):
 
     @abstractmethod
     def transform(self, model: Path, parameters: Mapping[str, ParameterValue], context: BuildContext) -> Path:
-        """The path of the changed file, inside `context.workspace`; the file at `model` is left as it is.
+        """Return the path of the changed file in `context.workspace`; the file at `model` must not be changed.
 
         Raises:
             MethodError: it cannot be done on this network, with the reason.

@@ -19,7 +19,7 @@ BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def tensors(outputs: Any) -> list[Tensor]:
-    """All tensors of what a network returned, in order."""
+    """Return all tensors of a network's output, in order."""
     if isinstance(outputs, Tensor):
         return [outputs]
     values = outputs.values() if isinstance(outputs, Mapping) else outputs if isinstance(outputs, list | tuple) else ()
@@ -27,13 +27,13 @@ def tensors(outputs: Any) -> list[Tensor]:
 
 
 def run(model: nn.Module, forward: Forward, inputs: Inputs) -> list[Tensor]:
-    """A network's outputs for a batch, without gradients."""
+    """Return a network's outputs for a batch, without gradients."""
     with torch.no_grad():
         return tensors(forward(model, inputs))
 
 
 def distance(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
-    """How far outputs moved: the squared distance over the squared length, averaged over all floating outputs (0: not at all)."""
+    """Return the squared distance of outputs over their squared length, averaged over all floating-point outputs."""
     shares = []
     for first, second in zip(before, after, strict=True):
         if first.is_floating_point():
@@ -43,7 +43,7 @@ def distance(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
 
 
 def same(first: Sequence[Tensor], second: Sequence[Tensor]) -> bool:
-    """Whether two lists of outputs agree in shape and, up to rounding of float32, in value."""
+    """Return True if two lists of outputs agree in shape and, up to rounding of float32, in value."""
     if [t.shape for t in first] != [t.shape for t in second]:
         return False
     pairs = [(a.double(), b.double()) for a, b in zip(first, second, strict=True)]
@@ -58,9 +58,11 @@ def replace(model: nn.Module, name: str, module: nn.Module) -> None:
 
 
 def macs(model: nn.Module, forward: Forward, inputs: Inputs) -> dict[str, int]:
-    """Multiply-accumulates of each convolution and linear layer for one example: `{layer's name: count}`.
+    """Return the multiply-accumulates of each convolution and linear layer for one example by the layer's name.
 
     Args:
+        model: Network.
+        forward: `forward(model, inputs)` calls the network.
         inputs: A batch; its length is divided out.
     """
     counts: dict[str, int] = {}

@@ -54,7 +54,7 @@ class PackageCheck:
     checks: tuple[ConformanceCheck, ...]
 
     def of(self, outcome: str) -> list[ConformanceCheck]:
-        """The checks that came out so: "passed", "failed" or "skipped"."""
+        """Return the checks with that outcome: "passed", "failed" or "skipped"."""
         return [check for check in self.checks if check.outcome == outcome]
 
 
@@ -105,7 +105,7 @@ def check_package(reference: str, *, device: str | None = None, tell: Callable[[
 
 
 def _incomplete(code: int, checks: list[ConformanceCheck], said: str) -> list[ConformanceCheck]:
-    """A failure where the checks were not run to their end, or none of them came to look at anything: silence is no praise."""
+    """Return a failure if the checks did not finish, or none of them checked anything."""
     if code not in (0, 1):
         problem = f"pytest ended with {code}: {said or 'it said nothing'}"
         return [ConformanceCheck(of="the checks", check="are run to their end", outcome="failed", problem=problem)]
@@ -143,7 +143,7 @@ def _copied(folder: Path) -> Iterator[Path]:
 
 
 def own_tests(folder: Path) -> list[Path]:
-    """The test files of a package's folder."""
+    """Return the test files of a package's folder."""
     tests = folder / "tests"
     return sorted(path.resolve() for place in (folder, tests) for path in place.glob("test_*.py"))
 
@@ -156,7 +156,7 @@ def _brought(target: Path, reference: str) -> tuple[str, str]:
 
 
 def _installed(reference: str) -> tuple[str, str]:
-    """The distribution of that name, or the one whose plugin or module has it."""
+    """Return the distribution of that name, or the one whose plugin or module has it."""
     known: dict[str, importlib.metadata.Distribution] = {}
     for entry in importlib.metadata.entry_points(group=GROUP):
         if entry.dist is not None:

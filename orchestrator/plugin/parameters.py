@@ -35,25 +35,25 @@ class Parameter(ABC):
     @property
     @abstractmethod
     def start(self) -> ParameterValue:
-        """The default value."""
+        """Return the default value."""
 
     @abstractmethod
     def ends(self) -> tuple[ParameterValue, ParameterValue]:
-        """The lowest and the highest value that the search can ask for; the default twice where values have no order."""
+        """Return the lowest and the highest value of the search; the default twice if values have no order."""
 
     @property
     def cheapest(self) -> ParameterValue:
-        """The value at which the model is cheapest to run; the default where that is not known."""
+        """Return the value at which the model is cheapest to run; the default if that is unknown."""
         return self.start if self.cheaper is None else self.ends()[self.cheaper == "high"]
 
     @property
     def gentlest(self) -> ParameterValue:
-        """The value that changes the model least; the default where that is not known."""
+        """Return the value that changes the model least; the default if that is unknown."""
         return self.start if self.cheaper is None else self.ends()[self.cheaper == "low"]
 
     @abstractmethod
     def check(self, value: Any) -> ParameterValue:
-        """The value itself when it is legal, in the parameter's own type.
+        """Return a legal value in the parameter's own type.
 
         Raises:
             ParameterError: the law and the value, in one line.
@@ -77,18 +77,22 @@ class Choice(Parameter):
 
     @property
     def start(self) -> ParameterValue:
+        """Return the default value."""
         return self.choices[0] if self.default is None else self.default
 
     def check(self, value: Any) -> ParameterValue:
+        """Return a legal value in its own type; see `Parameter.check`."""
         for choice in self.choices:
             if type(choice) is type(value) and choice == value:
                 return choice
         raise ParameterError(f"`{self.name}` must be one of {list(self.choices)}, but got {value!r}")
 
     def values(self) -> tuple[ParameterValue, ...]:
+        """Return the values of the search."""
         return self.choices
 
     def ends(self) -> tuple[ParameterValue, ParameterValue]:
+        """Return the lowest and the highest value of the search."""
         numbers = [choice for choice in self.choices if isinstance(choice, int | float)]
         return (min(numbers), max(numbers)) if len(numbers) == len(self.choices) else (self.start, self.start)
 
@@ -117,12 +121,14 @@ class Number(Parameter):
 
     @property
     def start(self) -> ParameterValue:
+        """Return the default value."""
         return self._typed(min(max(self.default, self.low), self.high))
 
     def _typed(self, value: float) -> ParameterValue:
         return int(value) if self.integer else float(value)
 
     def check(self, value: Any) -> ParameterValue:
+        """Return a legal value in its own type; see `Parameter.check`."""
         low, high = self.bounds or (self.low, self.high)
         number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         if not number or not low - 1e-9 <= value <= high + 1e-9 or (self.integer and value != int(value)):
@@ -131,12 +137,15 @@ class Number(Parameter):
         return self._typed(value)
 
     def values(self) -> tuple[ParameterValue, ...]:
+        """Return the values of the search."""
         return tuple(self._typed(round(self.low + k * self.step, DIGITS)) for k in range(self.count()))
 
     def count(self) -> int:
+        """Return the number of values of the search."""
         return int((self.high - self.low) / self.step + 1e-9) + 1
 
     def ends(self) -> tuple[ParameterValue, ParameterValue]:
+        """Return the lowest and the highest value of the search."""
         return self.values()[0], self.values()[-1]
 
 
@@ -149,7 +158,7 @@ def number(parameters: Sequence[Parameter], name: str) -> Number:
 
 
 def narrowed(parameters: Sequence[Parameter], **changes: Any) -> tuple[Parameter, ...]:
-    """The same parameters with other search ranges: `narrowed(ps, blocks={"high": 3}, scheme={"choices": ("u8s8",)})`."""
+    """Return parameters with other search ranges: `narrowed(ps, blocks={"high": 3}, scheme={"choices": ("u8s8",)})`."""
     names = {p.name for p in parameters}
     for name in changes:
         if name not in names:

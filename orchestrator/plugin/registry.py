@@ -110,7 +110,7 @@ class Registry:
         return reason
 
     def _asked(self, plugin: object, kind: str, info: PluginInfo) -> dict[str, Any] | None:
-        """What a plugin brings of one kind, by name; None where it does not answer that hook."""
+        """Return a plugin's contributions of one kind by name; None if it does not implement that hook."""
         hook = f"orchestrator_{kind}"
         for impl in (i for i in getattr(self._manager.hook, hook).get_hookimpls() if i.plugin is plugin):
             try:
@@ -145,7 +145,7 @@ class Registry:
         return reason
 
     def settle(self, kind: str, *names: str) -> None:
-        """Called with what the user named: where two plugins bring it, nobody but the user can say which one was meant.
+        """Check that the names that the user gave are not provided by two plugins each.
 
         Raises:
             PluginError: two do; names both.
@@ -180,11 +180,11 @@ class Registry:
         return self._named("tasks")
 
     def profile_files(self) -> dict[str, Path]:
-        """The hardware profile files by stem."""
+        """Return the hardware profile files by stem."""
         return self._named("hardware_profiles")
 
     def search_files(self) -> dict[str, Path]:
-        """The ready-made search files by stem."""
+        """Return the ready-made search files by stem."""
         return self._named("searches")
 
     def samplers(self) -> dict[str, Any]:
@@ -213,11 +213,11 @@ class Registry:
             raise PluginError(f"the format '{name}' could not render this {kind}: {type(error).__name__}: {error}") from error
 
     def load_model(self, source: str) -> Any:
-        """A plugin's answer to a model reference, or None."""
+        """Return the model that a plugin loads for a reference, or None."""
         return self._first("orchestrator_load_model", source=source)
 
     def probe_host(self) -> Any:
-        """A plugin's profile of this machine, or None."""
+        """Return a plugin's profile of this machine, or None."""
         return self._first("orchestrator_probe_host")
 
     def recipe_objections(self, recipe: Recipe, target: Target) -> list[str]:
@@ -251,15 +251,15 @@ class Registry:
         return {plugin: {kind: list(items) for kind, items in kinds.items() if items} for plugin, kinds in self._brought.items()}
 
     def contributions(self, kind: str) -> dict[str, Any]:
-        """What all plugins bring of a kind ("methods", "hardware_profiles", ...), by name."""
+        """Return all plugins' contributions of a kind ("methods", "hardware_profiles", ...) by name."""
         return self._named(kind)
 
     def plugin(self, name: str) -> object:
-        """The module or object itself; None where there is none that can be used."""
+        """Return the plugin's module or object; None if there is none that can be used."""
         return self._manager.get_plugin(name)
 
     def hooks(self, plugin: str) -> list[str]:
-        """The questions, checks and events that a plugin answers, by the hooks' names."""
+        """Return the names of the query, check and event hooks that a plugin implements."""
         contributing = {f"orchestrator_{kind}" for kind in CONTRACTS}
         callers = self._manager.get_hookcallers(self._manager.get_plugin(plugin)) or ()
         return sorted(caller.name for caller in callers if caller.name not in contributing)
@@ -301,7 +301,7 @@ class Registry:
                 self._deaf[name] = f"plugin '{name}' is told of no further events: {hook} raised {_line(error)}"
 
     def _first(self, hook: str, **arguments: Any) -> Any:
-        """The first answer that is not None, the plugin registered last asked first."""
+        """Return the first answer that is not None, of the plugin registered last first."""
         return next((answer for answer in reversed(self._answers(hook, **arguments)) if answer is not None), None)
 
     def _named(self, kind: str) -> dict[str, Any]:

@@ -26,7 +26,7 @@ class Runtime(ABC):
 
     @abstractmethod
     def version(self) -> str:
-        """The version that is installed here.
+        """Return the installed version.
 
         Raises:
             Refused: it is not installed, with the command that installs it.
@@ -37,7 +37,7 @@ class Runtime(ABC):
     model costs where other work takes the core away; where it is not said, wall time alone is used."""
 
     def convert(self, model: Path, folder: Path) -> Path:
-        """The runtime's own file for an ONNX model; by default the ONNX file itself."""
+        """Convert an ONNX model to the runtime's own file; by default the ONNX file itself."""
         return model
 
     @staticmethod
@@ -49,12 +49,13 @@ class Runtime(ABC):
         """How a person runs a file of this runtime, as Markdown for the model's card: "" is the card's own text for onnxruntime.
 
         Args:
+            threads: Threads of one inference.
             file: The file's name; it stands in the working directory.
         """
         return ""
 
     def source(self) -> str:
-        """The text of `load`, ready to be executed on the device."""
+        """Return the source text of `load`, ready to be executed on the device."""
         text = textwrap.dedent(inspect.getsource(type(self).load))
         # Annotations name what only this module imports: they must stay unevaluated on the device.
         return "from __future__ import annotations\n" + text.removeprefix("@staticmethod\n")

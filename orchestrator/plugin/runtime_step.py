@@ -37,27 +37,30 @@ class RunOn(OnnxMethod):
         self._runtime = runtime.name
 
     def legal(self, target: Target) -> tuple[Parameter, ...]:
+        """Return no parameters; refuse a runtime that is not among the target's alternatives."""
         if self._runtime not in target.alternatives:
             raise Refused(f"the search is for {target.runtime} alone; name both with --runtime")
         return ()
 
     def phrase(self, parameters: Mapping[str, ParameterValue]) -> str:
+        """Return "on RUNTIME"."""
         return f"on {self._runtime}"
 
     def transform(self, model: Path, parameters: Mapping[str, ParameterValue], context: BuildContext) -> Path:
+        """Return a copy of the file."""
         path = context.workspace / model.name
         path.write_bytes(model.read_bytes())
         return path
 
 
 def with_runtimes(methods: Mapping[str, Method], runtimes: Iterable[Runtime]) -> dict[str, Method]:
-    """All methods, and one step for each runtime."""
+    """Return all methods, and one step for each runtime."""
     families = frozenset(method.family for method in methods.values())
     steps = [RunOn(runtime, families - {FAMILY}) for runtime in runtimes]
     return {**methods, **{step.name: step for step in steps if step.name not in methods}}
 
 
 def runtime_of(recipe: Recipe) -> str | None:
-    """The runtime that a recipe names; None: the target's first."""
+    """Return the runtime that a recipe names; None for the target's first."""
     last = recipe.steps[-1].method if recipe.steps else ""
     return last.removeprefix(PREFIX) if last.startswith(PREFIX) else None

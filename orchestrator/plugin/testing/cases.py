@@ -118,7 +118,7 @@ def target(
     isa: tuple[str, ...] = ("avx2", "avx512_vnni"),
     runtime: str = "onnxruntime",
 ) -> Target:
-    """A machine in memory."""
+    """Return a target with a profile in memory."""
     support = RuntimeSupport(
         name=runtime,
         threads=1,
@@ -141,7 +141,7 @@ def target(
 
 
 def forward(model: nn.Module, inputs: Mapping[str, Tensor]) -> Any:
-    """A single input is given by position, several by name."""
+    """Call a network: a single input by position, several by name."""
     return model(next(iter(inputs.values()))) if len(inputs) == 1 else model(**inputs)
 
 
@@ -159,22 +159,22 @@ class Case:
         return torch.arange(len(next(iter(self.inputs.values())))) % (self.classes or 2)
 
     def copy(self) -> nn.Module:
-        """The network again, which may be changed."""
+        """Return a copy of the network, which may be changed."""
         return copy.deepcopy(self.model)
 
     def batch(self, count: int = 2) -> dict[str, Tensor]:
-        """The first examples."""
+        """Return the first examples."""
         return {name: torch.from_numpy(array[:count]) for name, array in self.inputs.items()}
 
     def outputs(self, model: nn.Module, count: int = 2) -> Any:
-        """What a network says of the first examples."""
+        """Return a network's outputs for the first examples."""
         with torch.no_grad():
             return forward(model, self.batch(count))
 
     def train(
         self, model: nn.Module, *, epochs: float, loss: Any, learning_rate: float, after_step: Any = None, **_: Any
     ) -> None:
-        """One batch of all examples, `epochs` times."""
+        """Train on one batch of all examples, `epochs` times."""
         torch.manual_seed(0)
         optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate)
         batch = self.batch(EXAMPLES)
@@ -199,7 +199,7 @@ class Case:
             )
 
     def export(self, workspace: Path, model: nn.Module) -> Path:
-        """The network as `exported.onnx` in a folder, as a search would export it."""
+        """Export the network as `exported.onnx` in a folder, as a search would."""
         workspace.mkdir(parents=True, exist_ok=True)
         export_onnx(model.eval(), self.batch(), workspace / "exported.onnx")
         return workspace / "exported.onnx"
@@ -211,7 +211,7 @@ class Case:
             yield {name: array[start : min(start + batch, count)] for name, array in self.inputs.items()}
 
     def context(self, workspace: Path, **changes: Any) -> BuildContext:
-        """What a method is handed; `changes` replace fields of it."""
+        """Return the context of a method; `changes` replace its fields."""
         workspace.mkdir(parents=True, exist_ok=True)
         described = TaskDescription(
             spec=TaskSpec(name="case", model="case.py:model", data="case.py:data"),
@@ -260,7 +260,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[np.random.Generator
 
 
 def make_case(name: str) -> Case:
-    """One of the kit's networks, by name; the same weights and inputs at each call."""
+    """Return one of the kit's networks by name, with the same weights and inputs at each call."""
     build, inputs, classes = NETWORKS[name]
     torch.manual_seed(0)
     model = build().eval()

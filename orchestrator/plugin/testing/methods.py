@@ -73,15 +73,15 @@ class MethodTests:
     # -- what a subclass may change ---------------------------------------------------------------------------------------
 
     def networks(self) -> Sequence[Any]:
-        """The networks, as pytest parameters."""
+        """Return the networks as pytest parameters."""
         return [*NETWORKS, *self.cases]
 
     def case(self, network: str) -> Case:
-        """The network of that name, with its data."""
+        """Return the network of that name with its data."""
         return self.cases[network]() if network in self.cases else make_case(network)
 
     def context(self, case: Case, workspace: Path) -> BuildContext:
-        """What the method is handed."""
+        """Return the context of the method."""
         return case.context(workspace)
 
     def record(self, network: str, facts: dict[str, Any], request: pytest.FixtureRequest) -> None:
@@ -361,7 +361,7 @@ def _exported(case: Case, model: nn.Module, path: Path) -> None:
 
 
 def infer(path: Path, inputs: Mapping[str, Any]) -> list[Any]:
-    """The outputs of an ONNX file in onnxruntime."""
+    """Return the outputs of an ONNX file in onnxruntime."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = 1
@@ -371,7 +371,7 @@ def infer(path: Path, inputs: Mapping[str, Any]) -> list[Any]:
 
 
 def assert_untouched(case: Case, before: Any) -> None:
-    """The original is the teacher of others: nothing of it may change."""
+    """Check that the original, the teacher of others, is unchanged."""
     now = case.model.state_dict()
     same = now.keys() == before.keys() and all(torch.equal(before[k], v) for k, v in now.items())
     must(
@@ -443,7 +443,7 @@ def assert_alike(case: Case, before: Path, after: Path, *, least: float) -> None
 
 
 def facts(path: Path) -> dict[str, Any]:
-    """What a file holds, independent of the weights' values: operators, and bytes of constants by type."""
+    """Return the operators of a file and the bytes of its constants by type, independent of the weights' values."""
     graph = onnx.load(str(path)).graph
     held: Counter[str] = Counter()
     for tensor in graph.initializer:
@@ -452,7 +452,7 @@ def facts(path: Path) -> dict[str, Any]:
 
 
 def _has_an_order(methods: Sequence[Method]) -> None:
-    """The families can be put in one order, and none that gives files comes before one that takes modules."""
+    """Check that the families have one order, with no method that gives files before one that takes modules."""
     for one in methods:
         for other in methods:
             follows = other.family in one.before or one.family in other.after

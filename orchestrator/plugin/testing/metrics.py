@@ -23,7 +23,7 @@ class MetricTests:
     metric: ClassVar[Any]
 
     def good(self, generator: np.random.Generator) -> tuple[list[Any], Any, list[Any]]:
-        """Outputs as good as can be, their labels, and the original's outputs; first axis 60 examples.
+        """Return perfect outputs, their labels, and the original's outputs; first axis 60 examples.
 
         By default a classifier of four classes or, where the metric does not take those, three numbers for each example.
         """
@@ -38,7 +38,7 @@ class MetricTests:
         return [logits], labels, [logits]
 
     def bad(self, generator: np.random.Generator, good: list[Any]) -> list[Any]:
-        """Outputs that are worse: the good ones, of other examples."""
+        """Return worse outputs: the good ones of other examples."""
         return [array[generator.permutation(len(array))] for array in good]
 
     def _score(self, outputs: list[Any], labels: Any, reference: list[Any]) -> Any:

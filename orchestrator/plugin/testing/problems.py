@@ -26,5 +26,5 @@ def python(code: str, *arguments: str, timeout_s: float = 120) -> "subprocess.Co
 
 
 def last_line(text: str) -> str:
-    """The line of a traceback that says what it is."""
+    """Return the last line of a traceback, which contains the error."""
     return (text.strip().splitlines() or ["it said nothing"])[-1]

@@ -44,7 +44,7 @@ globals().update(classes({plugins!r}, {device!r}, __name__))
 
 
 def classes(plugins: list[str], device: str | None, module: str) -> dict[str, type[Any]]:
-    """A test class for each contribution of these plugins, by its name."""
+    """Return a test class for each contribution of these plugins, by the class's name."""
     registry = Registry.discover()
     found: dict[str, type[Any]] = {}
 
@@ -70,24 +70,24 @@ def classes(plugins: list[str], device: str | None, module: str) -> dict[str, ty
 
 
 class Recorder:
-    """Keeps what pytest found."""
+    """Recorder of pytest's outcomes."""
 
     def __init__(self) -> None:
         self.found: list[dict[str, Any]] = []
         self._titles: dict[str, str] = {}
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """What each test is of."""
+        """Record the contribution that each test belongs to."""
         for item in items:
             self._titles[item.nodeid] = getattr(getattr(item, "cls", None), "contribution", "the package's own tests")
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """A test file that cannot be imported."""
+        """Record a test file that cannot be imported."""
         if report.failed:
             self._keep("failed", report.nodeid, "the package's own tests", str(report.longrepr))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """One line for each test."""
+        """Record the outcome of a test."""
         title = self._titles.get(report.nodeid, "")
         if report.when == "call" or report.outcome != "passed":
             text = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else str(report.longrepr or "")
@@ -103,7 +103,7 @@ class Recorder:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the kit; what was found is written as JSON."""
+    """Run the kit and write its outcomes as JSON."""
     output, device, *rest = arguments
     plugins, tests = (rest[: rest.index("--")], rest[rest.index("--") + 1 :]) if "--" in rest else (rest, [])
     recorder = Recorder()

@@ -52,7 +52,7 @@ class RuntimeTests:
     leaves_out: ClassVar[dict[str, str]] = {}
 
     def networks(self) -> Sequence[str]:
-        """The networks that it is tried on."""
+        """Return the networks that the runtime is tested on."""
         return [name for name in NETWORKS if name not in self.leaves_out]
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
