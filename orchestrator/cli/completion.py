@@ -14,13 +14,15 @@ BASH_WORDS = "COMP_WORDBREAKS=${COMP_WORDBREAKS//:/}"
 @click.argument("shell", type=click.Choice(SHELLS))
 @click.pass_context
 def command(context: click.Context, shell: str) -> None:
-    r"""Print the script that completes `orchestrate` in a SHELL.
+    """Print the script that completes `orchestrate` in a SHELL.
 
-    For this session, or in the shell's start-up file for all:
+    For this session, or in ~/.bashrc for all (zsh the same, in ~/.zshrc):
 
-    \b
-        source <(orchestrate completion bash)      # in ~/.bashrc; zsh the same, in ~/.zshrc
-        orchestrate completion fish | source       # in ~/.config/fish/config.fish
+        source <(orchestrate completion bash)
+
+    In fish, or in ~/.config/fish/config.fish:
+
+        orchestrate completion fish | source
     """
     if shell == "bash":
         click.echo(BASH_WORDS)

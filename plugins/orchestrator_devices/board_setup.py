@@ -1,4 +1,4 @@
-"""Setting up a board over ssh: a folder of its own with a virtual environment that has a runtime and NumPy."""
+"""Setup of a board over ssh: a folder with a virtual environment that contains a runtime and NumPy."""
 
 import hashlib
 import re
@@ -33,32 +33,32 @@ def set_up(address: Address, options: SetupOptions, progress: Progress) -> str:
         The versions that are set up, for the user.
 
     Raises:
-        InputError: something is missing that cannot be set up, or no wheel fits the board.
-        DeviceUnavailable: it is out of reach or in use.
-        EnvironmentFailure: its disk is full.
+        InputError: Something is missing that cannot be set up, or no wheel fits the board.
+        DeviceUnavailable: The board is out of reach or in use.
+        EnvironmentFailure: Its disk is full.
     """
-    reference, runtime, wanted, offline = address.reference, options.runtime, options.version, options.offline
+    reference, runtime, exact_version, offline = address.reference, options.runtime, options.version, options.offline
     progress(f"{reference}: logging in")
     with _held(address) as board:
         survey = board.ask("survey")
         progress(f"{reference}: {survey['machine']}, {survey['libc'] or survey['system']} {survey['libc_version']}, "
                  f"Python {survey['python']}, {survey['free_disk_bytes'] / 1e9:.1f} GB free")  # fmt: skip
-        asked = _requirements(runtime, wanted)
+        required = _requirements(runtime, exact_version)
         needed = {"numpy", *runtime.imports}
-        if survey["venv"] and _covers(survey["asked"], asked):
+        if survey["venv"] and _covers(survey["asked"], required):
             found = board.modules(needed)
             if all("version" in answer for answer in found.values()):
                 return _done(reference, survey, found, changed=False)
         if not survey["venv"]:
-            progress(f"{reference}: making the virtual environment")
+            progress(f"{reference}: creating the virtual environment")
             board.ask("make_venv", timeout_s=PIP_S)
-        _install(board, survey, asked, exact=wanted is not None, offline=offline, progress=progress)
-        progress(f"{reference}: trying the packages")
+        _install(board, survey, required, exact=exact_version is not None, offline=offline, progress=progress)
+        progress(f"{reference}: testing the packages")
         found = board.modules(needed)
         if any("error" in answer for answer in found.values()) and int(found["numpy"].get("version", "0").partition(".")[0]) >= 2:
             progress(f"{reference}: this runtime may have been built for NumPy 1")
             _get(board, survey, ["numpy<2"], offline=offline, progress=progress)
-            board.ask("unpack", asked={**_before(survey), **asked}, timeout_s=PIP_S)
+            board.ask("unpack", asked={**_before(survey), **required}, timeout_s=PIP_S)
             found = board.modules(needed)
         for name, answer in sorted(found.items()):
             if "error" in answer:
@@ -67,15 +67,14 @@ def set_up(address: Address, options: SetupOptions, progress: Progress) -> str:
 
 
 def remove(address: Address) -> str | None:
-    """Delete the board's folder. Returns where it was; None: there was none.
+    """Delete the board's folder, and return its path, or None if there was none.
 
     Raises:
-        InputError: the board cannot be used as it is.
-        DeviceUnavailable: it is out of reach or in use.
+        InputError: The board cannot be used as it is.
+        DeviceUnavailable: It is out of reach or in use.
     """
-    there = BoardConnection(address, system=True).exists()
     folder = None
-    if there:
+    if BoardConnection(address, system=True).exists():
         with _held(address) as board:
             folder = str(board.ask("remove", timeout_s=PIP_S)["folder"])
     known_boards.forget(address.reference)
@@ -84,7 +83,7 @@ def remove(address: Address) -> str | None:
 
 @contextmanager
 def _held(address: Address) -> Iterator[BoardConnection]:
-    """The board, for this process alone: nobody times there meanwhile."""
+    """Lock the board, so that no search times there meanwhile."""
     board = BoardConnection(address, system=True)
     try:
         board.lock()
@@ -93,27 +92,27 @@ def _held(address: Address) -> Iterator[BoardConnection]:
         board.disconnect()
 
 
-def _requirements(runtime: Runtime, wanted: str | None) -> dict[str, str | None]:
-    """`{package: version}`; None: the newest that fits."""
-    found: dict[str, str | None] = {"numpy": None}
+def _requirements(runtime: Runtime, exact: str | None) -> dict[str, str | None]:
+    """Return `{package: version}`; None is the newest that fits."""
+    required: dict[str, str | None] = {"numpy": None}
     for module in runtime.imports:
         if module == "numpy":
             continue
         package = distribution_of(module)
         try:
-            found[package] = wanted or version(package)
+            required[package] = exact or version(package)
         except PackageNotFoundError:
-            found[package] = wanted
-    return found
+            required[package] = exact
+    return required
 
 
-def _covers(before: dict[str, Any], asked: dict[str, str | None]) -> bool:
-    """Whether all that is asked for was asked for before."""
-    return all(package in before and before[package] == number for package, number in asked.items())
+def _covers(before: dict[str, Any], required: dict[str, str | None]) -> bool:
+    """Return True if all requirements were installed before."""
+    return required.items() <= before.items()
 
 
 def _before(survey: dict[str, Any]) -> dict[str, Any]:
-    """What was asked for earlier, other runtimes included."""
+    """Return earlier requirements, those of other runtimes included."""
     return dict(survey["asked"]) if survey["venv"] else {}
 
 
@@ -128,24 +127,24 @@ def _done(reference: str, survey: dict[str, Any], found: dict[str, Any], *, chan
 def _install(
     board: BoardConnection,
     survey: dict[str, Any],
-    asked: dict[str, str | None],
+    required: dict[str, str | None],
     *,
     exact: bool,
     offline: bool,
     progress: Progress,
 ) -> None:
     board.ask("clear_wheels")
-    for package, number in asked.items():
+    for package, number in required.items():
         choices = [f"{package}=={number}"] if number else []
         if not (exact and number):
             choices.append(package)
         _get(board, survey, choices, offline=offline, progress=progress)
-    wheels = board.ask("unpack", asked={**_before(survey), **asked}, timeout_s=PIP_S)["wheels"]
+    wheels = board.ask("unpack", asked={**_before(survey), **required}, timeout_s=PIP_S)["wheels"]
     progress(f"{board.name}: installed {', '.join('-'.join(wheel.split('-')[:2]) for wheel in wheels)}")
 
 
 def _get(board: BoardConnection, survey: dict[str, Any], choices: list[str], *, offline: bool, progress: Progress) -> None:
-    """The first of these requirements for which there is a wheel, by the board's own pip or else from here."""
+    """Download the first requirement that has a wheel, with the board's own pip or else with this host's."""
     problem = ""
     for choice in choices:
         if problem:
@@ -172,7 +171,7 @@ def _get(board: BoardConnection, survey: dict[str, Any], choices: list[str], *, 
 
 
 def _download_here(requirement: str, survey: dict[str, Any], folder: Path) -> str | None:
-    """Fetch a wheel that fits the board with this host's pip. Returns what pip says when there is none."""
+    """Download a wheel that fits the board with this host's pip, and return pip's message if there is none."""
     platforms = [word for name in platforms_of(survey) for word in ("--platform", name)]
     python = ".".join(survey["python"].split(".")[:2])
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
@@ -199,7 +198,7 @@ def distribution_of(module: str) -> str:
 
 
 def platforms_of(survey: dict[str, Any]) -> list[str]:
-    """pip's names of the platforms whose wheels run on the board, the newest first."""
+    """Return pip's names of the platforms whose wheels run on the board, newest first."""
     machine = survey["machine"]
     if machine == "aarch64" and survey["bits"] == 32:
         machine = "armv7l"  # a 32-bit system on a 64-bit kernel

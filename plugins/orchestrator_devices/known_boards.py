@@ -1,4 +1,4 @@
-"""Which boards were set up from here: a small file in the user's data folder, for `orchestrate devices list`."""
+"""The boards that were set up from here: a file in the user's data folder."""
 
 import json
 from pathlib import Path
@@ -6,21 +6,23 @@ from typing import Any
 
 import platformdirs
 
+from orchestrator.values.files import write_atomic
+
 Boards = dict[str, dict[str, Any]]
 
 
 def path() -> Path:
-    """Where it is kept."""
+    """Return the path of the file."""
     return platformdirs.user_data_path("orchestrator", appauthor=False) / "boards.json"
 
 
 def read() -> Boards:
-    """`{reference: {"set_up": day, "machine": ..., "packages": [...]}}`; empty where the file is missing or spoilt."""
+    """Return `{reference: {"set_up": day, "machine": ..., "versions": {...}}}`; empty if the file is missing or damaged."""
     try:
-        found = json.loads(path().read_text())
+        boards = json.loads(path().read_text())
     except (OSError, ValueError):
         return {}
-    return {str(name): dict(facts) for name, facts in found.items() if isinstance(facts, dict)} if isinstance(found, dict) else {}
+    return {name: facts for name, facts in boards.items() if isinstance(facts, dict)} if isinstance(boards, dict) else {}
 
 
 def summary(facts: dict[str, Any]) -> str:
@@ -30,17 +32,15 @@ def summary(facts: dict[str, Any]) -> str:
 
 
 def remember(reference: str, facts: dict[str, Any]) -> None:
-    """Note a board, in the place of what was known of it."""
+    """Record a board, in place of its earlier facts."""
     _write({**read(), reference: facts})
 
 
 def forget(reference: str) -> None:
-    """Note that a board is set up no longer."""
+    """Delete the record of a board."""
     _write({name: facts for name, facts in read().items() if name != reference})
 
 
 def _write(boards: Boards) -> None:
     path().parent.mkdir(parents=True, exist_ok=True)
-    new = path().with_suffix(".part")
-    new.write_text(json.dumps(boards, indent=1) + "\n")
-    new.replace(path())
+    write_atomic(path(), json.dumps(boards, indent=1) + "\n")

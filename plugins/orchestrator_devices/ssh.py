@@ -1,4 +1,4 @@
-"""A board over ssh as a device: candidates are copied, timed and scored there."""
+"""Boards over ssh as devices: candidates are copied, timed and scored there."""
 
 import hashlib
 import time
@@ -24,7 +24,12 @@ class BoardSession(AgentSession):
     """A model in a guarded process on a board.
 
     Args:
-        names: Of the board's stored files that the model and its inputs are.
+        job: The model and how to run it.
+        process: The guard on the board.
+        model: The model's path on the board.
+        inputs: The inputs' paths on the board, by name.
+        device: The board.
+        names: Names of the stored files of the model and its inputs.
     """
 
     def __init__(
@@ -40,6 +45,7 @@ class BoardSession(AgentSession):
             raise self._board.judge(failure, self._process) from None
 
     def predict(self, folder: Path, *, batch: int) -> list[Path]:
+        """Run all examples on the board, and copy each output here."""
         try:
             return self._predict(folder, batch)
         except DiskFull:
@@ -47,10 +53,10 @@ class BoardSession(AgentSession):
             return self._predict(folder, batch)
 
     def _predict(self, folder: Path, batch: int) -> list[Path]:
-        name = uuid.uuid4().hex  # cleared away by the next search where this one ends in between
-        there = self._board.ask("open_folder", name=name)["path"]
+        name = uuid.uuid4().hex  # deleted by the next search if this one ends meanwhile
+        remote = self._board.ask("open_folder", name=name)["path"]
         try:
-            paths = self._ask(do="predict", folder=there, batch=batch)["paths"]
+            paths = self._ask(do="predict", folder=remote, batch=batch)["paths"]
             local = [folder / Path(path).name for path in paths]
             for path, copy in zip(paths, local, strict=True):
                 self._board.fetch(path, copy)
@@ -61,6 +67,7 @@ class BoardSession(AgentSession):
         return local
 
     def close(self) -> None:
+        """End the guard and the model's process."""
         self._board.end_guard(self._process)
         self._device.closed(self)
 
@@ -80,21 +87,23 @@ class SshDevice(Device):
 
     @property
     def board(self) -> BoardConnection:
-        """The board that this device is.
+        """The connection to the board.
 
         Raises:
-            InputError: this one stands for all boards.
+            InputError: This instance stands for all boards.
         """
         if self._board is None:
             raise InputError(f"device 'ssh' needs an address: {FORM}")
         return self._board
 
     def attach(self, reference: str) -> "SshDevice":
+        """Return the board that an address names."""
         if reference == self.scheme:
             raise InputError(f"device 'ssh' needs an address: {FORM}")
         return SshDevice(Address.parse(reference))
 
     def check(self, runtime: Runtime) -> None:
+        """Lock the board, and check its packages and its disk."""
         self.board.lock()
         try:
             self._check_modules(runtime)
@@ -118,6 +127,7 @@ class SshDevice(Device):
         self._versions = {name: answer["version"] for name, answer in found.items()}
 
     def open(self, job: Job) -> BoardSession:
+        """Load a model in a fresh process on the board; a lost connection is retried for a while."""
         for wait in BACK_OFF_S:
             try:
                 return self._open(job)
@@ -164,14 +174,15 @@ class SshDevice(Device):
         return {name for session in self._sessions for name in session.names}
 
     def make_room(self) -> None:
-        """Delete all files on the board that no open session uses."""
+        """Delete all stored files that no open session uses."""
         self.board.ask("room", size=EVERYTHING, keep=sorted(self._in_use()))
 
     def closed(self, session: BoardSession) -> None:
-        """The session's files may go when room is needed."""
+        """Let the session's files be deleted when space is needed."""
         self._sessions.discard(session)
 
     def environment(self) -> dict[str, Any]:
+        """Return facts about the board, with the versions of its packages."""
         facts = self.board.ask("facts")
         if not self._versions:
             found = self.board.modules({"numpy", *self._imports})
@@ -179,26 +190,33 @@ class SshDevice(Device):
         return {**facts, "versions": self._versions, "board": self.board.name}
 
     def status(self) -> dict[str, Any]:
+        """Return the facts, and the search that uses the board now."""
         return {**self.environment(), "in_use_by": self.board.ask("holder")["held_by"]}
 
     def cores(self) -> int:
+        """Return the number of the board's cores."""
         return int(self.board.ask("facts")["cores"])
 
     def release(self) -> None:
+        """Close the connection, which unlocks the board."""
         if self._board is not None:
             self._board.disconnect()
         self._sessions.clear()
 
     def reference_form(self) -> str:
+        """Return the form of addresses."""
         return FORM
 
     def references(self) -> list[str]:
+        """Return the boards that were set up from here."""
         return [*known_boards.read(), f"{self.scheme}:"]
 
     def setup_references(self) -> list[str]:
+        """Return the boards that were set up from here."""
         return list(known_boards.read())
 
     def listing(self) -> list[DeviceListing]:
+        """Return the boards that were set up from here, and the form of addresses."""
         boards = [
             DeviceListing(reference=reference, text=f"board, set up {known_boards.summary(facts)}", facts=facts)
             for reference, facts in sorted(known_boards.read().items())
@@ -206,6 +224,7 @@ class SshDevice(Device):
         return [*boards, DeviceListing(reference=FORM, text="any board over ssh, after `orchestrate devices setup`")]
 
     def diagnose(self) -> list[Finding]:
+        """Examine the ssh client, and list the boards."""
         found = [self._client()]
         for reference, facts in sorted(known_boards.read().items()):
             text = f"set up {facts.get('set_up', '')}; to see if it is reachable: orchestrate devices check {reference}"
@@ -221,7 +240,9 @@ class SshDevice(Device):
         return Finding(section="devices", name=self.scheme, state="ok", text=text)
 
     def setup(self, reference: str, options: SetupOptions, progress: Progress) -> str:
+        """Set up a board."""
         return board_setup.set_up(Address.parse(reference), options, progress)
 
     def remove(self, reference: str) -> str | None:
+        """Delete the folder on a board."""
         return board_setup.remove(Address.parse(reference))
