@@ -1,1 +1,1 @@
-"""The search: which recipe is asked for next, what is kept of it, and which model is recommended."""
+"""The search: proposal and evaluation of candidates, the Pareto front, and the recommendation."""

@@ -102,6 +102,8 @@ class Engine:
         """Load and check the task; in a new run also compute the offers of the methods.
 
         Args:
+            state: The state of a resumed run, or None.
+            builder: The run's builder process.
             changed: The error message if the task differs from that of the state.
         """
         self._events.phase("loading the model and the data")
@@ -127,7 +129,7 @@ class Engine:
             raise InputError(f"no method can be used on this model, these data and this target ({reasons or 'none installed'})")
         space = SearchSpace(state.offers, self._registry.methods())
         if space.size() == 0:
-            raise InputError(f"no recipe can be made of {', '.join(offered)} alone: they need another method before them")
+            raise InputError(f"no recipe can be built from {', '.join(offered)} alone: they need another method before them")
         options, trials = self._request.options, self._request.budget.trials
         recipes, notes = first_recipes(options.warm_start, state.task, space, trials=trials, share=options.warm_share)
         state = replace(state, first=[recipe.as_json() for recipe in recipes], notes=(*state.notes, *notes))
@@ -148,6 +150,8 @@ class Engine:
         """Return the original, exported and measured like every candidate.
 
         Args:
+            state: The state of the run.
+            builder: The run's builder process.
             begins: True if the run begins with it and can be resumed from now on. An original that fails leaves no run behind.
 
         Raises:
@@ -181,6 +185,8 @@ class Engine:
         """Run all trials that the budget allows; after `baseline`.
 
         Args:
+            state: The state of the run.
+            builder: The run's builder process.
             participant: This process's part in a shared study; None to lead one if the run has a storage.
 
         Raises:

@@ -54,7 +54,7 @@ def remeasure(archive: Archive, run: RunDirectory, pool: DevicePool, *, timeout_
     of those dominates it. A candidate that fails here leaves the front, with a note.
 
     Raises:
-        Interrupted: The user asked to stop.
+        Interrupted: The user requested a stop.
         DeviceUnavailable: No device answers within the wait.
         EnvironmentFailure: This machine failed, for example its disk is full.
     """
@@ -103,7 +103,7 @@ def _measure(
         raise failed.get(BASELINE, JobFailed("error", "the original was not timed"))
     return Remeasurement(
         timed=timed,
-        figures={name: value for name, value in measured.figures.items() if not isinstance(value, JobFailed)},
+        latencies={name: value for name, value in measured.figures.items() if not isinstance(value, JobFailed)},
         failed={name: str(error) for name, error in failed.items()},
         seconds=round(time.monotonic() - began, 3),
     )
@@ -115,7 +115,7 @@ def _judged(before: Outcome, remeasurement: Remeasurement, archive: Archive) -> 
     for candidate in archive.candidates:
         known[candidate.id] = archive.front.judged(remeasurement.applied(candidate, baseline), baseline)
     rest = [c.id for c in before.front if c.id not in remeasurement.timed and c.id != BASELINE]
-    pareto = archive.front_of({name: known[name] for name in known if name in remeasurement.figures or name in rest})
+    pareto = archive.front_of({name: known[name] for name in known if name in remeasurement.latencies or name in rest})
     front = pareto.front()
     notes = [
         f"{name} could not be measured again, and is not on the front: {reason}" for name, reason in remeasurement.failed.items()
@@ -164,10 +164,15 @@ def score_on_simulated_cpu(
     """Score the baseline and the front by the target's own kernels, if a simulated CPU replaces the target.
 
     Args:
+        outcome: The outcome so far.
+        archive: The candidates of the run.
+        evaluator: Evaluator of candidates.
         seconds: For all of them; each runs as many examples as its share allows.
+        timeout_s: Seconds that this may take.
+        report: Called with each phase.
 
     Raises:
-        Interrupted: The user asked to stop.
+        Interrupted: The user requested a stop.
         DeviceUnavailable: No device answers within the wait.
         EnvironmentFailure: This machine failed, for example its disk is full.
     """
@@ -207,10 +212,15 @@ def score_on_test(
     """Score the baseline and the front on the test split, once.
 
     Args:
+        outcome: The outcome so far.
+        archive: The candidates of the run.
+        evaluator: Evaluator of candidates.
+        timeout_s: Seconds that this may take.
+        report: Called with each phase.
         over: Returns True if the run's time is up for good.
 
     Raises:
-        Interrupted: The user asked to stop.
+        Interrupted: The user requested a stop.
         DeviceUnavailable: No device answers within the wait.
         EnvironmentFailure: This machine failed, for example its disk is full.
     """

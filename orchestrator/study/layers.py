@@ -1,4 +1,4 @@
-"""What became of each layer of the original in a candidate, from the two exported graphs."""
+"""Comparison of the layers of the original and a candidate, from the two exported graphs."""
 
 import re
 from collections import defaultdict
@@ -17,12 +17,12 @@ from orchestrator.values.target import Target
 
 Shapes = Mapping[str, Sequence[int]]
 
-# What exporters and quantizers put around the name that a weight has in the network.
+# Affixes that exporters and quantizers add to the name of a weight in the network.
 _ENDINGS = re.compile(r"(_DequantizeLinear_Output|_quantized|_QuantizeLinear|_output|_transposed|_fp16|_Q4|_Q8|_B\d+)+$")
 _WEIGHT = re.compile(r"\.(weight|weight_ih|weight_hh|in_proj_weight|weight_orig)$")
-_MADE_UP = re.compile(r"^(val_\d+|_?onnx::.*|t_\d+|\d+)$")
+_GENERATED = re.compile(r"^(val_\d+|_?onnx::.*|t_\d+|\d+)$")
 _PATH = re.compile(r"[/.]")
-"""In the name of an operator: it stands where the operator is in the network ("/stem/Conv"), and is more than a number."""
+"""Separator in the name of an operator that is its path in the network ("/stem/Conv")."""
 
 
 class Layers:
@@ -31,10 +31,10 @@ class Layers:
     Args:
         path: An ONNX file.
         shapes: Full shapes of the inputs that have dynamic axes besides the batch axis, by input name.
-        runtime: What runs the file; None: the target's runtime. Of another one there are no times: the estimate is not of it.
+        runtime: Runtime of the file; None for the target's. Another one has no times: the estimate does not cover it.
 
     Attributes:
-        named: Those that are called what the network calls the module of their weights.
+        named: Layers with the name of the network's module that holds their weights.
 
     Raises:
         InputError: The graph cannot be counted.
@@ -51,7 +51,7 @@ class Layers:
             if operator.macs == 0 or operator.free or operator.fused_into is not None:
                 continue
             name = names.get(operator.name) or operator.name
-            while name in self.by_name:  # a layer that the network uses twice
+            while name in self.by_name:  # the network uses a layer twice
                 name += "'"
             self.by_name[name] = _layer(operator, costs.pop(operator.name, None) if self.estimate else None)
             if operator.name in names:
@@ -60,13 +60,12 @@ class Layers:
 
 
 def layer_table(original: Layers, candidate: Layers, target: Target) -> LayerTable:
-    """Both graphs side by side.
+    """Return the layers of both graphs side by side.
 
-    Layers are the same where their weights, or else their operators, have the same name in the network. Of those whose names the
-    exporter made up the first is the first, the second the second, where both graphs have as many of a kind. Times are there
-    where both graphs have them.
+    Layers are the same if their weights, or else their operators, have the same name in the network. Layers with generated names
+    are paired in order if both graphs have the same number of a kind. Times are given if both graphs have them.
     """
-    pairs = {name: name for name in original.by_name if name in candidate.by_name and _tells(original, candidate, name)}
+    pairs = {name: name for name in original.by_name if name in candidate.by_name and _is_path(original, candidate, name)}
     pairs |= dict(_in_order(original, candidate, pairs))
     timed = original.estimate is not None and candidate.estimate is not None
 
@@ -90,20 +89,20 @@ def layer_table(original: Layers, candidate: Layers, target: Target) -> LayerTab
     )
 
 
-def _tells(original: Layers, candidate: Layers, name: str) -> bool:
-    """Whether a name that both graphs have is more than a number of the exporter's."""
+def _is_path(original: Layers, candidate: Layers, name: str) -> bool:
+    """Return True if a name that both graphs have is not a generated number."""
     return (name in original.named and name in candidate.named) or _PATH.search(name) is not None
 
 
 def _in_order(original: Layers, candidate: Layers, known: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Pairs of those layers whose names tell nothing."""
+    """Yield pairs of layers with generated names."""
 
     def nameless(layers: Layers) -> dict[tuple[str, tuple[int, ...]], list[str]]:
-        found = defaultdict(list)
+        names = defaultdict(list)
         for name, layer in layers.by_name.items():
             if name not in known and name not in layers.named:
-                found[_kind(layer.operator), layer.kernel].append(name)
-        return found
+                names[_kind(layer.operator), layer.kernel].append(name)
+        return names
 
     before, after = nameless(original), nameless(candidate)
     for kind, names in before.items():
@@ -112,24 +111,24 @@ def _in_order(original: Layers, candidate: Layers, known: Mapping[str, str]) -> 
 
 
 def _kind(operator: str) -> str:
-    """Operators that do the same work, whatever their numbers are."""
+    """Return one name for operators that do the same work in different number formats."""
     if "Conv" in operator:
         return "Conv"
     return "MatMul" if "Gemm" in operator or "MatMul" in operator else operator
 
 
 def _weight_names(path: Path, shapes: Shapes) -> dict[str, str]:
-    """What the network calls the module that each operator's weights belong to, by the operator's name."""
+    """Return the name of the network's module that holds each operator's weights, by the operator's name."""
     graph = read_shaped_graph(path, shapes)
-    found = {}
+    modules = {}
     for index, node in enumerate(graph.nodes):
         position = WEIGHT_INPUT.get(node.op_type)
         if position is None or position >= len(node.input):
             continue
         weight = _ENDINGS.sub("", node.input[position])
-        if weight and not _MADE_UP.match(weight) and _WEIGHT.search(weight):
-            found[node.name or f"{node.op_type}_{index}"] = _WEIGHT.sub("", weight).removeprefix("model.")
-    return found
+        if weight and not _GENERATED.match(weight) and _WEIGHT.search(weight):
+            modules[node.name or f"{node.op_type}_{index}"] = _WEIGHT.sub("", weight).removeprefix("model.")
+    return modules
 
 
 def _layer(operator: Operator, ms: float | None) -> Layer:

@@ -243,6 +243,10 @@ def open_study(
     """Return the study of a run with its sampler.
 
     Args:
+        run: The run directory.
+        state: The state of the run.
+        registry: The plugins.
+        archive: The candidates of the run.
         salt: Distinguishes this process's sampler from those of others that share the study.
 
     Raises:

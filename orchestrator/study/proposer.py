@@ -71,7 +71,7 @@ class Proposer:
 
         Raises:
             BudgetClaimed: Other processes have begun all candidates that the budget allows.
-            Interrupted: The user asked to stop.
+            Interrupted: The user requested a stop.
         """
         duplicates = 0
         while True:

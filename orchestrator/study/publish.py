@@ -1,4 +1,4 @@
-"""What a run leaves for people: results.json, report.html, front/ and recommended/."""
+"""The published files of a run: results.json, report.html, front/ and recommended/."""
 
 import json
 import shutil
@@ -37,18 +37,18 @@ from orchestrator.values.results import CandidateResult, RunResult, StepResult, 
 PACKAGES = (DISTRIBUTION, "torch", "onnx", "onnxruntime", "onnxscript", "optuna", "torch-pruning", "numpy", "pluggy")
 
 
-def compose(found: StudyResult, registry: Registry, run: RunDirectory) -> RunResult:
-    """Everything that was found, as results.json has it."""
-    state = found.state
+def compose(study: StudyResult, registry: Registry, run: RunDirectory) -> RunResult:
+    """Return the result of a run as results.json holds it."""
+    state = study.state
     request, task = state.request, state.task
-    recommendation = found.recommendation
-    front = {c.id for c in found.front}
-    reused = count_reused(found.candidates)
+    recommendation = study.recommendation
+    front = {c.id for c in study.front}
+    reused = count_reused(study.candidates)
     methods, finished = registry.methods(), finished_s(run.log)
 
     def published(candidate: CandidateResult) -> CandidateResult:
-        said = _in_words(_published(candidate, front), methods)
-        return replace(said, finished_s=finished.get(candidate.id))
+        candidate = _with_phrases(_published(candidate, front), methods)
+        return replace(candidate, finished_s=finished.get(candidate.id))
 
     return RunResult(
         schema=1,
@@ -69,13 +69,13 @@ def compose(found: StudyResult, registry: Registry, run: RunDirectory) -> RunRes
             threads=request.target.threads,
             limits=asdict(request.limits),
         ),
-        baseline=published(found.baseline),
-        candidates=[published(c) for c in found.candidates],
-        front=[c.id for c in found.front],
+        baseline=published(study.baseline),
+        candidates=[published(c) for c in study.candidates],
+        front=[c.id for c in study.front],
         recommended=recommendation.id,
         reason=recommendation.reason,
-        seconds=found.seconds,
-        environment=_environment(registry, found.devices),
+        seconds=study.seconds,
+        environment=_environment(registry, study.devices),
         search={
             "name": request.preset.name,
             "sampler": request.preset.sampler,
@@ -84,7 +84,7 @@ def compose(found: StudyResult, registry: Registry, run: RunDirectory) -> RunRes
             "timeout_s": request.budget.timeout_s,
             "epochs": list(state.epochs),
             "started": state.started,
-            "ended": found.ended,
+            "ended": study.ended,
             "run": str(run.path),
             "study": state.study,
             "reused": reused,
@@ -93,22 +93,22 @@ def compose(found: StudyResult, registry: Registry, run: RunDirectory) -> RunRes
         notes=[
             *state.notes,
             *refusals(state),
-            *found.notes,
+            *study.notes,
             *registry.notes,
-            *_runtimes(found),
-            *_same_recipes(found),
-            *reuse_notes(reused, len(found.candidates)),
-            *sharing_notes(found.candidates),
+            *_runtimes(study),
+            *_same_recipes(study),
+            *reuse_notes(reused, len(study.candidates)),
+            *sharing_notes(study.candidates),
         ],
-        importance=importance(found.candidates, SearchSpace(state.offers, methods), task.direction),
-        layers=_layers(found, run),
+        importance=importance(study.candidates, SearchSpace(state.offers, methods), task.direction),
+        layers=_layers(study, run),
     )
 
 
 def _options(state: RunState) -> dict[str, Any]:
-    """What else was asked for and decides what is found, as plain JSON values, for whoever compares two runs.
+    """Return the further options that influence the result, as plain JSON values, for comparisons of runs.
 
-    The memory that a build may take is left out: it is what was free at the start, where nobody said otherwise.
+    The memory of a build is left out: by default it is what was free at the start.
     """
     request = state.request
     return {
@@ -128,10 +128,10 @@ def _options(state: RunState) -> dict[str, Any]:
     }
 
 
-def _runtimes(found: StudyResult) -> list[str]:
-    """Which runtime won, where the search tried several: the best of each on the front, by what their uncertainty leaves."""
-    target = found.state.request.target
-    timed = [c for c in found.front if c.artifact is not None and c.latency]
+def _runtimes(study: StudyResult) -> list[str]:
+    """Return the fastest runtime of the front within its uncertainty, as a note, if the search tried several."""
+    target = study.state.request.target
+    timed = [c for c in study.front if c.artifact is not None and c.latency]
     if not target.alternatives or not timed:
         return []
     best: dict[str, CandidateResult] = {}
@@ -141,91 +141,91 @@ def _runtimes(found: StudyResult) -> list[str]:
     near = [first, *(other for other in others if not faster(first, other))]
     counts = [f"{sum(c.latency[0].runtime == name for c in timed)} on {name}" for name in (target.runtime, *target.alternatives)]
     if len(near) == 1:
-        said = f"the fastest of the front runs on {first.latency[0].runtime} ({first.id})"
+        text = f"the fastest of the front runs on {first.latency[0].runtime} ({first.id})"
     else:
         which = " or ".join(f"on {c.latency[0].runtime} ({c.id})" for c in near)
-        said = f"the fastest of the front runs {which}: their times cannot be told apart"
-    return [f"{said}; of the front run {', '.join(counts)}"]
+        text = f"the fastest of the front runs {which}: their times cannot be distinguished"
+    return [f"{text}; of the front run {', '.join(counts)}"]
 
 
-def _same_recipes(found: StudyResult) -> list[str]:
-    """What the runtimes make of one model: recipes that were timed in several, the original among them."""
-    target = found.state.request.target
+def _same_recipes(study: StudyResult) -> list[str]:
+    """Return notes that compare the runtimes by recipes, the original among them, that were timed in several."""
+    target = study.state.request.target
     names = (target.runtime, *target.alternatives)
-    complete = [c for c in (found.baseline, *found.candidates) if c.state == "complete" and c.latency]
+    complete = [c for c in (study.baseline, *study.candidates) if c.state == "complete" and c.latency]
     first = {_without_runtime(c): c for c in complete if c.latency[0].runtime == names[0]}
-    said = []
+    notes = []
     for name in names[1:]:
-        there = [c for c in complete if c.latency[0].runtime == name]
-        pairs = [(first[_without_runtime(c)], c) for c in there if _without_runtime(c) in first]
+        others = [c for c in complete if c.latency[0].runtime == name]
+        pairs = [(first[_without_runtime(c)], c) for c in others if _without_runtime(c) in first]
         ahead, behind = sum(faster(b, a) for a, b in pairs), sum(faster(a, b) for a, b in pairs)
-        tried = f"{len(there)} candidate{'' if len(there) == 1 else 's'} ran on {name}"
+        tried = f"{len(others)} candidate{'' if len(others) == 1 else 's'} ran on {name}"
         if not pairs:
-            said.append(f"{tried}, none of them with a recipe that ran on {names[0]} too")
+            notes.append(f"{tried}, none of them with a recipe that ran on {names[0]} too")
             continue
         both = f"{len(pairs)} recipe{'' if len(pairs) == 1 else 's'} that ran on {names[0]} too"
         won = f"{ahead} {'was' if ahead == 1 else 'were'} faster on {name}, {behind} on {names[0]}"
-        said.append(f"{tried}; of {both}, {won}, and {len(pairs) - ahead - behind} cannot be told apart")
-    return said
+        notes.append(f"{tried}; of {both}, {won}, and {len(pairs) - ahead - behind} cannot be distinguished")
+    return notes
 
 
 def _without_runtime(candidate: CandidateResult) -> str:
-    """A candidate's recipe but for the step that names its runtime, as a key."""
+    """Return a key of a candidate's recipe without the step that names its runtime."""
     steps = [step for step in candidate.recipe if not step.method.startswith(PREFIX)]
     return json.dumps([[step.method, step.version, step.parameters] for step in steps], sort_keys=True)
 
 
-def publish(result: RunResult, found: StudyResult, registry: Registry, run: RunDirectory) -> None:
-    """Write everything. A folder is made under another name and put in place whole.
+def publish(result: RunResult, study: StudyResult, registry: Registry, run: RunDirectory) -> None:
+    """Write all published files. A folder is written under another name and moved to its place when it is complete.
 
     Raises:
-        OSError: the disk is full, ...; what stood there before is still there.
+        OSError: The disk is full or read-only; the earlier files are still there.
     """
-    made = run.work / "publishing"
-    shutil.rmtree(made, ignore_errors=True)
-    (made / "front").mkdir(parents=True)
-    for candidate in found.front:
-        _folder(made / "front" / candidate.id, result, result.candidate(candidate.id), found, registry, run)
-    run.replace_folder("front", made / "front")
+    staging = run.work / "publishing"
+    shutil.rmtree(staging, ignore_errors=True)
+    (staging / "front").mkdir(parents=True)
+    for candidate in study.front:
+        _folder(staging / "front" / candidate.id, result, result.candidate(candidate.id), study, registry, run)
+    run.replace_folder("front", staging / "front")
     if result.recommended is not None:
-        _folder(made / "recommended", result, result.candidate(result.recommended), found, registry, run)
-        run.replace_folder("recommended", made / "recommended")
+        _folder(staging / "recommended", result, result.candidate(result.recommended), study, registry, run)
+        run.replace_folder("recommended", staging / "recommended")
     else:
         shutil.rmtree(run.path / "recommended", ignore_errors=True)
-    shutil.rmtree(made, ignore_errors=True)
+    shutil.rmtree(staging, ignore_errors=True)
     try:
         write_atomic(run.path / "report.html", registry.render("html", result))
     except (InputError, PluginError) as error:  # the results count more than their page
         result = replace(result, notes=[*result.notes, f"no report.html: {error}"])
-    write_results(result, run.path / "results.json")  # the last: where it is, everything is
+    write_results(result, run.path / "results.json")  # last: if it exists, everything does
 
 
-def _in_words(candidate: CandidateResult, methods: Mapping[str, Method]) -> CandidateResult:
-    """The candidate with what each method says of its step. One that fails at that says nothing: no report is lost for it."""
+def _with_phrases(candidate: CandidateResult, methods: Mapping[str, Method]) -> CandidateResult:
+    """Return the candidate with each method's phrase for its step; empty if the method fails."""
     steps = []
     for step in candidate.recipe:
         phrase, method = "", methods.get(step.method)
         if method is not None:
             with suppress(Exception):  # a plugin's own code
-                phrase = str(method.phrase(step.parameters)) or _plain_words(step, method)
+                phrase = str(method.phrase(step.parameters)) or _default_phrase(step, method)
         steps.append(replace(step, phrase=phrase))
     return replace(candidate, recipe=steps)
 
 
-def _plain_words(step: StepResult, method: Method) -> str:
-    """A step of a method that has no words for it: its name, and what is not at its default."""
+def _default_phrase(step: StepResult, method: Method) -> str:
+    """Return the phrase of a step whose method has none: its name and the parameters that are not at their defaults."""
     usual = {parameter.name: parameter.start for parameter in method.parameters}
     other = {name: value for name, value in step.parameters.items() if name not in usual or usual[name] != value}
     return formatting.step_words(replace(step, parameters=other))
 
 
-def _layers(found: StudyResult, run: RunDirectory) -> dict[str, LayerTable]:
-    """What became of each layer in the candidates of the front, where their files are ONNX and can be counted.
+def _layers(study: StudyResult, run: RunDirectory) -> dict[str, LayerTable]:
+    """Return the layers of the candidates of the front beside the original's, for ONNX files that can be counted.
 
     Times are those of the target's first runtime; a candidate in another one has none.
     """
-    target = found.state.request.target
-    shapes = {spec.name: (1, *spec.shape) for spec in found.state.task.inputs}
+    target = study.state.request.target
+    shapes = {spec.name: (1, *spec.shape) for spec in study.state.task.inputs}
 
     def layers(candidate: CandidateResult) -> Layers | None:
         path = candidate.artifact.path if candidate.artifact else None
@@ -236,16 +236,16 @@ def _layers(found: StudyResult, run: RunDirectory) -> dict[str, LayerTable]:
         except (InputError, OSError):
             return None
 
-    original = layers(found.baseline)
+    original = layers(study.baseline)
     tables = {}
-    for candidate in found.front:
-        if original is not None and candidate.id != found.baseline.id and (own := layers(candidate)) is not None:
+    for candidate in study.front:
+        if original is not None and candidate.id != study.baseline.id and (own := layers(candidate)) is not None:
             tables[candidate.id] = layer_table(original, own, target)
     return tables
 
 
 def _published(candidate: CandidateResult, front: set[str]) -> CandidateResult:
-    """The candidate with the path where people find its file."""
+    """Return the candidate with the published path of its file."""
     if candidate.artifact is None or candidate.artifact.path is None or candidate.id not in front:
         return candidate
     name = Path(candidate.artifact.path).name
@@ -253,10 +253,10 @@ def _published(candidate: CandidateResult, front: set[str]) -> CandidateResult:
 
 
 def _folder(
-    folder: Path, result: RunResult, candidate: CandidateResult, found: StudyResult, registry: Registry, run: RunDirectory
+    folder: Path, result: RunResult, candidate: CandidateResult, study: StudyResult, registry: Registry, run: RunDirectory
 ) -> None:
     folder.mkdir(parents=True)
-    original = found.baseline if candidate.id == found.baseline.id else next(c for c in found.front if c.id == candidate.id)
+    original = study.baseline if candidate.id == study.baseline.id else next(c for c in study.front if c.id == candidate.id)
     if original.artifact is None or original.artifact.path is None:
         return
     source = run.path / original.artifact.path
@@ -264,7 +264,7 @@ def _folder(
         (folder / source.name).hardlink_to(source)
     except OSError:
         shutil.copyfile(source, folder / source.name)
-    state = found.state
+    state = study.state
     usage = _usage(registry, original.artifact.runtime, source.name, state.request.target.threads)
     card = render_card(result, candidate, inputs=state.task.inputs, outputs=state.task.outputs, usage=usage)
     write_atomic(folder / "card.md", card)
@@ -275,7 +275,7 @@ def _folder(
 
 
 def _usage(registry: Registry, runtime: str, file: str, threads: int) -> str:
-    """What the runtime's plugin says of how its files are run; nothing where it fails at that."""
+    """Return the runtime's usage snippet, or an empty string if the plugin fails."""
     with suppress(Exception):  # a plugin's own code
         return str(registry.runtimes()[runtime].usage(file, threads))
     return ""

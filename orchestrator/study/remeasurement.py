@@ -25,13 +25,13 @@ class Remeasurement:
 
     Attributes:
         timed: `{candidate id: digest of its file}`, without the baseline.
-        figures: New latencies by id, with the baseline's; each ratio is to the baseline.
+        latencies: New latencies by id, with the baseline's; each ratio is to the baseline.
         failed: Reasons of the candidates that have none.
         seconds: Duration.
     """
 
     timed: dict[str, str]
-    figures: dict[str, LatencyResult]
+    latencies: dict[str, LatencyResult]
     failed: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -39,13 +39,14 @@ class Remeasurement:
         """Return the candidate with its new latency first and that of the search second.
 
         Args:
+            candidate: A candidate of the search.
             baseline: The baseline with its own new latency.
         """
-        if candidate.id not in self.figures or not candidate.latency:
+        if candidate.id not in self.latencies or not candidate.latency:
             return candidate
         before, when = candidate.latency[0], ALONE if candidate.id == BASELINE else DURING
         noted = replace(before, note=f"{before.note}; {when}" if before.note else when)
-        latency = [self.figures[candidate.id], noted, *candidate.latency[1:]]
+        latency = [self.latencies[candidate.id], noted, *candidate.latency[1:]]
         if candidate.id == BASELINE or candidate.artifact is None:
             return replace(candidate, latency=latency)
         return replace(candidate, latency=latency, gains=gains(candidate.artifact.size_bytes, latency, baseline))

@@ -1,4 +1,4 @@
-"""The search space of a task on a target, computed from what the methods declare: illegal recipes cannot be asked for."""
+"""The search space of a task on a target, computed from the methods' declarations: illegal recipes are never proposed."""
 
 import functools
 import itertools
@@ -20,14 +20,14 @@ NONE = "none"
 DIGITS = 9
 LEAST_STARTERS = 8
 MOST_STARTERS = 48
-STARTERS_SHARE = 4  # one of so many trials: with more the sampler is left less than it needs (bench/samplers.py)
+STARTERS_SHARE = 4  # one of so many trials: more leave the sampler less than it needs (bench/samplers.py)
 MOST_CHEAPEST = 2
 TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Slot:
-    """A place in the order of a recipe: one method of a family, or none."""
+    """Position in the order of a recipe: one method of a family, or none."""
 
     family: str
     methods: tuple[str, ...]
@@ -36,11 +36,11 @@ class Slot:
 class SearchSpace:
     """All legal recipes.
 
-    The choice of a slot is an Optuna parameter named after the family; a method's parameters are `method.parameter`, asked only
-    where the method was chosen.
+    The choice of a slot is an Optuna parameter named after the family; a method's parameters are `method.parameter` and
+    exist only if the method was chosen.
 
     Args:
-        offers: The methods that take part, with their search ranges.
+        offers: The methods in use, with their search ranges.
         methods: Their declarations.
     """
 
@@ -51,10 +51,10 @@ class SearchSpace:
         self.slots = tuple(Slot(family=family, methods=names) for family, names in ordered.items())
 
     def _choices(self, slot: Slot, before: Sequence[str]) -> tuple[str, ...]:
-        """What may follow those methods in a slot; empty where nothing may.
+        """Return the methods that may follow others in a slot; empty if none may.
 
-        A method that requires an earlier one is its recovery: where one is offered, no recipe goes without, for a structure
-        that is cut and not trained again is seldom worth a trial.
+        A method that requires an earlier one is its recovery. If one is offered, every recipe has it, for a pruned structure that
+        is not trained again is seldom worth a trial.
         """
         families = {self._methods[name].family for name in before}
         exported = any(not isinstance(self._methods[name], TorchMethod) for name in before)
@@ -65,7 +65,7 @@ class SearchSpace:
         return allowed if recovery or not allowed else (NONE, *allowed)
 
     def _label(self, slot: Slot, choices: Sequence[str]) -> str:
-        """Optuna wants one set of choices for each name: a narrower set is a parameter of its own."""
+        """Return the name of a slot's parameter: a narrower set of choices has its own name, for Optuna needs one set a name."""
         narrower = set(choices) - {NONE} != set(slot.methods)
         return f"{slot.family}[{','.join(choices)}]" if narrower else slot.family
 
@@ -87,8 +87,8 @@ class SearchSpace:
         return Step(method=method, version=self._methods[method].version, parameters=dict(values))
 
     def parameters(self, recipe: Recipe) -> dict[str, ParameterValue]:
-        """A recipe as the Optuna parameters that would have made it."""
-        found: dict[str, ParameterValue] = {}
+        """Return the Optuna parameters that give a recipe."""
+        parameters: dict[str, ParameterValue] = {}
         earlier: list[str] = []
         chosen = {self._methods[step.method].family: step for step in recipe.steps}
         for slot in self.slots:
@@ -97,14 +97,14 @@ class SearchSpace:
                 continue
             name = self._label(slot, choices)
             step = chosen.get(slot.family)
-            found[name] = NONE if step is None else step.method
+            parameters[name] = NONE if step is None else step.method
             if step is not None:
-                found |= {f"{step.method}.{key}": value for key, value in step.parameters.items()}
+                parameters |= {f"{step.method}.{key}": value for key, value in step.parameters.items()}
                 earlier.append(step.method)
-        return found
+        return parameters
 
     def combinations(self) -> Iterator[tuple[str, ...]]:
-        """The methods of every legal recipe, one from each slot at most."""
+        """Yield the methods of every legal recipe, at most one from each slot."""
         for chosen in itertools.product(*((NONE, *slot.methods) for slot in self.slots)):
             earlier: list[str] = []
             for slot, name in zip(self.slots, chosen, strict=True):
@@ -120,54 +120,55 @@ class SearchSpace:
         return frozenset(self.combinations())
 
     def size(self) -> int:
-        """How many different recipes can be asked for, the original not counted."""
+        """Return the number of different recipes, without the original."""
         counts = {name: _count(offer.parameters) for name, offer in self._offers.items()}
         return sum(int(np.prod([counts[name] for name in chosen])) for chosen in self.combinations() if chosen)
 
     def starters(self, trials: int | None = None) -> list[Recipe]:
-        """The recipes that are tried first: single methods, the extremes, then longer combinations, all others at their defaults.
+        """Return the recipes that are tried first: single methods, the extremes, then longer combinations.
 
-        The extremes are the gentlest recipe of each family that changes a network by degrees, and the cheapest models that the
-        space can make: every family at once, each at its far end. They span what the sampler then looks into.
+        The extremes are the gentlest recipe of each family that changes a network gradually, and the cheapest models of the
+        space: every family at once, each at its far end. They span the range that the sampler then explores. All others have
+        their default parameters.
 
-        Where a search tries several runtimes each recipe is tried in all of them, so that they can be told apart.
+        If a search tries several runtimes, each recipe is tried in all of them, so that they can be compared.
 
         Args:
-            trials: The run's budget: of more than a quarter of it the usual methods come first, and the rest is the sampler's.
+            trials: The run's budget; of more recipes than a quarter of it those of usual methods are taken first.
         """
-        found = sorted((chosen for chosen in self.combinations() if chosen), key=len)
+        combinations = sorted((chosen for chosen in self.combinations() if chosen), key=len)
         most = MOST_STARTERS if trials is None else max(LEAST_STARTERS, trials // STARTERS_SHARE)
         runtimes = [name for name in self._offers if self._methods[name].family == FAMILY]
         if not runtimes:
-            return self._first(found, most)
-        plain = [chosen for chosen in found if not set(chosen) & set(runtimes)]
-        made = [Recipe(steps=(self._step(name, {}),)) for name in runtimes]  # the original
+            return self._first(combinations, most)
+        plain = [chosen for chosen in combinations if not set(chosen) & set(runtimes)]
+        recipes = [Recipe(steps=(self._step(name, {}),)) for name in runtimes]  # the original
         for recipe in self._first(plain, max(LEAST_STARTERS // 2, most // (1 + len(runtimes)))):
-            made += [recipe, *(Recipe(steps=(*recipe.steps, self._step(name, {}))) for name in runtimes)]
-        return [recipe for recipe in made if tuple(step.method for step in recipe.steps) in self._legal]
+            recipes += [recipe, *(Recipe(steps=(*recipe.steps, self._step(name, {}))) for name in runtimes)]
+        return [recipe for recipe in recipes if tuple(step.method for step in recipe.steps) in self._legal]
 
-    def _first(self, found: list[tuple[str, ...]], most: int) -> list[Recipe]:
-        extremes = self._extremes([chosen for chosen in found if self._usual(chosen)] or found)[: most // 3]
-        if len(found) > most - len(extremes):
-            found.sort(key=lambda chosen: (not self._usual(chosen), len(chosen)))
-            found = sorted(found[: most - len(extremes)], key=len)
-        plain = [self._recipe(chosen, lambda p: p.start) for chosen in found]
+    def _first(self, combinations: list[tuple[str, ...]], most: int) -> list[Recipe]:
+        extremes = self._extremes([chosen for chosen in combinations if self._usual(chosen)] or combinations)[: most // 3]
+        if len(combinations) > most - len(extremes):
+            combinations.sort(key=lambda chosen: (not self._usual(chosen), len(chosen)))
+            combinations = sorted(combinations[: most - len(extremes)], key=len)
+        plain = [self._recipe(chosen, lambda p: p.start) for chosen in combinations]
         singles = next((k for k, recipe in enumerate(plain) if len(recipe.steps) > 1), len(plain))
         return list({r.digest: r for r in (*plain[:singles], *extremes, *plain[singles:])}.values())
 
     def _extremes(self, combinations: Sequence[tuple[str, ...]]) -> list[Recipe]:
-        """The cheapest and the gentlest recipes of these combinations (the short ones first)."""
+        """Return the cheapest and the gentlest recipes of these combinations, which are sorted by their length."""
 
-        def by_degrees(chosen: tuple[str, ...]) -> list[str]:
+        def gradual(chosen: tuple[str, ...]) -> list[str]:
             return [
                 name for name in chosen if any(p.cheaper is not None and p.count() > 1 for p in self._offers[name].parameters)
             ]
 
         gentle: dict[str, Recipe] = {}
         for chosen in combinations:
-            if len(names := by_degrees(chosen)) == 1:
+            if len(names := gradual(chosen)) == 1:
                 gentle.setdefault(self._methods[names[0]].family, self._recipe(chosen, lambda p: p.gentlest))
-        able = [chosen for chosen in combinations if by_degrees(chosen)]
+        able = [chosen for chosen in combinations if gradual(chosen)]
         longest = max(map(len, able), default=0)
         cheap = [self._recipe(chosen, lambda p: p.cheapest) for chosen in able if len(chosen) == longest]
         return [*cheap[:1], *gentle.values(), *cheap[1:MOST_CHEAPEST]]
@@ -179,7 +180,7 @@ class SearchSpace:
         return Recipe(steps=tuple(self._step(n, assigned(self._offers[n].parameters, value)) for n in chosen))
 
     def fitted(self, recipe: Recipe) -> Recipe | None:
-        """A recipe of another run as this search can ask for it, numbers moved to the nearest that are offered; else None."""
+        """Return another run's recipe with its numbers moved to the nearest that are offered, or None if this search has none."""
         if not recipe.steps or tuple(step.method for step in recipe.steps) not in self._legal:
             return None
         steps = []
@@ -188,11 +189,11 @@ class SearchSpace:
             if not step.parameters.keys() <= offered.keys():
                 return None
             steps.append(self._step(step.method, {name: _nearest(offered[name], v) for name, v in step.parameters.items()}))
-        made = Recipe(steps=tuple(steps))
-        return made if self.holds(made) else None
+        fitted = Recipe(steps=tuple(steps))
+        return fitted if self.holds(fitted) else None
 
     def holds(self, recipe: Recipe) -> bool:
-        """Whether a recipe of another run could be asked for here: the same methods, in this order, within these ranges."""
+        """Return True if this search can propose a recipe: its methods, in this order, within these ranges."""
         chosen = tuple(step.method for step in recipe.steps)
         if not chosen or chosen not in self._legal:
             return False
@@ -201,22 +202,22 @@ class SearchSpace:
             existing = {name for name, p in offered.items() if p.exists(step.parameters)}
             if step.version != self._methods[step.method].version or existing != step.parameters.keys():
                 return False
-            if not all(_asked_for(offered[name], value) for name, value in step.parameters.items()):
+            if not all(_in_range(offered[name], value) for name, value in step.parameters.items()):
                 return False
         return True
 
     def random(self, generator: np.random.Generator) -> Recipe:
-        """A recipe drawn uniformly over combinations, then over their parameters."""
+        """Return a recipe that is drawn uniformly over combinations, then over their parameters."""
         combinations = [chosen for chosen in self.combinations() if chosen]
         chosen = combinations[generator.integers(len(combinations))]
         return self._recipe(chosen, lambda p: p.values()[int(generator.integers(p.count()))])
 
     def describe(self) -> list[str]:
-        """The space in words, a line a method."""
+        """Return a description of the space, one line a method."""
         lines = []
         for slot in self.slots:
             for name in slot.methods:
-                ranges = ", ".join(_words(p) for p in self._offers[name].parameters)
+                ranges = ", ".join(_describe_parameter(p) for p in self._offers[name].parameters)
                 lines.append(f"{slot.family}: {name}" + (f" ({ranges})" if ranges else ""))
         return lines
 
@@ -246,8 +247,8 @@ def _suggest(trial: BaseTrial, method: str, parameter: Parameter) -> ParameterVa
     return round(trial.suggest_float(name, low, high, step=step), DIGITS)
 
 
-def _asked_for(parameter: Parameter, value: ParameterValue) -> bool:
-    """Whether the search can ask for a value."""
+def _in_range(parameter: Parameter, value: ParameterValue) -> bool:
+    """Return True if the search can propose a value."""
     if isinstance(parameter, Choice):
         return any(type(choice) is type(value) and choice == value for choice in parameter.choices)
     if isinstance(value, bool | str) or not isinstance(parameter, Number):
@@ -257,7 +258,7 @@ def _asked_for(parameter: Parameter, value: ParameterValue) -> bool:
 
 
 def _nearest(parameter: Parameter, value: ParameterValue) -> ParameterValue:
-    """The number nearest to a value that the search can ask for; other values as they are."""
+    """Return the number nearest to a value that the search can propose; other values as they are."""
     if not isinstance(parameter, Number) or isinstance(value, bool | str):
         return value
     step = min(max(round((value - parameter.low) / parameter.step), 0), parameter.count() - 1)
@@ -265,7 +266,7 @@ def _nearest(parameter: Parameter, value: ParameterValue) -> ParameterValue:
     return int(nearest) if parameter.integer else float(nearest)
 
 
-def _words(parameter: Parameter) -> str:
+def _describe_parameter(parameter: Parameter) -> str:
     other, *values = parameter.only_if or ("",)
     condition = f" where {other} is {' or '.join(map(str, values))}" if values else ""
     if isinstance(parameter, Number):

@@ -1,4 +1,4 @@
-"""Expected hypervolume improvement over recipes: a sampler for spaces whose parameters depend on each other."""
+"""Expected hypervolume improvement over recipes, whose parameters depend on each other."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -27,11 +27,11 @@ CLIP = 3.0
 class _Fit(NamedTuple):
     clock: int
     names: tuple[str, ...]
-    found: Hyperparameters
+    hyperparameters: Hyperparameters
 
 
 class _Model(NamedTuple):
-    """A process over some of the points."""
+    """A Gaussian process over some of the points."""
 
     rows: np.ndarray
     process: GaussianProcess
@@ -40,8 +40,8 @@ class _Model(NamedTuple):
         return self.process.predict(apart if len(self.rows) == apart.shape[2] else apart[:, :, self.rows])
 
 
-class _Seen(NamedTuple):
-    """What a trial tells."""
+class _Observation(NamedTuple):
+    """The values of a trial that the sampler uses."""
 
     state: TrialState
     point: Point
@@ -51,42 +51,44 @@ class _Seen(NamedTuple):
 
 
 class _Memory(NamedTuple):
-    """What need not be worked out again for each proposal."""
+    """Values that are computed once for all proposals."""
 
-    finished: dict[int, _Seen]
+    finished: dict[int, _Observation]
     recipes: Recipes
     fits: dict[str, _Fit]
 
-    def seen(self, trial: FrozenTrial) -> _Seen:
-        """A trial, read once when it is finished."""
+    def seen(self, trial: FrozenTrial) -> _Observation:
+        """Return the observation of a trial, which is computed once when the trial is finished."""
         if trial.number in self.finished:
             return self.finished[trial.number]
         point = point_of(trial.params)
         values = None
         if trial.state == TrialState.COMPLETE and np.isfinite(trial.values).all():
             values = tuple(trial.values)
-        seen = _Seen(trial.state, point, key_of(point), values, trial.constraints)
+        seen = _Observation(trial.state, point, key_of(point), values, trial.constraints)
         if trial.state.is_finished():
             self.finished[trial.number] = seen
-            if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):  # one that failed may have been killed while it asked
+            if trial.state in (
+                TrialState.COMPLETE,
+                TrialState.PRUNED,
+            ):  # a failed one may lack parameters
                 self.recipes.learn(point, trial.distributions)
         return seen
 
 
 class EhviSampler(BaseSampler):
-    """A Gaussian process for each objective and constraint; the next recipe promises the greatest gain of hypervolume.
+    """Sampler with a Gaussian process for each objective and constraint, by the expected improvement of the hypervolume.
 
-    The expected improvement of the hypervolume (Emmerich, Giannakoglou and Naujoks 2006) is the integral, over what the front
-    does not dominate, of the probability that a recipe dominates it; here over random points. It is multiplied by the
-    probability that constraints are kept (Gardner et al. 2014) and that the recipe can be built at all. Recipes are found as in
-    evolution: in three rounds good ones are recombined and changed, and those that promise most go on. So parameters that are
-    only asked for under others are served too, which Optuna's `GPSampler` and `NSGAIISampler` leave to chance. No recipe that was
-    tried is proposed again.
+    The expected improvement of the hypervolume (Emmerich, Giannakoglou and Naujoks 2006) is the integral, over the space that the
+    front does not dominate, of the probability that a recipe dominates it; here over random points. It is multiplied by the
+    probability that constraints are satisfied (Gardner et al. 2014) and that the recipe can be built at all. Recipes come from an
+    evolution: in three rounds good ones are recombined and mutated, and the most promising survive. Conditional parameters are
+    covered too, which Optuna's `GPSampler` and `NSGAIISampler` draw at random. No recipe that was tried is proposed again.
 
-    A parameter named `method.parameter` belongs to the choice `method`; others are asked for by themselves.
+    A parameter named `method.parameter` belongs to the choice `method`; others stand alone.
 
     Args:
-        seed: The same seed makes the same proposals, given the same answers.
+        seed: The same seed gives the same proposals for the same results.
     """
 
     def __init__(self, seed: int) -> None:
@@ -96,20 +98,20 @@ class EhviSampler(BaseSampler):
         self._memory = _Memory({}, Recipes(), {})
 
     def reseed_rng(self) -> None:
-        """For Optuna's parallel runs: another stream in each process."""
+        """Start another random stream, which Optuna does in each process of a parallel run."""
         self._generator = np.random.default_rng()
         self._random.reseed_rng()
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Nothing: which parameters a recipe has is known only while it is asked for."""
+        """Return nothing: the parameters of a recipe are known only during its suggestions."""
         return {}
 
     def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
-        """Nothing, see above."""
+        """Return nothing, see `infer_relative_search_space`."""
         return {}
 
     def sample_independent(self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution) -> Any:
-        """The value that was planned for this trial; by chance where the plan has none."""
+        """Return the value that is planned for this trial, or a random one if the plan has none."""
         if self._planned[0] != trial.number:
             self._planned = trial.number, self._plan(study, trial)
         value = self._planned[1].get(param_name)
@@ -119,20 +121,20 @@ class EhviSampler(BaseSampler):
 
     def _plan(self, study: Study, trial: FrozenTrial) -> dict[str, Any]:
         seen = [self._memory.seen(t) for t in study.get_trials(deepcopy=False) if t.number != trial.number and t.params]
-        complete = list({s.key: s for s in seen if s.values is not None}.values())  # what was asked for twice was told twice
+        complete = list({s.key: s for s in seen if s.values is not None}.values())  # duplicates have one result
         if len(complete) < STARTUP:
             return {}
         return parameters_of(_Proposal(study.directions, seen, complete, self._generator, self._memory).best())
 
 
 class _Proposal:
-    """One proposal, from all that is known."""
+    """One proposal, from all observations."""
 
     def __init__(
         self,
         directions: Sequence[StudyDirection],
-        seen: Sequence[_Seen],
-        complete: Sequence[_Seen],
+        seen: Sequence[_Observation],
+        complete: Sequence[_Observation],
         generator: np.random.Generator,
         memory: _Memory,
     ) -> None:
@@ -153,7 +155,7 @@ class _Proposal:
         chosen = [*front.tolist(), *(i for i in reversed(range(len(complete))) if i not in on_front)][:MOST_POINTS]
         built = [complete[i] for i in chosen]
         rejected = [s for s in seen if s.state == TrialState.PRUNED and s.constraints][-MOST_POINTS // 2 :]
-        elsewhere = {s.key for s in seen if s.state != TrialState.FAIL}  # given back, or taken by another process: no failure
+        elsewhere = {s.key for s in seen if s.state != TrialState.FAIL}  # released, or a duplicate: no failure
         failures = {s.key: s for s in seen if s.state == TrialState.FAIL and s.key not in elsewhere}
         failed = list(failures.values())[-MOST_POINTS // 2 :]
         self._clock = len(complete) + len(rejected) + len(failed)
@@ -163,45 +165,45 @@ class _Proposal:
         rows = np.arange(len(self._points))
         self._objectives = [self._model(f"objective {k}", rows[: len(built)], values[chosen, k]) for k in range(len(signs))]
 
-        self._believe([s.point for s in seen if s.state == TrialState.RUNNING])
+        self._assume_running([s.point for s in seen if s.state == TrialState.RUNNING])
 
         self._limits: list[tuple[_Model, float]] = []
         judged = [*built, *rejected]
         for name in sorted({name for s in judged for name in s.constraints}):
             having = np.array([i for i, s in enumerate(judged) if name in s.constraints])
             excess = np.array([judged[i].constraints[name] for i in having])
-            # Of a constraint that only rejected ones have nothing tells where it is kept.
+            # A constraint that only rejected candidates have gives no evidence of where it is satisfied.
             if (excess > 0).any() and (having < len(built)).any():
                 scale = max(float(np.abs(excess).mean()), 1e-12)
                 self._limits.append((self._model(f"constraint {name}", having, excess / scale), 0.0))
         if failed:
-            told = np.append(rows[: len(built)], rows[len(judged) :])
-            self._limits.append((self._model("failure", told, (told >= len(judged)).astype(float)), 0.5))
+            rows_of_all = np.append(rows[: len(built)], rows[len(judged) :])
+            self._limits.append((self._model("failure", rows_of_all, (rows_of_all >= len(judged)).astype(float)), 0.5))
 
     def _model(self, name: str, rows: np.ndarray, values: np.ndarray) -> _Model:
-        """A model of some points' values, its hyperparameters fitted again where there are enough new ones."""
+        """Return a model of some points' values; its hyperparameters are fitted again if there are enough new points."""
         low, high = np.quantile(values, (0.25, 0.75))
-        if high > low:  # a network that was broken altogether must not hide the differences between the others
+        if high > low:  # a network with no quality left must not hide the differences between the others
             values = np.clip(values, low - CLIP * (high - low), high + CLIP * (high - low))
         apart = self._apart if len(rows) == len(self._points) else self._apart[:, rows[:, None], rows[None, :]]
         fit, names = self._fits.get(name), self._recipes.names
         if fit is None or fit.names != names or self._clock >= REFIT * fit.clock:
-            start = fit.found if fit is not None and fit.names == names else Hyperparameters.usual(len(names))
+            start = fit.hyperparameters if fit is not None and fit.names == names else Hyperparameters.usual(len(names))
             spread = max(float(values.std()), 1e-12)
             fit = _Fit(self._clock, names, fitted(apart, (values - values.mean()) / spread, start))
             self._fits[name] = fit
-        return _Model(rows, GaussianProcess(apart, values, fit.found))
+        return _Model(rows, GaussianProcess(apart, values, fit.hyperparameters))
 
-    def _believe(self, running: Sequence[Point]) -> None:
-        """Leave to candidates that are under way what they will probably dominate (Ginsbourger et al. 2010, kriging believer)."""
+    def _assume_running(self, running: Sequence[Point]) -> None:
+        """Remove the space that running candidates will probably dominate (Ginsbourger et al. 2010, kriging believer)."""
         if running:
             apart = distances(self._recipes.encoded(running), self._points)
-            foretold = np.column_stack([model.predict(apart)[0] for model in self._objectives])
-            left = _outside(self._open, foretold)
+            predicted = np.column_stack([model.predict(apart)[0] for model in self._objectives])
+            left = _outside(self._open, predicted)
             self._open = left if len(left) else self._open
 
     def best(self) -> Point:
-        """The recipe of the greatest expected gain among those that were thought of."""
+        """Return the recipe of the greatest expected gain among the generated ones."""
         gains: dict[Key, float] = {}
         points: dict[Key, Point] = {}
         parents = self._parents
@@ -216,7 +218,7 @@ class _Proposal:
         return points[best[0]] if best else {}
 
     def _gain(self, points: Sequence[Point]) -> np.ndarray:
-        """The expected gain of hypervolume times the chance that the recipe is of use; that chance alone while none is."""
+        """Return the expected gain of hypervolume times the probability of feasibility (that alone while nothing is feasible)."""
         apart = distances(self._recipes.encoded(points), self._points)
         gain = np.ones(len(points))
         for model, limit in self._limits:
@@ -232,7 +234,7 @@ class _Proposal:
 
 
 def _undominated(front: np.ndarray, worst: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Random points of the box around the front that nothing on it dominates."""
+    """Return random points of the box around the front that the front does not dominate."""
     span = np.maximum(worst - front.min(axis=0), 1e-9)
     low, high = front.min(axis=0) - MARGIN * span, worst + MARGIN * span
     points = generator.uniform(low, high, size=(VOLUME_POINTS, front.shape[1]))
@@ -240,17 +242,17 @@ def _undominated(front: np.ndarray, worst: np.ndarray, generator: np.random.Gene
 
 
 def _outside(points: np.ndarray, front: np.ndarray) -> np.ndarray:
-    """The points that nothing on the front dominates."""
+    """Return the points that the front does not dominate."""
     dominated = np.logical_and.reduce(front[None, :, :] <= points[:, None, :], axis=2)
     return np.asarray(points[~np.logical_or.reduce(dominated, axis=1)])
 
 
 def _front(values: np.ndarray) -> np.ndarray:
-    """The rows that no other dominates (minimised), as indices."""
+    """Return the indices of the rows that no other dominates (minimised)."""
     left: np.ndarray = np.lexsort(values.T[::-1])
-    found = []
+    front = []
     while len(left):
         best, left = left[0], left[1:]  # nothing that comes later in this order dominates it
-        found.append(int(best))
+        front.append(int(best))
         left = left[np.logical_or.reduce(values[left] < values[best], axis=1)]
-    return np.array(found)
+    return np.array(front)

@@ -14,14 +14,14 @@ BOUNDS = np.log(1e-4), np.log(1e2)
 
 
 def distances(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """For each parameter how far two points lie apart in it, 0 to 1.
+    """Return the distance of two sets of points in each parameter, 0 to 1.
 
     Args:
-        left: Shape (n, parameters): numbers scaled to 0..1, indices of choices, INACTIVE where a point has no such parameter.
+        left: Shape (n, parameters): numbers scaled to 0..1, indices of choices, INACTIVE if a point has no such parameter.
         right: Shape (m, parameters).
 
     Returns:
-        Shape (parameters, n, m): the difference of numbers, 1 for two choices and where only one point has the parameter.
+        Shape (parameters, n, m): the difference of numbers, 1 for two choices, and if only one point has the parameter.
     """
     apart: np.ndarray = left.T[:, :, None] - right.T[:, None, :]
     np.abs(apart, out=apart)
@@ -38,16 +38,17 @@ class Hyperparameters:
 
     @classmethod
     def usual(cls, parameters: int) -> "Hyperparameters":
-        """The prior's."""
+        """Return the prior means."""
         return cls(weights=np.full(parameters, WEIGHT_PRIOR[0]), noise=NOISE_PRIOR[0])
 
 
 def fitted(apart: np.ndarray, values: np.ndarray, start: Hyperparameters) -> Hyperparameters:
-    """Hyperparameters of greatest marginal likelihood times prior (Rasmussen and Williams 2006, 5.4), the variance profiled out.
+    """Return the hyperparameters of greatest posterior density (Rasmussen and Williams 2006, 5.4), the variance profiled out.
 
     Args:
         apart: `distances` of the points from each other.
         values: Shape (n,), standardised.
+        start: Hyperparameters at which the fit starts.
     """
     n = len(values)
 
@@ -67,8 +68,8 @@ def fitted(apart: np.ndarray, values: np.ndarray, start: Hyperparameters) -> Hyp
         return 0.5 * float(off @ off) - likelihood, off / spreads - gradient
 
     theta = np.append(start.weights, start.noise)
-    found = minimize(loss, theta, jac=True, method="L-BFGS-B", bounds=[BOUNDS] * len(theta), options={"maxiter": ITERATIONS})
-    return Hyperparameters(weights=found.x[:-1], noise=float(found.x[-1]))
+    result = minimize(loss, theta, jac=True, method="L-BFGS-B", bounds=[BOUNDS] * len(theta), options={"maxiter": ITERATIONS})
+    return Hyperparameters(weights=result.x[:-1], noise=float(result.x[-1]))
 
 
 class GaussianProcess:
@@ -88,7 +89,7 @@ class GaussianProcess:
         self._variance = float((values - self._mean) @ self._alpha) / len(values) + 1e-12
 
     def predict(self, apart: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation at other points.
+        """Return the mean and the standard deviation at other points.
 
         Args:
             apart: Their `distances` from the points, shape (parameters, m, n).

@@ -1,4 +1,4 @@
-"""Recipes as a sampler sees them: choices of methods, each with its parameters, of which some are only asked for after others."""
+"""Recipes as points of a sampler: choices of methods with their parameters, some of which depend on other choices."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -9,27 +9,26 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from orchestrator_samplers.gaussian import INACTIVE
 
 Part = tuple[Any, tuple[tuple[str, Any], ...]]
-"""What was chosen for a slot, and the parameters that belong to it."""
+"""The choice of a slot, and the parameters that belong to it."""
 Point = dict[str, Part]
-"""A recipe: its slots' parts."""
+"""A recipe by slots."""
 Key = frozenset[tuple[str, Part]]
 
 DIGITS = 9
 MOST_CELLS = 20_000
-"""Parts whose place in the columns is kept: some megabytes; most of them belong to points that were never tried."""
+"""Bound of cached columns of parts (some megabytes); most parts belong to points that were never tried."""
 RECOMBINED, EXCHANGED, ANY, AMONG_GOOD, STEPWISE = 0.6, 0.4, 0.05, 0.5, 0.5
-"""Shares: children of two parents; choices from the second, or any; second parents that are good; numbers that move one step."""
+"""Shares: children of two parents; choices of the second parent, or any; good second parents; numbers that move one step."""
 
 
 class Recipes:
-    """What the trials so far tell of the space, and new points of it.
+    """The space as known from the trials, and new points of it.
 
-    A parameter `method.parameter` belongs to the choice `method`; any other is a slot, a choice by itself. Slots that are only
-    asked for after others (the recovery after a pruning) are recognised by what was chosen where they were asked for, and nowhere
-    else.
+    A parameter `method.parameter` belongs to the choice `method`; any other is a slot, a choice by itself. Slots that depend on
+    others (the recovery after a pruning) are recognised by choices that occur only together with them.
 
     Attributes:
-        names: The parameters that can vary, in the order of the columns of `encoded`.
+        names: Parameters that can vary, in the order of the columns of `encoded`.
     """
 
     def __init__(self) -> None:
@@ -43,7 +42,7 @@ class Recipes:
         self._layouts: dict[Any, dict[frozenset[str], set[tuple[str, Any]]]] = {}
 
     def learn(self, point: Point, spaces: Mapping[str, BaseDistribution]) -> None:
-        """A recipe of which every parameter is known."""
+        """Add a recipe with all its parameters."""
         if not spaces.keys() <= self._spaces.keys():
             self._spaces.update(spaces)
             self.names = tuple(sorted(name for name, space in self._spaces.items() if not space.single()))
@@ -58,7 +57,7 @@ class Recipes:
             self._order()
 
     def _order(self) -> None:
-        """Which slots there are; those that others ask for come last."""
+        """Order the slots; those that depend on others come last."""
         slots = sorted({slot for skeleton in self._skeletons for slot, _ in skeleton})
         self._reasons = {}
         for slot in slots:
@@ -69,7 +68,7 @@ class Recipes:
         self._slots = sorted(slots, key=lambda slot: slot in self._reasons)
 
     def encoded(self, points: Sequence[Point]) -> np.ndarray:
-        """Shape (points, names): see `gaussian.distances`."""
+        """Return an array of shape (points, names), see `gaussian.distances`."""
         rows = np.full((len(points), len(self.names)), INACTIVE)
         for row, point in zip(rows, points, strict=True):
             for item in point.items():
@@ -85,7 +84,7 @@ class Recipes:
         return rows
 
     def child(self, parents: Sequence[Point], everyone: Sequence[Point], draw: np.random.Generator) -> Point:
-        """A point made of a good one: some of its methods exchanged for another's, some of its values changed."""
+        """Return a mutation of a good point or of its recombination with another."""
         child = parents[int(draw.integers(len(parents)))]
         if draw.random() < RECOMBINED:
             others = parents if draw.random() < AMONG_GOOD else everyone
@@ -111,8 +110,8 @@ class Recipes:
         return choice, tuple((name, value) for name, value in values if exists(name))
 
     def _recombined(self, first: Point, second: Point, everyone: Sequence[Point], draw: np.random.Generator) -> Point:
-        """The first's parts, some of them exchanged for the second's or for any."""
-        made: Point = {}
+        """Return the first point with some parts of the second or of any."""
+        child: Point = {}
         chosen: set[tuple[str, Any]] = set()
         for slot, chance in zip(self._slots, draw.random(len(self._slots)), strict=True):
             reasons = self._reasons.get(slot)
@@ -122,16 +121,16 @@ class Recipes:
             if chance < ANY and isinstance(space, CategoricalDistribution):
                 choice = space.choices[draw.integers(len(space.choices))]
                 known = [p[slot] for p in everyone if slot in p and p[slot][0] == choice]
-                # Where nothing is known of a choice, its parameters are left to chance.
-                made[slot] = known[int(draw.integers(len(known)))] if known else (choice, ())
+                # The parameters of a choice that was never tried are drawn at random.
+                child[slot] = known[int(draw.integers(len(known)))] if known else (choice, ())
             else:
                 order = (second, first) if chance < ANY + EXCHANGED else (first, second)
                 part = next((p[slot] for p in (*order, *everyone) if slot in p), None)
                 if part is None:
                     continue
-                made[slot] = part
-            chosen.add((slot, made[slot][0]))
-        return made
+                child[slot] = part
+            chosen.add((slot, child[slot][0]))
+        return child
 
     def _mutated(self, part: Part, rate: float, draw: np.random.Generator) -> Part:
         choice, values = part
@@ -144,7 +143,7 @@ class Recipes:
         return choice, tuple((name, value) for (name, _), value in zip(values, changed, strict=True))
 
     def _changed(self, name: str, value: Any, draw: np.random.Generator) -> Any:
-        """Another value of a parameter."""
+        """Return another value of a parameter."""
         space = self._spaces[name]
         if isinstance(space, CategoricalDistribution):
             others = [choice for choice in space.choices if choice != value]
@@ -161,7 +160,7 @@ class Recipes:
 
 
 def point_of(parameters: Mapping[str, Any]) -> Point:
-    """A trial's parameters, those of a method with its choice; numbers whose last bits differ are one."""
+    """Return a trial's parameters by slots; numbers are rounded, so that equal ones have equal bits."""
     values = sorted((name, round(value, DIGITS) if type(value) is float else value) for name, value in parameters.items())
     slots = {name: value for name, value in values if "." not in name}
     belonging: dict[str, list[tuple[str, Any]]] = {str(choice): [] for choice in slots.values()}
@@ -176,23 +175,22 @@ def point_of(parameters: Mapping[str, Any]) -> Point:
 
 
 def parameters_of(point: Point) -> dict[str, Any]:
-    """The inverse of `point_of`."""
+    """Return the parameters of a point, the inverse of `point_of`."""
     return {slot: part[0] for slot, part in point.items()} | {n: v for _, values in point.values() for n, v in values}
 
 
 def key_of(point: Point) -> Key:
-    """What makes two points the same."""
+    """Return a key that equal points share."""
     return frozenset(point.items())
 
 
 def untried(points: Collection[Point], tried: Collection[Key]) -> dict[Key, Point]:
-    """Those that were not tried, each once."""
-    found = {key_of(point): point for point in points}
-    return {key: point for key, point in found.items() if key not in tried}
+    """Return the points that were not tried, each once."""
+    return {key: point for point in points if (key := key_of(point)) not in tried}
 
 
 def holds(space: BaseDistribution, value: Any) -> bool:
-    """Whether a parameter may have that value."""
+    """Return True if a parameter may have a value."""
     if isinstance(space, CategoricalDistribution):
         return value in space.choices
     return isinstance(space, FloatDistribution | IntDistribution) and space.low <= value <= space.high

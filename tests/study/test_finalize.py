@@ -231,7 +231,7 @@ def test_rest_of_a_front_that_is_too_long_keeps_its_place(timed: Timed, archive:
 
 def test_gain_within_the_new_figures_noise_is_none(timed: Timed) -> None:
     baseline, candidate = timed("baseline"), timed("a", 0.9)
-    found = Remeasurement(timed={"a": "a"}, figures={"baseline": ORIGINAL, "a": figure(0.999)})
+    found = Remeasurement(timed={"a": "a"}, latencies={"baseline": ORIGINAL, "a": figure(0.999)})
     assert found.applied(dataclasses.replace(candidate, gains=True), baseline).gains is False
 
 

@@ -23,7 +23,7 @@ from orchestrator.report.results import read_results, write_results
 from orchestrator.report.run_diff import OPTIONS
 from orchestrator.study.importance import LEAST_TRIALS, SHUFFLES, _evaluated, _trials, importance
 from orchestrator.study.layers import Layers, layer_table
-from orchestrator.study.publish import _in_words, _options, _runtimes, _same_recipes
+from orchestrator.study.publish import _options, _runtimes, _same_recipes, _with_phrases
 from orchestrator.study.result import StudyResult
 from orchestrator.study.run.event_log import finished_s
 from orchestrator.study.search_space import SearchSpace
@@ -145,7 +145,7 @@ def front_of(
 def test_runtime_wins_beyond_the_uncertainty_alone() -> None:
     close = front_of(("a", "twin", 0.50, 0.05), ("b", "onnxruntime", 0.52, 0.05), ("c", "onnxruntime", 0.9, 0.01))
     assert _runtimes(close) == [
-        "the fastest of the front runs on twin (a) or on onnxruntime (b): their times cannot be told apart; "
+        "the fastest of the front runs on twin (a) or on onnxruntime (b): their times cannot be distinguished; "
         "of the front run 2 on onnxruntime, 1 on twin"
     ]
     clear = front_of(("a", "twin", 0.50, 0.01), ("d", "twin", 0.505, 0.05), ("b", "onnxruntime", 0.6, 0.01))
@@ -164,7 +164,7 @@ def test_runtimes_are_compared_by_the_recipes_that_ran_in_both() -> None:
     searched = cast("StudyResult", SimpleNamespace(state=found.state, baseline=candidates[0], candidates=candidates[1:]))
     assert _same_recipes(searched) == [
         "3 candidates ran on twin; of 2 recipes that ran on onnxruntime too, 1 was faster on twin, 0 on onnxruntime, "
-        "and 1 cannot be told apart"
+        "and 1 cannot be distinguished"
     ]
     alone = cast("StudyResult", SimpleNamespace(state=found.state, baseline=candidates[0], candidates=candidates[2:3]))
     assert _same_recipes(alone) == ["0 candidates ran on twin, none of them with a recipe that ran on onnxruntime too"]
@@ -339,6 +339,6 @@ def test_method_without_words_is_told_by_its_name_and_what_is_not_at_its_default
         StepResult(method=name, version=1, parameters={"way": "odd", "depth": 1}) for name in ("wordless", "failing", "gone")
     ]
     candidate = dataclasses.replace(searched(1)[0], recipe=steps)
-    said = _in_words(candidate, {"wordless": Wordless(), "failing": Failing()})
+    said = _with_phrases(candidate, {"wordless": Wordless(), "failing": Failing()})
     assert [step.phrase for step in said.recipe] == ["wordless (way odd)", "", ""]
     assert formatting.sentence(said.recipe) == "wordless (way odd); failing (way odd, depth 1); gone (way odd, depth 1)"

@@ -78,7 +78,7 @@ def test_method_that_recovers_is_refused_alone(cli: Cli, project: Project) -> No
         *("--method", "distillation", "--trials", "2", "--output", "run"),
     )
     assert done.returncode == 2
-    assert "no recipe can be made of distillation alone" in done.stderr
+    assert "no recipe can be built from distillation alone" in done.stderr
     assert not (cli.folder / "run").exists()
 
 

@@ -47,7 +47,7 @@ class DeviceTask(Generic[T]):
         """Wait until the call has ended, with or without an error.
 
         Raises:
-            Interrupted: The user asked to stop.
+            Interrupted: The user requested a stop.
         """
         while not self._done.wait(POLL_S):
             interrupt.check()
@@ -224,7 +224,7 @@ class DevicePool:
 
         Raises:
             DeviceUnavailable: None came back in time.
-            Interrupted: The user asked to stop.
+            Interrupted: The user requested a stop.
         """
         began, pause, reported = time.monotonic(), FIRST_PAUSE_S, ""
         while True:
@@ -316,7 +316,7 @@ def sleep(seconds: float) -> None:
     """Sleep, but wake up for Ctrl-C.
 
     Raises:
-        Interrupted: The user asked to stop.
+        Interrupted: The user requested a stop.
     """
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:

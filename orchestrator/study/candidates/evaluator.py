@@ -103,6 +103,7 @@ class CandidateEvaluator:
         """Measure beside this file, the baseline of a run that is resumed.
 
         Args:
+            path: Its file.
             first: Its objective latency.
         """
         self._baseline = path
@@ -113,7 +114,7 @@ class CandidateEvaluator:
         """Build the original and measure it on every device.
 
         Raises:
-            Interrupted: The user asked to stop.
+            Interrupted: The user requested a stop.
             EnvironmentFailure: The machine failed, or no device is left.
         """
         record, model = self.build(Recipe(), trial=None, timeout_s=timeout_s)
@@ -132,10 +133,13 @@ class CandidateEvaluator:
         """Build a recipe and start its measurement on the next device; return the final record if it is not built.
 
         Args:
+            recipe: The recipe to build.
+            trial: Number of its trial; None if it has none.
+            timeout_s: Seconds that this may take.
             stopping: Decides during the build if the candidate continues; None if it always does.
 
         Raises:
-            Interrupted: The user asked to stop.
+            Interrupted: The user requested a stop.
             DeviceUnavailable: No device answers within the wait.
             EnvironmentFailure: The machine failed, not the candidate.
         """
@@ -189,10 +193,12 @@ class CandidateEvaluator:
         """Wait for the measurement, then score and simulate the candidate. Errors of the candidate itself become its failure.
 
         Args:
+            built: A candidate that `begin` or `measure` returned.
+            baseline: The original, or None for the original itself.
             hopeless: Returns why a candidate cannot reach the front, so that it is not simulated, or None.
 
         Raises:
-            Interrupted: The user asked to stop.
+            Interrupted: The user requested a stop.
             EnvironmentFailure: The machine failed, not the candidate.
         """
         record, model, path = built.record, built.model, Path(built.model.path)

@@ -64,6 +64,7 @@ class SimulatedLatency:
         One front compares one kind of evidence: nothing is simulated if the original was not.
 
         Args:
+            original: File of the original.
             evidence: Evidence of its objective latency.
             versions: Versions that it was simulated with.
         """

@@ -48,7 +48,10 @@ class UntrainedProxy:
         The costs are None if a step needs the training: then the build itself decides.
 
         Args:
+            recipe: The recipe to build.
+            folder: Folder of the candidate.
             baseline: File of the original, which a latency is measured beside.
+            timeout_s: Seconds that this may take.
 
         Raises:
             JobFailed: It crashed, hung or exceeded its memory, as the build would.

@@ -111,6 +111,8 @@ class ClaimTable:
         """Return the decision on a trial of a recipe, once all older trials are declared.
 
         Args:
+            number: Number of the trial.
+            identifier: Id of its recipe.
             most: Number of candidates that the budget allows; None for any number.
         """
         age = self.age(self.by_number[number])
@@ -156,7 +158,7 @@ class Claims:
         """Write down a trial's candidate, and return if this process builds it.
 
         Raises:
-            Interrupted: The user asked to stop.
+            Interrupted: The user requested a stop.
         """
         trial.set_user_attr(CANDIDATE, identifier)
         while True:
@@ -174,6 +176,8 @@ def release(study: optuna.Study, trial: FrozenTrial, *, lost: bool = False) -> b
     one recipe one is a duplicate. The same holds if the trial has ended meanwhile.
 
     Args:
+        study: The shared study.
+        trial: The trial.
         lost: True if the trial has ended but its results are gone: it is repeated all the same.
     """
     parameters = proposed_parameters(trial)

@@ -29,13 +29,15 @@ def find_study(
     """Return the study to join with its manifest, as soon as it exists.
 
     Args:
+        storage: The storage to look in.
         name: Of the study; None for the only one that runs. If there are several, the only one whose leader is alive.
         where: The storage, for messages.
+        wait_s: Seconds to wait for it.
         waiting: Called once with the reason if the study has to be waited for.
 
     Raises:
         InputError: It did not appear in time, or there are several.
-        Interrupted: The user asked to stop.
+        Interrupted: The user requested a stop.
     """
     began, reported = time.monotonic(), False
     while True:
@@ -123,6 +125,8 @@ def check_plugins(state: RunState, registry: Registry, here: Mapping[str, str]) 
     """Check that the plugins of this machine are the leader's: all candidates of a study are built by the same code.
 
     Args:
+        state: The search that the leader published.
+        registry: The plugins.
         here: Plugins of this machine with their versions.
 
     Raises:

@@ -36,6 +36,7 @@ def device_class(device: Device, runtime: Runtime, threads: int) -> str:
 
     Args:
         device: This host, or a connected board.
+        runtime: Runtime of the target.
         threads: Threads of one inference on the target.
     """
     return class_of(
@@ -52,6 +53,9 @@ def class_of(facts: Mapping[str, Any], *, cores: int, runtime: str, threads: int
 
     Args:
         facts: `cpu`, `machine` (instruction set) and `memory_bytes` of a device's environment.
+        cores: Cores that the runtime may use.
+        runtime: The runtime with its version.
+        threads: Threads of one inference.
         named: A name that replaces the description of the machine.
     """
     if named:

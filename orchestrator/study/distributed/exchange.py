@@ -100,6 +100,7 @@ class Exchange:
         """Return a document.
 
         Args:
+            key: Key of the document.
             digest: Its expected digest, or None for any.
 
         Raises:

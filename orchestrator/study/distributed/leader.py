@@ -155,6 +155,7 @@ class Leader(Participant):
         """Return True if another process runs a trial, or has finished one that is not absorbed yet.
 
         Args:
+            table: The trials as they are now.
             late: True to ignore candidates that would have to be measured here.
         """
         running = [t for t in (*table.running(), *table.undeclared()) if t.user_attrs.get(OWNER) != self.token]
@@ -250,7 +251,7 @@ class Leader(Participant):
         return None
 
     def _tell(self, trial: optuna.Trial, candidate: CandidateResult) -> None:
-        with suppress(*optuna_study.ENDED):  # its own process has told the study meanwhile
+        with suppress(*optuna_study.ENDED):  # its own process may have reported the result meanwhile
             optuna_study.tell(self._study, trial, candidate, self._archive.stopping)
 
 

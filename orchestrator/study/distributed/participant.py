@@ -102,7 +102,7 @@ class Participant(ABC):
             late: True if that is too little to begin anything.
 
         Raises:
-            Interrupted: The user asked to stop.
+            Interrupted: The user requested a stop.
             EnvironmentFailure: The exchange is out of reach.
         """
 

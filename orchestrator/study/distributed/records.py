@@ -54,7 +54,10 @@ class Records:
         """Write a candidate's files and its record, and return the record's digest.
 
         Args:
+            candidate: The candidate.
             number: Number of its trial.
+            device_class: Class of the device that measured it; empty if none did.
+            model: Its file, if it is built and not measured yet.
             with_files: True to write its files too, which the leader's own candidates do not need.
 
         Raises:
@@ -108,6 +111,7 @@ class Records:
         """Return the path of a file of the record after `fetch`.
 
         Args:
+            record: The record.
             original: Its path on the machine that built it, of which only the name is used.
 
         Raises:

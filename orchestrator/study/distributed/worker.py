@@ -57,7 +57,7 @@ class StudyWorker(Participant):
         return [int.from_bytes(hashlib.sha256(self.token.encode()).digest()[:4], "big")]
 
     def join(self, study: optuna.Study, archive: Archive) -> None:
-        """Join the study by the manifest that was found first."""
+        """Join the study with the manifest of its discovery."""
         self._join(study, archive, self._first)
 
     def next_step(self, ended: str | None, *, left_s: float | None, late: bool) -> NextStep:

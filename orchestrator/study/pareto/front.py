@@ -66,6 +66,7 @@ class ParetoFront:
         """Return the candidate with `feasible` set.
 
         Args:
+            candidate: A candidate.
             baseline: The baseline to compare with; None for the known one.
         """
         if candidate.state != "complete":

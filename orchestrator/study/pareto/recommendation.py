@@ -38,8 +38,10 @@ def recommend(front: Sequence[CandidateResult], constraints: Constraints, *, req
     `constraints.useful_drop` are chosen only if there are no others.
 
     Args:
+        front: The front, the fastest first.
         constraints: All limits that must be satisfied.
         requested: The limits that the user gave, which select the rule.
+        metric: Name of the quality metric.
     """
     baseline, direction, drop = constraints.baseline, constraints.direction, constraints.useful_drop
     able = [c for c in front if constraints.satisfied(c)]

@@ -43,7 +43,9 @@ class SearchEvents:
         """Report that a candidate has ended.
 
         Args:
+            candidate: The candidate.
             tried: Number of candidates so far.
+            baseline: The original.
             best: The candidate that is recommended now.
         """
         self._sink({"event": "candidate", "candidate": candidate, "tried": tried, "baseline": baseline, "best": best})

@@ -39,7 +39,9 @@ def open_study(path: Path, storage: str | None, sampler: Any, direction: Directi
     Args:
         path: The journal file of a run without a storage of its own.
         storage: A URL for `open_storage`, or None.
+        sampler: An Optuna sampler.
         direction: Of the quality; latency and size are minimised.
+        name: Name of the study.
 
     Raises:
         InputError, EnvironmentFailure: The storage cannot be opened.

@@ -70,7 +70,7 @@ _ADAPTER = TypeAdapter(SearchPreset)
 
 
 def load_preset(reference: str, files: Mapping[str, Path]) -> SearchPreset:
-    """A search by name or by file.
+    """Return a search by name or by file.
 
     Raises:
         InputError: unknown name, unreadable file, unknown key or wrong value, in one line.
