@@ -16,9 +16,10 @@ from orchestrator.study import finalize
 from orchestrator.study.budget import Budget
 from orchestrator.study.candidates.archive import Archive
 from orchestrator.study.candidates.builder import builder_for
+from orchestrator.study.candidates.context import RunContext
 from orchestrator.study.candidates.device_pool import DevicePool
 from orchestrator.study.candidates.evaluator import BuiltCandidate, CandidateEvaluator
-from orchestrator.study.candidates.evaluator_factory import EvaluatorFactory
+from orchestrator.study.candidates.evaluator_factory import create_evaluator
 from orchestrator.study.candidates.measurement_cache import MeasurementCache
 from orchestrator.study.candidates.simulated_latency import SimulatedLatency
 from orchestrator.study.distributed.device_class import timed_here
@@ -72,6 +73,15 @@ class Engine:
             wait_s=request.options.wait_for_device_s,
             left_s=self._budget.left,
             events=self._events,
+        )
+        self._context = RunContext(
+            run=run,
+            request=request,
+            registry=registry,
+            runtime=runtime,
+            pool=self._pool,
+            events=self._events,
+            simulated=simulated,
         )
         self._participant: Participant | None = None
         self._optional_archive: Archive | None = None
@@ -195,21 +205,11 @@ class Engine:
         """
         storage = self._request.options.storage
         if storage is not None and participant is None:
-            finished = self._registry.trial_finished
-            participant = leader(self._run, state, self._pool, self._runtime, events=self._events, finished=finished)
+            participant = leader(self._context, state)
         self._participant = participant
         with participation(participant, storage):
-            loop = Loop(
-                self._run,
-                state,
-                self._registry,
-                self._archive,
-                self._evaluator_for(state, builder),
-                self._pool,
-                self._budget,
-                events=self._events,
-                participant=participant,
-            )
+            evaluator = self._evaluator_for(state, builder)
+            loop = Loop(self._context, state, self._archive, evaluator, self._budget, participant)
             return self._result(state, loop.run(), finalize.as_searched(self._archive))
 
     def finish(self, result: StudyResult, builder: BuilderClient) -> StudyResult:
@@ -259,26 +259,13 @@ class Engine:
 
     def builder(self, state: RunState | None) -> BuilderClient:
         """Return the client of this run's builder process."""
-        return builder_for(
-            self._request, self._registry, self._run, state, progress=self._events.progress, left_s=self._for_an_answer
-        )
+        return builder_for(self._context, state, self._for_an_answer)
 
     # -- internal ---------------------------------------------------------------------------------------------------
 
     def _evaluator_for(self, state: RunState, builder: BuilderClient) -> CandidateEvaluator:
         if self._evaluator is None:
-            factory = EvaluatorFactory(
-                run=self._run,
-                request=self._request,
-                registry=self._registry,
-                runtime=self._runtime,
-                pool=self._pool,
-                simulated=self._simulated,
-                cache=self._cache,
-                left_s=self._for_an_answer,
-                progress=self._events.progress,
-            )
-            self._evaluator, self._simulator = factory.create(state, builder)
+            self._evaluator, self._simulator = create_evaluator(self._context, state, builder, self._cache, self._for_an_answer)
             known = self._archive.known.get(BASELINE)
             if known and known.artifact and known.artifact.path:
                 self._evaluator.adopt_baseline(self._run.path / known.artifact.path, known.latency[0])

@@ -15,13 +15,12 @@ from orchestrator.plugin.registry import Registry
 from orchestrator.study import recovery
 from orchestrator.study.budget import LEAST_FOR_A_TRIAL_S, Budget
 from orchestrator.study.candidates.archive import PHASES, Archive
-from orchestrator.study.candidates.device_pool import DevicePool
+from orchestrator.study.candidates.context import RunContext
 from orchestrator.study.candidates.evaluator import BuiltCandidate, CandidateEvaluator
 from orchestrator.study.distributed.participant import Participant
 from orchestrator.study.proposer import BudgetClaimed, PendingCandidate, Proposer
 from orchestrator.study.run import optuna_study
 from orchestrator.study.run.directory import RunDirectory
-from orchestrator.study.run.events import SearchEvents
 from orchestrator.study.run.request import RunState
 from orchestrator.study.search_space import SearchSpace
 from orchestrator.values.recipe import Recipe
@@ -35,26 +34,27 @@ class Loop:
     the order of trials, however fast a device was: the same seed gives the same search.
 
     Args:
+        context: The run.
+        state: The state of the run; in a worker with this machine's paths.
+        archive: The candidates of the run.
+        evaluator: Evaluator of candidates.
+        budget: The budget of the run.
         participant: This process's part in a shared study; None if this is the only process.
     """
 
     def __init__(
         self,
-        run: RunDirectory,
+        context: RunContext,
         state: RunState,
-        registry: Registry,
         archive: Archive,
         evaluator: CandidateEvaluator,
-        pool: DevicePool,
         budget: Budget,
-        *,
-        events: SearchEvents,
         participant: Participant | None = None,
     ) -> None:
-        self._run, self._state, self._request, self._registry = run, state, state.request, registry
-        self._archive, self._evaluator, self._pool, self._budget = archive, evaluator, pool, budget
-        self._events, self._participant = events, participant
-        space = SearchSpace(state.offers, registry.methods())
+        self._run, self._registry, self._pool, self._events = context.run, context.registry, context.pool, context.events
+        self._state, self._request, self._archive, self._evaluator = state, state.request, archive, evaluator
+        self._budget, self._participant = budget, participant
+        space = SearchSpace(state.offers, self._registry.methods())
         self._salt = [] if participant is None else participant.salt
         generator = np.random.default_rng([self._request.options.seed, len(archive.known), *self._salt])
         study = self._study(space)

@@ -8,24 +8,17 @@ from pathlib import Path
 from orchestrator.building.builder_client import BuilderClient
 from orchestrator.building.protocol import PrepareRequest
 from orchestrator.plugin.registry import Registry
-from orchestrator.study.run.directory import RunDirectory
+from orchestrator.study.candidates.context import RunContext
 from orchestrator.study.run.request import RunState, SearchRequest
 
 
-def builder_for(
-    request: SearchRequest,
-    registry: Registry,
-    run: RunDirectory,
-    state: RunState | None,
-    *,
-    progress: Callable[[str, float], None],
-    left_s: Callable[[], float] = lambda: math.inf,
-) -> BuilderClient:
+def builder_for(context: RunContext, state: RunState | None, left_s: Callable[[], float] = lambda: math.inf) -> BuilderClient:
     """Return the client of a run's builder process."""
+    request, run = context.request, context.run
     prepare = PrepareRequest(
         task=request.options.task,
         target=request.target,
-        methods=method_names(request, registry),
+        methods=method_names(request, context.registry),
         without_plugins=request.options.without_plugins,
         budget=replace(request.budget, epochs=state.epochs if state else request.budget.epochs),
         seed=request.options.seed,
@@ -38,7 +31,7 @@ def builder_for(
         prepare,
         memory_bytes=request.memory_bytes,
         folder=Path(request.folder) if Path(request.folder).is_dir() else run.work,
-        progress=progress,
+        progress=context.events.progress,
         left_s=left_s,
     )
 

@@ -9,9 +9,9 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from orchestrator.errors import InputError
-from orchestrator.plugin.runtime import Runtime
 from orchestrator.study.candidates.archive import ELSEWHERE, PHASES, Archive
-from orchestrator.study.candidates.device_pool import DevicePool, sleep
+from orchestrator.study.candidates.context import RunContext
+from orchestrator.study.candidates.device_pool import sleep
 from orchestrator.study.candidates.evaluator import DEVICE
 from orchestrator.study.distributed.claims import BUILT, KEPT, OWNER, ClaimTable, release
 from orchestrator.study.distributed.compatibility import BASELINE, STATE
@@ -255,32 +255,25 @@ class Leader(Participant):
             optuna_study.tell(self._study, trial, candidate, self._archive.stopping)
 
 
-def leader(
-    run: RunDirectory,
-    state: RunState,
-    pool: DevicePool,
-    runtime: Runtime,
-    *,
-    events: SearchEvents,
-    finished: Callable[[CandidateResult], None],
-) -> Leader:
+def leader(context: RunContext, state: RunState) -> Leader:
     """Return the leader of a run with a storage.
 
     Raises:
         InputError: The exchange cannot be used.
         DeviceUnavailable: No device answers within the wait.
     """
-    options, target = state.request.options, state.request.target
-    pool.gather()
+    options, run = state.request.options, context.run
+    context.pool.gather()
+    device = context.pool.available[0].device
     return Leader(
         run,
         Exchange(options.artifacts or str(run.path / FOLDER), state.study),
         state,
         token=process_token(),
-        device_class=device_class(pool.available[0].device, runtime, target.threads),
+        device_class=device_class(device, context.runtime, state.request.target.threads),
         files=code_digests(options.task),
-        events=events,
-        finished=finished,
+        events=context.events,
+        finished=context.registry.trial_finished,
         lock=TimingLock(state.study),
     )
 

@@ -64,7 +64,7 @@ class RunDirectory:
             raise InputError(f"--output '{path}' is a file; give a folder")
         if (path / "work" / "run.json").exists():
             cls(path)._refuse_if_in_use()
-            raise InputError(f"--output '{path}' holds a run already; continue it with: orchestrate resume {path}")
+            raise InputError(f"--output '{path}' holds a run already; continue with: orchestrate resume {path}")
         if path.is_dir() and any(entry.name not in BEFORE_IT_BEGINS for entry in path.iterdir()):
             raise InputError(f"--output '{path}' is not empty; give a new folder")
         run = cls(path)
