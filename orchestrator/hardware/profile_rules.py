@@ -1,8 +1,7 @@
 """Rules of a profile across its tables: undefined and duplicate names, values without a source, values in a wrong unit.
 
 They are checked on the plain TOML tables, not on the finished profile, so that `profiles check` can list every problem of a
-file
-at once: values that violate the schema are skipped here.
+file at once: values that violate the schema are skipped here.
 """
 
 from collections.abc import Iterator, Mapping

@@ -75,8 +75,7 @@ def paired_share_interval(lost: int, gained: int, count: int, confidence: float 
     """Return the interval of (lost - gained) / count.
 
     Adjusted Wald interval of Bonett and Price, "Adjusted Wald confidence interval for a difference of binomial proportions
-    based on
-    paired data", Journal of Educational and Behavioral Statistics 37(4), 2012.
+    based on paired data", Journal of Educational and Behavioral Statistics 37(4), 2012.
     """
     from scipy.stats import norm
 
@@ -88,10 +87,10 @@ def paired_share_interval(lost: int, gained: int, count: int, confidence: float 
 def paired_mean_interval(differences: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, float, float]:
     """Return (low, high, one-sided p-value of a mean above 0) of the mean of paired differences, shape (N,), by the bootstrap.
 
-    The wider end of two intervals counts on each side. The expanded percentile interval (Hesterberg, "What teachers should know
-    about the bootstrap", The American Statistician 69(4), 2015) is valid for symmetric differences; the bootstrap-t interval
-    (Efron
-    and Tibshirani 1993, chapter 12) if there are a few large ones on one side. With fewer than LEAST_EXAMPLES nothing is known.
+    The wider end of two intervals counts on each side. The expanded percentile interval (Hesterberg, "What teachers should
+    know about the bootstrap", The American Statistician 69(4), 2015) is valid for symmetric differences; the bootstrap-t
+    interval (Efron and Tibshirani 1993, chapter 12) if there are a few large ones on one side. With fewer than
+    LEAST_EXAMPLES nothing is known.
     """
     count = len(differences)
     if count < LEAST_EXAMPLES:

@@ -17,9 +17,8 @@ from orchestrator.values.results import Difference, QualityResult
 class FunctionMetric(Metric):
     """A user's `f(outputs, labels)` or `f(outputs, labels, reference)` as a metric.
 
-    `outputs` is one array if the model has one output, else a list of them. The function returns one score for each example or
-    a
-    single number. Its attribute `direction = "minimize"` means that less is better.
+    `outputs` is one array if the model has one output, else a list of them. The function returns one score for each example
+    or a single number. Its attribute `direction = "minimize"` means that less is better.
     """
 
     def __init__(self, name: str, function: Callable[..., Any]) -> None:

@@ -20,9 +20,8 @@ from orchestrator.values.target import Target
 TOLERANCE: Mapping[NumberFormat, float] = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 5e-2, "int8": 5e-2}
 """Largest difference of an output from this machine's, as a share of the output's range on the examples, by number format.
 
-Kernels add in another order; integer kernels may round a value to the next step, of which the smallest is 1/255 of the range,
-and
-layers accumulate such steps.
+Kernels add in another order; integer kernels may round a value to the next step, of which the smallest is 1/255 of the
+range, and layers accumulate such steps.
 """
 
 

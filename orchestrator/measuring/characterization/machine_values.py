@@ -89,9 +89,8 @@ def checked(model: LatencyModel, checks: Sequence[FitCheck], *, least: float = 1
 
     With a few such networks, the band is theirs: of the logarithms of their errors, by Student's distribution with as many
     degrees of freedom, and no narrower than the largest error. The fit itself leaves out single operators, whose errors are
-    larger
-    than those of networks; their band is used with fewer networks, widened to the largest error. The mean error is that
-    of the networks.
+    larger than those of networks; their band is used with fewer networks, widened to the largest error. The mean error is
+    that of the networks.
 
     Args:
         model: The fitted model.
