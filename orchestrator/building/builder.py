@@ -1,4 +1,4 @@
-"""A recipe into an exported artifact: its steps in order."""
+"""Builder of exported artifacts: the steps of a recipe in order."""
 
 import contextlib
 import copy
@@ -41,7 +41,7 @@ from orchestrator.values.target import Target
 from orchestrator.values.task import TaskDescription
 
 KEPT_NETWORKS = 8
-WORTH_KEEPING_S = 0.5  # what is made faster is made again
+WORTH_KEEPING_S = 0.5  # results that take less are rebuilt
 OFFERED = "offered on the original"
 
 Report = Callable[[str, float], None]
@@ -49,7 +49,7 @@ Report = Callable[[str, float], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Offer:
-    """A method that takes part, with its search ranges, or the reason why it does not."""
+    """Offer of a method: its search ranges, or the reason why it is refused."""
 
     method: str
     parameters: tuple[Choice | Number, ...] = ()
@@ -60,25 +60,25 @@ OFFER: TypeAdapter[Any] = TypeAdapter(Offer)
 
 
 class Builder:
-    """Builds recipes for one task on one target.
+    """Builder of recipes for one task on one target.
 
-    The last networks are kept in memory, least recently used first out: recipes share prefixes. Behind them lies the store.
+    Recipes share prefixes: the last networks are kept in memory (least recently used), and behind them in the store.
 
     Args:
-        loss: The task's training loss `f(outputs, labels)`; None where there are no labels.
-        workspace: Files that serve the whole run: exported prefixes, checkpoints.
-        report: Called with (what is done now, share done).
-        student: Makes the network that the user named by `--student`.
-        trains: Whether trainings are done; without them a model is a sketch of what the recipe makes.
-        ladder: Looks at trainings on their way; None: nobody does.
-        identity: What stands for the task in the keys of results.
+        loss: Training loss of the task, `f(outputs, labels)`; None without labels.
+        workspace: Folder of the run's exported prefixes and checkpoints.
+        report: Called with (current activity, share done).
+        student: Factory of the network given by `--student`.
+        trains: False to skip trainings, which gives an untrained proxy of the recipe's model.
+        ladder: Observes trainings and may stop them; None: none are observed.
+        identity: Identity of the task in the keys of results.
         answers: The values of the reads `task_loss` and `student` in keys.
-        remembered: Where tables that methods keep lie for the whole run; None: in the workspace.
-        store: Where results are kept for other runs; None: nowhere.
+        remembered: Folder of the tables that methods keep for the whole run; None: in the workspace.
+        store: Store of results for other runs; None: none.
 
     Attributes:
-        reused: Whether the model that was built last came from the store, whole.
-        took_s: Seconds that building it took, when that was done.
+        reused: True if the last model came from the store as a whole.
+        took_s: Seconds that building the last model took, whenever it was built.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class Builder:
             trains=trains,
         )
         self._chain = RecipeChain(methods, self._results)
-        shutil.rmtree(self._exports, ignore_errors=True)  # a worker that died may have left half of one
+        shutil.rmtree(self._exports, ignore_errors=True)  # a builder process that was killed may have left a partial file
         self._exports.mkdir(parents=True, exist_ok=True)
         self._networks: OrderedDict[str, nn.Module] = OrderedDict()
         example = task.splits["validation"].take(np.arange(2) % task.splits["validation"].count)[0]
@@ -141,7 +141,7 @@ class Builder:
         """Return the offer of every method on the original; a kept one where all that the method reads is the same."""
         found = []
         for name, method in sorted(self._methods.items()):
-            self._report(f"{ASKING}{name}", 0.0)  # if the worker dies now, that method is left out
+            self._report(f"{ASKING}{name}", 0.0)  # if the process dies now, this method is left out
             address = self._results.address(OFFERED, Step(method=name, version=method.version), method)
             reads = method.reads | method.offer_reads
             kept = self._results.value("offer", self._results.key(address, reads))
@@ -164,7 +164,7 @@ class Builder:
                 parameters = method.offer(self._original(), parameters, context)
             elif isinstance(method, OnnxMethod):
                 exported = self._exported(())
-                self._report(f"{ASKING}{method.name}", 0.0)  # that is done again, whatever the export said
+                self._report(f"{ASKING}{method.name}", 0.0)  # the export has reported its own activity
                 parameters = method.offer(exported, parameters, context)
         except (Refused, MethodError) as reason:
             return Offer(method=method.name, refused=str(reason).removeprefix(f"{method.name}: ")), True
@@ -180,8 +180,8 @@ class Builder:
         """Build a recipe and return its exported model, `folder/model.onnx`.
 
         Raises:
-            StepFailed: a step raised; names it.
-            ParameterError: a parameter is illegal.
+            StepFailed: A step raised; names it.
+            ParameterError: A parameter is illegal.
         """
         start = time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)
@@ -246,7 +246,7 @@ class Builder:
             made = guarded(step.method, partial(transform, step.parameters, context))
         except StepFailed:
             for kept in self._checkpoints.glob(f"{self._key(before, step)}-*"):
-                kept.unlink(missing_ok=True)  # it would fail there again
+                kept.unlink(missing_ok=True)  # the resumed training would fail again
             raise
         except Stopped:
             self._finished(address, access, method, seen, trained_s)
@@ -331,7 +331,7 @@ class Builder:
     def _export(self, path: Path, module: "nn.Module | None") -> None:
         partial_path = path.with_suffix(".partial")
         if module is None and self._task.file is not None:
-            onnx.save(onnx.load(self._task.file), partial_path)  # weights that lie in files beside it come inside
+            onnx.save(onnx.load(self._task.file), partial_path)  # includes external weights
         elif module is not None:
             export_onnx(module, self.context.example, partial_path)
         partial_path.replace(path)
@@ -390,7 +390,7 @@ class Builder:
         name = next(name for name in ("train", "calibration", "validation") if name in self._task.splits)
         training.seed_everything(self.context.seed)
         for inputs, labels in self._task.splits[name].batches(batch, count):
-            # What chooses a candidate by the validation labels must not have shaped it by them too.
+            # Candidates are chosen by the validation labels, so methods must not use them.
             hidden = labels is None or name == "validation"
             yield network.as_tensors(inputs), None if hidden else torch.from_numpy(labels)
 

@@ -1,4 +1,4 @@
-"""A recipe as a chain: which kind of step follows which, and the keys of what each of them makes."""
+"""A recipe as a chain of steps: their legal order and the keys of their results."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -24,10 +24,10 @@ class RecipeChain:
         self._methods, self._results = methods, results
 
     def on_modules(self, steps: Sequence[Step]) -> int:
-        """How many steps, from the first, are from module to module.
+        """Return the number of leading steps from module to module.
 
         Raises:
-            StepFailed: a step on the module comes after one on the file.
+            StepFailed: A step on the module comes after one on the file.
         """
         kinds = [self._methods[step.method] for step in steps]
         count = next((k for k, method in enumerate(kinds) if not isinstance(method, TorchMethod)), len(steps))
@@ -63,11 +63,11 @@ class RecipeChain:
 
 
 def guarded(step: str, work: Callable[[], Any]) -> Any:
-    """Run a step; what it raises becomes the reason of a failed candidate.
+    """Run a step; an exception becomes the reason of a failed candidate.
 
     Raises:
-        StepFailed: it raised.
-        OSError: the disk is full, or the like: that is not the candidate's fault.
+        StepFailed: The step raised.
+        OSError: The disk is full, or the like: not the candidate's fault.
     """
     try:
         return work()
@@ -75,7 +75,7 @@ def guarded(step: str, work: Callable[[], Any]) -> Any:
         raise StepFailed(step, f"MemoryError: {error}", "out-of-memory") from error
     except OSError as error:
         if error.errno in FULL:
-            raise  # the run stops, and goes on when it is fixed
+            raise  # the run stops, and can be resumed once it is fixed
         raise StepFailed(step, f"{type(error).__name__}: {error}") from error
     except OrchestratorError as error:
         raise StepFailed(step, str(error)) from error

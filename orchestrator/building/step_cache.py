@@ -32,12 +32,12 @@ RUNGS: TypeAdapter[Any] = TypeAdapter(tuple[Rung, ...])
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Identity:
-    """What stands for the user's task in keys, as JSON can hold it.
+    """Identity of the user's task in keys, as JSON can hold it.
 
     Attributes:
         task: The network and the data.
-        judge: The metric.
-        classes: The modules that the network's classes come from, under the names that a pickle has for them.
+        judge: The metric, with its code.
+        classes: Names of the modules of the network's classes, as pickles use them.
     """
 
     task: Any = None
@@ -47,17 +47,17 @@ class Identity:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trained:
-    """The trainings of a step as they went, whenever that was.
+    """Course of a step's trainings, whenever they ran.
 
     Attributes:
-        seconds: What they took.
+        seconds: Duration of all trainings.
     """
 
     rungs: tuple[Rung, ...]
     seconds: float
 
     def after(self, before: "Trained | None") -> "Trained":
-        """As one, with what was done before it was stopped and went on; alone where it began anew."""
+        """Return the course including the part before an interruption; this part alone if the training began anew."""
         if before is None or any(rung.share == 0 for rung in self.rungs) or not before.rungs:
             return self
         again = {rung.key for rung in self.rungs}
@@ -66,12 +66,12 @@ class Trained:
 
 
 class StepCache:
-    """What steps made on one task, for one seed, with these versions.
+    """Cache of step results on one task, for one seed, with these versions.
 
     Args:
         stores: Read in this order; the first keeps what is small and serves this run, all of them keep everything else.
         values: The values of declared reads in this run.
-        trains: Whether trainings are done here: results of steps that train have keys of their own where they are not.
+        trains: False if trainings are skipped here: results of steps that train then have keys of their own.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class StepCache:
         return None if kept is None else Trained(rungs=RUNGS.validate_python(kept["rungs"]), seconds=kept["seconds"])
 
     def keep_trained(self, key: str, trained: Trained) -> None:
-        """Keep how the trainings of a step went, up to where they were stopped."""
+        """Keep the course of a step's trainings, up to where they were stopped."""
         value = {"rungs": RUNGS.dump_python(trained.rungs, mode="json"), "seconds": trained.seconds}
         self.keep_value("rungs", self._judged(key), value)
 
@@ -164,7 +164,7 @@ class StepCache:
                     warnings.simplefilter("ignore")
                     # A pickle runs code when it is read: the store reads from a folder of this user's alone.
                     loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=False)
-            except Exception:  # pickle and what it calls may raise anything: it is made again
+            except Exception:  # pickle and what it calls may raise anything: the network is rebuilt
                 store.drop("network", name)
                 continue
             if isinstance(loaded, nn.Module):
@@ -180,7 +180,7 @@ class StepCache:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 torch.save(module, content)
-        except Exception:  # it is made again from its recipe
+        except Exception:  # the network is rebuilt from its recipe
             return
         for store in self._lasting:
             store.put("network", self._pickled(key), content.getvalue())

@@ -25,7 +25,7 @@ GRADIENT_NORM = {"adamw": 1.0, "sgd": 5.0}
 MOMENTUM = 0.9
 BATCH_NORM_BATCHES = 32
 RUNGS = (0.0, 0.25, 0.5)
-"""Shares of a training at which it is looked at."""
+"""Shares of a training at which it is observed."""
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 Optimizer = Literal["adamw", "sgd"]
@@ -50,7 +50,7 @@ def seed_everything(seed: int) -> None:
 
 
 class TrainingBatches:
-    """The train split in a seeded random order, epoch after epoch; where it stands can be kept."""
+    """The train split in a seeded random order, epoch after epoch; its position can be saved."""
 
     def __init__(self, split: Split, size: int, seed: int) -> None:
         self._split, self._size = split, size
@@ -105,7 +105,7 @@ class Checkpoint:
         if not self.path.exists():
             return 0
         try:
-            state = torch.load(self.path, map_location="cpu", weights_only=True)  # a run directory may come from anybody
+            state = torch.load(self.path, map_location="cpu", weights_only=True)  # a run directory may come from a third party
             model.load_state_dict(state["model"])
             optimizer.load_state_dict(state["optimizer"])
             schedule.load_state_dict(state["schedule"])
@@ -130,7 +130,7 @@ def _numpy_state() -> tuple[Any, ...]:
 
 
 class UnusableCheckpointError(Exception):
-    """A checkpoint cannot be read; the training begins anew from the network as it was handed over."""
+    """An unreadable checkpoint: the training begins anew from the network as given."""
 
 
 def train(
@@ -167,12 +167,12 @@ def train(
         after_step: Called after each update of the weights.
         split: The train split.
         loss: `loss(outputs, inputs, labels)`, a scalar tensor.
-        checkpoint: Where the state is kept at every epoch, and taken up again.
-        progress: Called with the share done, now and then.
-        watch: Called with (share done, network) at the shares of `RUNGS`; what it raises stops the training, whose state is kept.
+        checkpoint: File in which the state is saved at every epoch, and from which it is resumed.
+        progress: Called with the share done, every ten steps.
+        watch: Called with (share done, network) at the shares of `RUNGS`; an exception stops the training, whose state is saved.
 
     Raises:
-        MethodError: the loss is not finite, or the network has no weights to train.
+        MethodError: The loss is not finite, or the network has no weights to train.
     """
     place, size = device(), batch_size(split.count)
     steps_an_epoch = math.ceil(split.count / size)
@@ -217,7 +217,7 @@ def train(
                     watch(share, model)
                 except BaseException:
                     if checkpoint is not None:
-                        checkpoint.save(step + 1, model, updates, rates, batches)  # it may be worth going on with later
+                        checkpoint.save(step + 1, model, updates, rates, batches)  # it may be resumed later
                     raise
     reestimate_batch_norms(model, (batches.take(place)[0] for _ in itertools.count()))
     model.to("cpu").eval()

@@ -1,4 +1,4 @@
-"""What the hooks that contribute may answer, and what each contribution is called by."""
+"""Contracts of the contributing hooks: the types that they return and the names of contributions."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,10 +21,10 @@ from orchestrator.values.profile import HardwareProfile
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Contract:
-    """What one hook contributes.
+    """Contract of one contributing hook.
 
     Attributes:
-        word: What one contribution is called in messages.
+        word: Noun for one contribution in messages.
         type: Of the items of the list that the hook returns; None: it returns a dict of callables by name.
         name: The name of an item.
 
@@ -38,10 +38,10 @@ class Contract:
 
 
 def collected(kind: str, answer: Any) -> dict[str, Any]:
-    """One plugin's answer to one hook, by name.
+    """Return one plugin's contributions of one hook by name.
 
     Raises:
-        TypeError: it breaks the contract; one line says how.
+        TypeError: It breaks the contract; one line describes how.
     """
     hook, contract = f"orchestrator_{kind}", CONTRACTS[kind]
     if contract.type is None:
@@ -66,14 +66,14 @@ def collected(kind: str, answer: Any) -> dict[str, Any]:
 
 
 class WrongAnswerError(TypeError):
-    """A plugin answered a question or a check with a wrong type; one line says how."""
+    """Result of a wrong type from a query or check hook."""
 
 
 def answered(hook: str, answer: Any) -> Any:
-    """One plugin's answer to a question or a check.
+    """Return one plugin's result of a query or check hook, after checking its type.
 
     Raises:
-        WrongAnswerError: it breaks the hook's contract.
+        WrongAnswerError: It breaks the hook's contract.
     """
     if answer is None:
         return None

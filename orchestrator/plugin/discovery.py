@@ -1,4 +1,4 @@
-"""Which plugins are installed: entry points, who brought them, and whether they want another orchestrator."""
+"""Discovery of installed plugins: entry points, their distributions, and the orchestrator's version that they need."""
 
 import importlib.metadata
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ GROUP = "orchestrator"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PluginInfo:
-    """A plugin that was found: who brought it, and why it is not there if it is not."""
+    """A plugin with its distribution, and the reason why it cannot be used, if it cannot."""
 
     name: str
     package: str
@@ -28,7 +28,7 @@ class InstalledPlugin:
     """An installed entry point.
 
     Attributes:
-        entry: None where its name is taken: `info` says by whom.
+        entry: None if its name is taken; `info` names the other plugin.
     """
 
     info: PluginInfo
@@ -36,7 +36,7 @@ class InstalledPlugin:
 
 
 def installed(*, without: Iterable[str] = (), strict: bool = True) -> list[InstalledPlugin]:
-    """Every entry point of the group but those named, by plugin or by package; the orchestrator's own come first.
+    """Return every entry point of the group but those named, by plugin or by package; the orchestrator's own come first.
 
     Raises:
         PluginError: a name in `without` is not installed, and `strict`.

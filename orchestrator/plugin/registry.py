@@ -1,7 +1,7 @@
-"""The one door: plugins are found by entry point, registered one by one, and asked through pluggy.
+"""The registry of plugins: found by entry point, registered one by one, and called through pluggy.
 
-A plugin is there as a whole or not at all: one that raises, declares a wrong hook, answers with a wrong type, takes a used name
-or needs another orchestrator is left out with all that it brings, and `failed` says why.
+A plugin is registered as a whole or not at all: one that raises, declares a wrong hook, returns a wrong type, uses a taken name
+or needs another orchestrator is left out with all its contributions, and `failed` contains the reason.
 """
 
 import copy
@@ -38,11 +38,11 @@ logger = logging.getLogger(__name__)
 __all__ = ["PluginInfo", "Registry"]
 
 STOPPING = (KeyboardInterrupt, MemoryError)
-"""What is not a plugin's fault; all else that its code raises is, and some of it is no `Exception` (SystemExit, a Rust panic)."""
+"""Not a plugin's fault; all else that its code raises is, even what is no `Exception` (SystemExit, a Rust panic)."""
 
 
 class Registry:
-    """All plugins of a run. Made anew for each run; there is no global one."""
+    """All plugins of a run; each run has a registry of its own."""
 
     def __init__(self) -> None:
         self._manager = pluggy.PluginManager(hookspecs.GROUP)
@@ -59,10 +59,10 @@ class Registry:
 
         Args:
             without: Names of plugins, or of third parties' packages.
-            strict: Whether the user names them now; an earlier run's may be gone by now, which is as good.
+            strict: True if the user names them now; those of an earlier run may have been uninstalled.
 
         Raises:
-            PluginError: a name in `without` is not installed, and `strict`.
+            PluginError: A name in `without` is not installed, and `strict`.
         """
         registry = cls()
         for found in installed(without=without, strict=strict):
@@ -90,9 +90,9 @@ class Registry:
         self.plugins = (*self.plugins, replace(info, error=self._add(plugin, info)))
 
     def _add(self, plugin: object, info: PluginInfo) -> str | None:
-        """Register one plugin and ask for all that it brings; why it cannot be used, where it cannot."""
+        """Register one plugin and collect its contributions; return the reason why it cannot be used, if it cannot."""
         plugin = _registered(self._manager, info.name, plugin)
-        reason: str | None = "it was not asked to the end"
+        reason: str | None = "its contributions were not collected"
         try:
             brought = {kind: found for kind in CONTRACTS if (found := self._asked(plugin, kind, info)) is not None}
             reason = self._taken(brought, info) or self._disordered(brought)
@@ -124,7 +124,7 @@ class Registry:
         return None
 
     def _disordered(self, brought: dict[str, dict[str, Any]]) -> str | None:
-        """Why a plugin cannot be used, where its methods' order contradicts that of the others: no recipe could be made."""
+        """Return the contradiction between the order of a plugin's methods and that of the others, if there is one."""
         if not brought.get("methods"):
             return None
         try:
@@ -134,7 +134,7 @@ class Registry:
         return None
 
     def _taken(self, brought: dict[str, dict[str, Any]], info: PluginInfo) -> str | None:
-        """Why a plugin cannot be used, where it brings a name that another one has."""
+        """Return the reason why a plugin cannot be used if it provides a name that another one has."""
         reason = None
         for kind, items in brought.items():
             for owner in self.plugins:
@@ -148,7 +148,7 @@ class Registry:
         """Check that the names that the user gave are not provided by two plugins each.
 
         Raises:
-            PluginError: two do; names both.
+            PluginError: A name is provided by two plugins; names both.
         """
         for name in names:
             if (kind, name) in self._contested:
@@ -160,23 +160,23 @@ class Registry:
         return tuple(p for p in self.plugins if p.error)
 
     def methods(self) -> dict[str, Method]:
-        """All methods by name; among them a last step for each runtime, where a search tries several."""
+        """Return all methods by name; among them a last step for each runtime, where a search tries several."""
         return with_runtimes(self._named("methods"), self.runtimes().values())
 
     def runtimes(self) -> dict[str, Runtime]:
-        """All runtimes by name."""
+        """Return all runtimes by name."""
         return self._named("runtimes")
 
     def devices(self) -> dict[str, Device]:
-        """All devices by scheme."""
+        """Return all devices by scheme."""
         return self._named("devices")
 
     def metrics(self) -> dict[str, Metric]:
-        """All metrics by name."""
+        """Return all metrics by name."""
         return self._named("metrics")
 
     def tasks(self) -> dict[str, TaskSource]:
-        """All ready-made tasks by name."""
+        """Return all ready-made tasks by name."""
         return self._named("tasks")
 
     def profile_files(self) -> dict[str, Path]:
@@ -188,7 +188,7 @@ class Registry:
         return self._named("searches")
 
     def samplers(self) -> dict[str, Any]:
-        """Sampler factories by name."""
+        """Return all sampler factories by name."""
         return self._named("samplers")
 
     def reports(self) -> dict[str, ReportFormat]:
@@ -221,25 +221,25 @@ class Registry:
         return self._first("orchestrator_probe_host")
 
     def recipe_objections(self, recipe: Recipe, target: Target) -> list[str]:
-        """Why the plugins call a recipe illegal; empty where nobody does."""
+        """Return the plugins' reasons why a recipe is illegal; empty if it is legal."""
         answers = self._answers("orchestrator_check_recipe", recipe=recipe, target=target)
         return [reason for reasons in answers for reason in reasons or ()]
 
     def search_started(self, search: SearchStarted) -> None:
-        """Tell every plugin that follows events."""
+        """Send the event to every plugin that handles it."""
         self._event("orchestrator_search_started", search=search)
 
     def trial_finished(self, trial: CandidateResult) -> None:
-        """Tell every plugin that follows events."""
+        """Send the event to every plugin that handles it."""
         self._event("orchestrator_trial_finished", trial=trial)
 
     def search_ended(self, result: RunResult) -> None:
-        """Tell every plugin that follows events."""
+        """Send the event to every plugin that handles it."""
         self._event("orchestrator_search_ended", result=result)
 
     @property
     def notes(self) -> list[str]:
-        """Which plugins raised, or answered with a wrong type, when they were asked or told something."""
+        """Notes on plugins that raised or returned a wrong type in a query, check or event."""
         return [*self._silent.values(), *self._deaf.values()]
 
     def commands(self, cli: Any) -> None:
@@ -266,11 +266,11 @@ class Registry:
 
     @property
     def loads_models(self) -> bool:
-        """Whether any plugin answers model references of its own."""
+        """True if any plugin loads model references of its own."""
         return bool(self._manager.hook.orchestrator_load_model.get_hookimpls())
 
     def _answers(self, hook: str, **arguments: Any) -> list[Any]:
-        """All answers in the order of registration; who raises or answers with a wrong type counts as silent, with a note."""
+        """Return all answers in the order of registration; one that raises or returns a wrong type is skipped with a note."""
         answers = []
         for impl in getattr(self._manager.hook, hook).get_hookimpls():
             try:
@@ -280,13 +280,13 @@ class Registry:
             except BaseException as error:  # a third party's code
                 logger.debug("plugin %s failed in %s", impl.plugin_name, hook, exc_info=True)
                 why = str(error) if isinstance(error, WrongAnswerError) else f"{hook} raised {_line(error)}"
-                self._silent.setdefault((impl.plugin_name, hook), f"plugin '{impl.plugin_name}' was not heard: {why}")
+                self._silent.setdefault((impl.plugin_name, hook), f"plugin '{impl.plugin_name}' was ignored: {why}")
         return answers
 
     def _event(self, hook: str, **arguments: Any) -> None:
-        """Tell every plugin; one that raises is told nothing more, and neither the others nor the search notice.
+        """Send an event to every plugin; one that raises gets no further events, without effect on the others or the search.
 
-        Each is given a copy: what it does to that must not change what the others, or the results, are told.
+        Each gets a copy, so that it cannot change what the others or the results contain.
         """
         for impl in getattr(self._manager.hook, hook).get_hookimpls():
             name = impl.plugin_name
@@ -298,7 +298,7 @@ class Registry:
                 raise
             except BaseException as error:  # a third party's code
                 logger.debug("plugin %s failed in %s", name, hook, exc_info=True)
-                self._deaf[name] = f"plugin '{name}' is told of no further events: {hook} raised {_line(error)}"
+                self._deaf[name] = f"plugin '{name}' gets no further events: {hook} raised {_line(error)}"
 
     def _first(self, hook: str, **arguments: Any) -> Any:
         """Return the first answer that is not None, of the plugin registered last first."""

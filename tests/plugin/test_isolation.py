@@ -142,7 +142,7 @@ def test_events_are_told_in_order_and_a_plugin_that_raises_is_told_no_more(
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in (cli.folder / "events.jsonl").read_text().splitlines()]
     assert [line["event"] for line in lines] == ["started", "trial"]
-    told = "plugin 'follower' is told of no further events: orchestrator_trial_finished raised ValueError: the server is gone"
+    told = "plugin 'follower' gets no further events: orchestrator_trial_finished raised ValueError: the server is gone"
     assert told in results(cli.folder / "again")["notes"]
 
 

@@ -182,7 +182,7 @@ def test_check_that_answers_with_a_wrong_type_counts_as_silent_with_a_note(answe
     recipe, target = Recipe(steps=()), make_target()
     assert registry.recipe_objections(recipe, target) == registry.recipe_objections(recipe, target) == ["not here"]
     (note,) = registry.notes
-    assert note.startswith("plugin 'wrong' was not heard: orchestrator_check_recipe must return a list of sentences, but got ")
+    assert note.startswith("plugin 'wrong' was ignored: orchestrator_check_recipe must return a list of sentences, but got ")
     assert registry.failed == (), "its other contributions take part"
 
 

@@ -143,7 +143,7 @@ def test_tool_that_is_missing_does_not_silence_the_other(tmp_path: Path, monkeyp
     monkeypatch.setenv("ORCHESTRATE_MLFLOW", "1")
     monkeypatch.setenv("ORCHESTRATE_TENSORBOARD", str(tmp_path))
     (note,) = followed().notes
-    assert note.startswith("plugin 'mlflow' is told of no further events")
+    assert note.startswith("plugin 'mlflow' gets no further events")
     (folder,) = tmp_path.iterdir()
     found = EventAccumulator(str(folder))
     found.Reload()
