@@ -1,4 +1,4 @@
-"""From what qemu translated in one piece to straight-line pieces of the program: fall-through blocks joined, loops recognised.
+"""Straight-line pieces of the program from qemu's translated blocks: fall-through blocks joined, loops recognised.
 
 qemu ends a block at the end of a page and where it pleases, so that one loop body may be several. What follows on without a
 branch and was executed exactly as often belongs together; a piece that ends by branching to its own beginning is a loop.
@@ -17,7 +17,7 @@ _LONGEST = 2000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Piece:
-    """Instructions that are executed one after the other, and how often."""
+    """A sequence of instructions, with the number of its executions."""
 
     words: tuple[int, ...]
     executions: int
@@ -34,7 +34,7 @@ def pieces(blocks: Sequence[TranslatedBlock]) -> Iterator[Piece]:
 
 
 def _followers(blocks: Sequence[TranslatedBlock]) -> dict[int, int]:
-    """For each block the one that follows on from it, by their places in the sequence."""
+    """Return the fall-through successor of each block, by their positions."""
     at: dict[int, list[int]] = {}
     for index, block in enumerate(blocks):
         at.setdefault(block.address, []).append(index)
@@ -53,7 +53,7 @@ def _followers(blocks: Sequence[TranslatedBlock]) -> dict[int, int]:
 
 
 def _chain(blocks: Sequence[TranslatedBlock], following: dict[int, int], index: int, block: TranslatedBlock) -> Iterator[Piece]:
-    """The pieces from one block on."""
+    """Return the pieces that begin with one block."""
     start, words = block.address, list(block.words)
     while True:
         following_index = following.get(index)

@@ -1,4 +1,4 @@
-"""The pipelines of Cortex-A53, A72 and A76 as tables: what an instruction occupies, for how long, and when its result is there.
+"""Tables of the pipelines of Cortex-A53, A72 and A76: the resources of an instruction, their duration, its latency.
 
 The tables were written from the sources below before anything was compared with a measured time, and nothing in them was
 fitted; what they miss is left to the three constants of a board (`simulating.cost`). One thing was chosen on measured times, for
@@ -37,7 +37,7 @@ class Port(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Demand:
-    """What one instruction asks of an out-of-order core.
+    """The resources of one instruction on an out-of-order core.
 
     Attributes:
         ports: Cycles on each kind of pipeline.
@@ -52,7 +52,7 @@ class Demand:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OutOfOrderCore:
-    """A core that runs what is ready.
+    """An out-of-order core.
 
     Attributes:
         width: Instructions that enter the window in one cycle, in order.
@@ -71,7 +71,7 @@ class OutOfOrderCore:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InOrderCore:
-    """A core that starts instructions in the order of the program.
+    """An in-order core.
 
     Attributes:
         width: Instructions that can start in one cycle, of these at most one load or store and one branch.
@@ -111,7 +111,7 @@ _INTERLEAVING = ("zip", "uzp", "trn")
 
 
 def _registers_loaded(instruction: Instruction) -> int:
-    """128-bit registers' worth of a vector load: two of 64 bits go as one."""
+    """Return the 128-bit registers of a vector load; two of 64 bits count as one."""
     whole = instruction.wide or instruction.loaded_bytes >= 16 * instruction.transfers
     return max(1, instruction.transfers if whole else (instruction.transfers + 1) // 2)
 
@@ -241,4 +241,4 @@ CORES: Mapping[str, OutOfOrderCore | InOrderCore] = {
         demand=_cortex_a76,
     ),
 }
-"""By the name of the CPU (`simulating.cpus`)."""
+"""By the name of the CPU (`cpus.py`)."""

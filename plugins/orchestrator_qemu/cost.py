@@ -1,4 +1,4 @@
-"""Milliseconds of a board, and ratios of two models on it, from the counts of a simulated execution and the board's constants.
+"""Latency on a board, and ratios of two models, from the counts of a simulated execution and the board's constants.
 
     cycles = a * pipeline cycles + b * first-level misses + c * second-level misses
 
@@ -18,7 +18,7 @@ _OTHER_FORMAT = 1.5
 
 
 def cycles(counts: Counts, model: SimulationModel) -> float:
-    """Cycles of one inference on one thread.
+    """Return the cycles of one inference on one thread.
 
     Raises:
         ProfileError: the constants make it nothing.
@@ -30,7 +30,7 @@ def cycles(counts: Counts, model: SimulationModel) -> float:
 
 
 def latency(counts: Counts, model: SimulationModel, *, clock_hz: float, threads: int, number_format: NumberFormat) -> Estimate:
-    """Milliseconds of one inference with the band that the constants state.
+    """Return the latency of one inference in ms, with the band of the constants.
 
     Args:
         counts: Of the model in the runtime of `model`, on its CPU.
@@ -70,7 +70,7 @@ def latency(counts: Counts, model: SimulationModel, *, clock_hz: float, threads:
 
 
 def ratio(a: Counts, b: Counts, model: SimulationModel, *, threads: int = 1) -> tuple[float, float, float]:
-    """How many times as long `a` takes as `b`: value, low, high.
+    """Return the ratio of the latencies of `a` and `b`: value, low, high.
 
     What both execute alike has the same error in both and cancels; the rest is as uncertain as ratios of unlike networks.
     So the band's half-width is `ratio_error` to the power of the share of the work that they do not have in common: two
@@ -85,7 +85,7 @@ def ratio(a: Counts, b: Counts, model: SimulationModel, *, threads: int = 1) -> 
 
 
 def unlike(a: Counts, b: Counts, model: SimulationModel) -> float:
-    """The share of the longer one's cycles that the two do not have in common, from 0 (the same work) to 1."""
+    """Return the share of the longer one's cycles that the other lacks, from 0 (the same work) to 1."""
     first, second = _shares(a, model), _shares(b, model)
     kinds = first.keys() | second.keys()
     common = math.fsum(min(first.get(kind, 0.0), second.get(kind, 0.0)) for kind in kinds)
@@ -94,7 +94,7 @@ def unlike(a: Counts, b: Counts, model: SimulationModel) -> float:
 
 
 def _shares(counts: Counts, model: SimulationModel) -> dict[str, float]:
-    """Cycles by what they are spent on: misses, and each kernel."""
+    """Return the cycles of misses and of each kernel."""
     pipeline = model.cycles.get("pipeline", 0.0)
     return {
         "l1_miss": model.cycles.get("l1_miss", 0.0) * counts.l1_misses,
@@ -104,5 +104,5 @@ def _shares(counts: Counts, model: SimulationModel) -> dict[str, float]:
 
 
 def _together(errors: list[float]) -> float:
-    """Half-width of independent factors together."""
+    """Return the combined half-width of independent factors."""
     return math.exp(math.sqrt(sum(math.log(error) ** 2 for error in errors)))

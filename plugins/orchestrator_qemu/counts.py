@@ -1,4 +1,4 @@
-"""What one inference costs a CPU in units of the machine: from a trace of executed blocks to counts that are kept for ever."""
+"""Counts of one inference, from a trace of executed blocks: cycles, cache misses, memory traffic."""
 
 import hashlib
 import math
@@ -19,7 +19,7 @@ from orchestrator_qemu.trace import Trace
 # To be raised with every change to the decoder, the blocks, the tables or the models that can change a figure.
 _GENERATION = 1
 VERSION = f"{_GENERATION}/capstone-{'.'.join(map(str, capstone.cs_version()[:2]))}"
-"""Of everything that turns a trace into counts: counts of another version are not compared with these."""
+"""Version of the model that computes counts from a trace; counts of different versions are never compared."""
 
 # Pieces of code with less than this share of the cycles are kept together.
 _KERNEL_SHARE = 1 / 500
@@ -29,7 +29,7 @@ OTHER = "other"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Counts:
-    """One inference on one thread.
+    """The counts of one inference on one thread.
 
     Attributes:
         instructions: Executed.
@@ -51,7 +51,7 @@ class Counts:
     stored_bytes: int
 
     def plain(self) -> dict[str, Any]:
-        """As JSON has it, with the version of the model."""
+        """Return the JSON form, with the version of the model."""
         return {
             "version": VERSION,
             "instructions": self.instructions,
@@ -66,7 +66,7 @@ class Counts:
 
     @classmethod
     def from_plain(cls, kept: Mapping[str, Any]) -> "Counts":
-        """What `plain` gave.
+        """Read the result of `plain`.
 
         Raises:
             InputError: of another version, or not counts at all.
@@ -83,7 +83,7 @@ class Counts:
 
 
 def count(trace: Trace, cpu: Cpu) -> Counts:
-    """The counts of a trace.
+    """Compute the counts of a trace.
 
     Args:
         trace: One inference, with the caches of `cpu` simulated.
@@ -123,11 +123,11 @@ def count(trace: Trace, cpu: Cpu) -> Counts:
 
 
 def _kernels(cycles: Mapping[tuple[int, ...], int], total: int) -> dict[str, int]:
-    """The pieces that weigh, by their digest, and the rest."""
+    """Split the pieces into those with a relevant share, by digest, and the rest."""
     heavy = {_digest(words): spent for words, spent in cycles.items() if spent >= total * _KERNEL_SHARE}
     return {**heavy, OTHER: total - sum(heavy.values())}
 
 
 def _digest(words: tuple[int, ...]) -> str:
-    """Of the instructions alone: the same code elsewhere in memory is the same kernel."""
+    """Return the digest of the instructions: the same code at another address is the same kernel."""
     return hashlib.sha256(b"".join(word.to_bytes(4, "little") for word in words)).hexdigest()[:12]

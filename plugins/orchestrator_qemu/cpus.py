@@ -1,4 +1,4 @@
-"""The CPUs that can be simulated: what the guest sees of them, and the caches that are simulated.
+"""The simulated CPUs: their identification for the guest, and their caches.
 
 Sources: part numbers and features, Arm Technical Reference Manuals of the cores (MIDR_EL1, ID_AA64ISAR0_EL1), in the
 words of Linux's /proc/cpuinfo (Documentation/arch/arm64/elf_hwcaps.rst); cache sizes, the boards that are named here.
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cache:
-    """One level: least recently used line out, lines of 64 bytes, write-allocate."""
+    """One cache level: LRU replacement, lines of 64 bytes, write-allocate."""
 
     kilobytes: int
     ways: int

@@ -1,4 +1,4 @@
-"""Packages of this machine's own Debian or Ubuntu, also for another architecture, without root and without a trace in its apt.
+"""Packages of this machine's Debian or Ubuntu release, for any architecture, without root and without changes to its apt.
 
 apt works in a folder of its own: with this machine's sources and keys, but lists and a cache that go with the folder, and an
 empty list of what is installed. Packages are unpacked, never installed: their scripts do not run.
@@ -20,7 +20,7 @@ OS_RELEASE = Path("/etc/os-release")
 
 
 def release() -> tuple[str, str]:
-    """This machine's distribution and its release ("debian", "12").
+    """Return this machine's distribution and release ("debian", "12").
 
     Raises:
         EnvironmentFailure: it is neither Debian nor Ubuntu (nor a child of theirs), or apt is missing.
@@ -42,12 +42,12 @@ def release() -> tuple[str, str]:
 
 
 def architecture() -> str:
-    """dpkg's name for this machine's architecture ("amd64")."""
+    """Return dpkg's name of this machine's architecture ("amd64")."""
     return _run(["dpkg", "--print-architecture"]).strip()
 
 
 class Apt:
-    """apt in a folder of its own, for one architecture.
+    """A private apt in one folder, for one architecture.
 
     Args:
         folder: Where its lists and packages go.
@@ -87,7 +87,7 @@ class Apt:
             )
 
     def versions(self, names: Iterable[str]) -> dict[str, str]:
-        """The version of each of these packages that would be downloaded; those that there are not are left out."""
+        """Return the available version of each package; packages that do not exist are left out."""
         found: dict[str, str] = {}
         for record in _run(["apt-cache", *self._options, "show", "--no-all-versions", *names], fails=True).split("\n\n"):
             keys = dict(re.findall(r"^(Package|Version|Architecture): (.+)$", record, re.MULTILINE))
@@ -96,13 +96,13 @@ class Apt:
         return found
 
     def closure(self, names: Sequence[str]) -> list[str]:
-        """These packages and all that they depend on."""
+        """Return these packages and all their dependencies."""
         options = [f"--no-{kind}" for kind in ("recommends", "suggests", "conflicts", "breaks", "replaces", "enhances")]
         said = _run(["apt-cache", *self._options, "depends", "--recurse", *options, *names])
         return sorted({line for line in said.splitlines() if re.fullmatch(r"[a-z0-9][a-z0-9.+-]+", line)})
 
     def unpack(self, names: Sequence[str], into: Path) -> dict[str, str]:
-        """Download packages and unpack them. Returns their versions.
+        """Download and unpack packages, and return their versions.
 
         Raises:
             EnvironmentFailure: one cannot be downloaded, or the disk is full.
@@ -119,7 +119,7 @@ class Apt:
         return versions
 
     def _ports_of_ubuntu(self) -> Path | None:
-        """Ubuntu keeps the packages of other architectures on another host, `ports` in place of `archive`: its sources."""
+        """Write the sources of Ubuntu's `ports` host, which has the packages of other architectures; None if not needed."""
         if release()[0] != "ubuntu" or self._architecture in ("amd64", "i386") or architecture() == self._architecture:
             return None
         said = [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))]
@@ -135,13 +135,13 @@ class Apt:
 
 
 def on_ports(lines: Iterable[str]) -> list[str]:
-    """Sources of Ubuntu's main hosts, as they are on its host for other architectures; others are left out."""
+    """Return the sources of Ubuntu's main hosts, on its host for other architectures; others are left out."""
     archive = re.compile(r"//(?:[\w-]+\.)*?(?:archive|security)\.([\w.-]+)/ubuntu\b")
     return [archive.sub(r"//ports.\1/ubuntu-ports", line) for line in lines if archive.search(line)]
 
 
 def one_line_sources(text: str, *, deb822: bool) -> list[str]:
-    """The sources of a file of apt as `deb [options] address suite components`."""
+    """Return the sources of an apt file in the form `deb [options] address suite components`."""
     if not deb822:
         return [line for line in text.splitlines() if line.startswith("deb ")]
     found = []
@@ -158,7 +158,7 @@ def one_line_sources(text: str, *, deb822: bool) -> list[str]:
 
 
 def _run(command: Sequence[str], *, cwd: Path | None = None, fails: bool = False) -> str:
-    """What a command writes.
+    """Run a command, and return its output.
 
     Raises:
         EnvironmentFailure: it fails (unless that is fine); its own first complaint.

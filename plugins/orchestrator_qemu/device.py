@@ -1,6 +1,6 @@
-"""An Arm CPU that is not here: the target's own runtime, run by qemu's user-mode emulation and counted.
+"""Simulated Arm CPUs as devices: the target's own runtime under qemu's user-mode emulation, with counted instructions.
 
-What is executed depends on the model, the runtime and the CPU alone, so it is kept under the digest of these for ever.
+The counts depend on the model, the runtime and the CPU alone, so they are cached without expiry under the digest of these.
 """
 
 import contextlib
@@ -41,6 +41,7 @@ class QemuDevice(SimulatedDevice):
         self._found: Toolchain | None = None
 
     def attach(self, reference: str) -> "QemuDevice":
+        """Return the CPU that a reference names."""
         name = reference.partition(":")[2]
         if not name:
             raise InputError(f"--device {self.scheme}:CPU needs a CPU: {', '.join(CPUS)}")
@@ -49,25 +50,29 @@ class QemuDevice(SimulatedDevice):
         return QemuDevice(CPUS[name])
 
     def cpu(self) -> str:
+        """Return the CPU's name."""
         return self._cpu.name
 
     def board(self) -> str:
+        """Return the profile of the CPU's usual board."""
         return self._cpu.board
 
     def check(self, runtime: Runtime) -> None:
+        """Check that the installed version of the runtime is set up."""
         toolchain = self._toolchain
         module = _module(runtime)
-        there = toolchain.packages.get(module)
-        if there is None:
+        version = toolchain.packages.get(module)
+        if version is None:
             known = ", ".join(sorted(toolchain.packages))
-            raise InputError(f"{runtime.name} is not set up for simulated execution (there are {known}): {SETUP}")
-        if there != runtime.version():
+            raise InputError(f"{runtime.name} is not set up for simulated execution (these are: {known}): {SETUP}")
+        if version != runtime.version():
             raise InputError(
-                f"{runtime.name} {there} is set up for simulated execution, but {runtime.version()} is what exports and scores "
+                f"{runtime.name} {version} is set up for simulated execution, but {runtime.version()} exports and scores "
                 f"models here: {SETUP}"
             )
 
     def environment(self) -> dict[str, Any]:
+        """Return the simulated CPU and the versions of the toolchain."""
         toolchain = self._toolchain
         return {
             "cpu": f"{self._cpu.name} (simulated)",
@@ -78,9 +83,11 @@ class QemuDevice(SimulatedDevice):
         }
 
     def cores(self) -> int:
+        """Return 1: inferences are simulated on one core."""
         return 1
 
     def open(self, job: Job) -> AgentSession:
+        """Load a model under emulation, for its outputs."""
         toolchain = self._toolchain
         command = [*toolchain.command(self._cpu), "-u", str(AGENT)]
         process = GuardedProcess(command, toolchain.environment(), job.model.parent)
@@ -88,22 +95,24 @@ class QemuDevice(SimulatedDevice):
         return AgentSession(job, process, model=str(job.model), inputs=inputs, memory_bytes=job.memory_bytes)
 
     def simulate(self, job: Job, runtime: Runtime) -> Simulated:
+        """Return the counts of one inference, from the cache if possible."""
         from orchestrator_qemu import counts
 
         versions = self._versions(runtime)
-        kept = _Kept(_key(job, versions))
-        found = kept.read()
-        if found is None:
+        cached = _CachedCounts(_key(job, versions))
+        plain = cached.read()
+        if plain is None:
             trace = self._emulator(job, runtime).count(
                 job.model, job.inputs, job.options, timeout_s=job.timeout_s, memory_bytes=job.memory_bytes
             )
-            found = counts.count(trace, self._cpu).plain()
-            kept.write(found, versions)
-        return Simulated(counts=found, versions=versions)
+            plain = counts.count(trace, self._cpu).plain()
+            cached.write(plain, versions)
+        return Simulated(counts=plain, versions=versions)
 
     def latency(
         self, found: Simulated, constants: SimulationModel, profile: HardwareProfile, *, threads: int, number_format: NumberFormat
     ) -> Estimate:
+        """Return the latency of one inference, with its band."""
         from orchestrator_qemu import cost
         from orchestrator_qemu.counts import Counts
 
@@ -114,6 +123,7 @@ class QemuDevice(SimulatedDevice):
         return cost.latency(counts, constants, clock_hz=clock, threads=threads, number_format=number_format)
 
     def ratio(self, a: Simulated, b: Simulated, constants: SimulationModel, *, threads: int) -> Difference:
+        """Return A's time over B's, with its band."""
         from orchestrator_qemu import cost
         from orchestrator_qemu.counts import Counts
 
@@ -121,20 +131,25 @@ class QemuDevice(SimulatedDevice):
         return Difference(value=value, low=low, high=high)
 
     def release(self) -> None:
+        """End the emulators."""
         for emulator in self._emulators.values():
             emulator.close()
         self._emulators.clear()
 
     def reference_form(self) -> str:
+        """Return the form of references."""
         return f"{self.scheme}:CPU"
 
     def references(self) -> list[str]:
+        """Return all simulated CPUs."""
         return [f"{self.scheme}:{name}" for name in CPUS]
 
     def setup_references(self) -> list[str]:
+        """Return the reference that sets up all simulated CPUs."""
         return [SETUP_REFERENCE]
 
     def listing(self) -> list[DeviceListing]:
+        """Return all simulated CPUs if they are set up, otherwise how to set them up."""
         try:
             toolchain = Toolchain.find()
         except OrchestratorError as error:
@@ -147,6 +162,7 @@ class QemuDevice(SimulatedDevice):
         ]
 
     def diagnose(self) -> list[Finding]:
+        """Examine the toolchain, or what its setup needs."""
         from orchestrator_qemu.debian import release
 
         def finding(state: FindingState, text: str, fix: str = "") -> list[Finding]:
@@ -166,6 +182,7 @@ class QemuDevice(SimulatedDevice):
         return finding("missing", "no simulated CPUs: boards that are not here are only estimated", compiler + SETUP)
 
     def setup(self, reference: str, options: SetupOptions, progress: Progress) -> str:
+        """Set up all simulated CPUs."""
         from orchestrator_qemu.provision import set_up
 
         if options.offline:
@@ -176,6 +193,7 @@ class QemuDevice(SimulatedDevice):
         return f"{SETUP_REFERENCE} is set up with {toolchain.summary()}\nuse it with --device {usage}, or by a target's name"
 
     def remove(self, reference: str) -> str | None:
+        """Delete the toolchain."""
         from orchestrator_qemu.provision import remove
 
         folder = remove()
@@ -196,7 +214,7 @@ class QemuDevice(SimulatedDevice):
         return self._found
 
     def _emulator(self, job: Job, runtime: Runtime) -> "Emulator":
-        """Warm: the runtime is imported once for all models."""
+        """Return the emulator of a runtime, which is imported once for all models."""
         from orchestrator_qemu.emulator import Emulator
 
         if runtime.name not in self._emulators:
@@ -206,7 +224,7 @@ class QemuDevice(SimulatedDevice):
         return self._emulators[runtime.name]
 
     def _versions(self, runtime: Runtime) -> dict[str, str]:
-        """Of all that the counts depend on."""
+        """Return the versions of everything that the counts depend on."""
         from orchestrator_qemu import counts
 
         toolchain = self._toolchain
@@ -221,14 +239,14 @@ class QemuDevice(SimulatedDevice):
         }
 
 
-class _Kept:
-    """What was counted before, in the user's cache folder. It never grows old: the same key always gives the same counts."""
+class _CachedCounts:
+    """Counts in the user's cache folder, without expiry: the same key always gives the same counts."""
 
     def __init__(self, key: str) -> None:
         self._path = platformdirs.user_cache_path("orchestrator", appauthor=False) / "simulated" / key[:2] / f"{key}.json"
 
     def read(self) -> dict[str, Any] | None:
-        """The counts; None where there are none, or what is there is damaged."""
+        """Return the counts, or None if there are none or the file is damaged."""
         from orchestrator_qemu.counts import Counts
 
         try:
@@ -239,7 +257,7 @@ class _Kept:
         return found
 
     def write(self, counts: Mapping[str, Any], versions: Mapping[str, str]) -> None:
-        """Keep them, all at once; where the disk does not let us, they are counted again next time."""
+        """Write the counts atomically; if the disk refuses, they are counted again next time."""
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(self._path, json.dumps({"versions": dict(versions), "counts": dict(counts)}, indent=1))
@@ -250,21 +268,21 @@ def _module(runtime: Runtime) -> str:
 
 
 def _key(job: Job, versions: Mapping[str, str]) -> str:
-    """The digest of all that decides what is executed: the model, its first example, the options and versions."""
+    """Return the digest of everything that the counts depend on: the model, its first example, the options and versions."""
     import numpy as np
 
     inputs = {}
     for name, path in job.inputs.items():
         example = np.ascontiguousarray(np.load(path, mmap_mode="r")[:1])
         inputs[name] = [str(example.dtype), list(example.shape), hashlib.sha256(example.tobytes()).hexdigest()]
-    said = {
+    parts = {
         "model": _digest(job.model),
         "load": hashlib.sha256(job.load.encode()).hexdigest(),
         "inputs": inputs,
         "options": dict(job.options),
         "versions": dict(versions),
     }
-    return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _digest(path: Path) -> str:

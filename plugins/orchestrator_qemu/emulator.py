@@ -38,7 +38,7 @@ LIMITED = f'ulimit -c 0; ulimit -S -s {STACK_BYTES // 1024} 2>/dev/null; exec en
 
 
 class Emulator:
-    """Counts models on one simulated CPU. A context manager; used by one thread at a time.
+    """An emulator that counts models on one simulated CPU. A context manager; used by one thread at a time.
 
     Args:
         toolchain: What is set up here.
@@ -79,7 +79,7 @@ class Emulator:
         memory_bytes: int | None = None,
         beside: Sequence[Path] = (),
     ) -> Trace:
-        """What one settled inference of one thread executes.
+        """Count one inference of one thread in the steady state.
 
         Args:
             model: The file that the runtime loads.
@@ -114,7 +114,7 @@ class Emulator:
         guest = self._warm()
         guest.trace.unlink(missing_ok=True)
         try:
-            with guest.given(model, inputs, options, beside):
+            with guest.request_files(model, inputs, options, beside):
                 guest.ask(timeout_s=timeout_s, memory_bytes=memory_bytes, waiting=self._waiting)
             phases = trace.read(guest.trace)
         except _GuestGone:
@@ -133,7 +133,7 @@ class Emulator:
 
     def _warm(self) -> "_Guest":
         if self._guest is not None and not self._guest.alive:
-            self.close()  # it was killed while nobody asked it anything
+            self.close()  # it was killed between two models
         if self._guest is None:
             toolchain = self._toolchain
             with contextlib.ExitStack() as opened:
@@ -201,11 +201,11 @@ class _Guest:
             if time.monotonic() > deadline:
                 raise EnvironmentFailure(f"the guest has not started within {START_S:.0f} s")
         if not line:
-            raise EnvironmentFailure(f"the guest does not start: {self._last_error() or 'it said nothing'}")
+            raise EnvironmentFailure(f"the guest does not start: {self._last_error() or 'no message'}")
 
     @contextlib.contextmanager
-    def given(self, model: Path, inputs: Mapping[str, Path], options: Mapping[str, Any], beside: Sequence[Path]) -> Any:
-        """Lay out a request; its files are gone afterwards."""
+    def request_files(self, model: Path, inputs: Mapping[str, Path], options: Mapping[str, Any], beside: Sequence[Path]) -> Any:
+        """Write a request, and delete its files afterwards."""
         files = {f"model{model.suffix}": model, **{path.name: path for path in beside}}
         examples = {f"input{k}.npy": path for k, path in enumerate(inputs.values())}
         request = {
@@ -224,13 +224,13 @@ class _Guest:
         except FileNotFoundError as error:
             raise JobFailed("input", f"{error.filename} is not there") from None
         except OSError as error:
-            raise EnvironmentFailure(f"cannot hand the model to the guest: {error}") from None
+            raise EnvironmentFailure(f"cannot copy the model for the guest: {error}") from None
         finally:
             for name in (*files, *examples, "request.json"):
                 (self._work / name).unlink(missing_ok=True)
 
     def ask(self, *, timeout_s: float, memory_bytes: int | None, waiting: Callable[[], None]) -> None:
-        """Have the request served.
+        """Request the counts of the model.
 
         Raises:
             JobFailed: the child raised, crashed, hung or outgrew its memory.
@@ -290,7 +290,7 @@ class _Guest:
         return line
 
     def _kill_child(self) -> None:
-        """The child that serves, and not the process that watches it: the one without children."""
+        """Kill the process that serves (it has no children), not the one that watches it."""
         for process in self._process.descendants():
             with contextlib.suppress(psutil.Error):
                 if not process.children():

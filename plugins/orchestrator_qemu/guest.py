@@ -29,7 +29,7 @@ SPARE = 16
 
 
 def read(path: str) -> bytes:
-    """A file's content, without asking for its size or its disk's habits."""
+    """Read a file without asking for its size, which would depend on the disk."""
     descriptor = posix.open(path, posix.O_RDONLY)
     pieces = []
     while piece := posix.read(descriptor, CHUNK_BYTES):
@@ -39,13 +39,13 @@ def read(path: str) -> bytes:
 
 
 class ListedModules:
-    """Finds and loads modules by a list: {name: (file, compiled file, folder of a package)}, each "" where there is none."""
+    """A finder and loader of modules by a list: {name: (file, compiled file, folder of a package)}, each may be ""."""
 
     def __init__(self, listed: dict[str, tuple[str, str, str]]) -> None:
         self._listed = listed
 
     def find_spec(self, name: str, path: "Any" = None, target: "Any" = None) -> "ModuleSpec | None":
-        """Where a module is; None where it is not in the list."""
+        """Return a module's place, or None if it is not in the list."""
         if name not in self._listed:
             return None
         file, _, folder = self._listed[name]
@@ -57,7 +57,7 @@ class ListedModules:
         return spec
 
     def create_module(self, spec: ModuleSpec) -> None:
-        """An ordinary one."""
+        """Return None: Python creates an ordinary module."""
 
     def exec_module(self, module: "ModuleType") -> None:
         """Run the module's code."""
@@ -99,7 +99,7 @@ def use_up() -> "list[Any]":
 
 
 def main() -> None:
-    """Go over to `serving.py`."""
+    """Continue with `serving.py`."""
     start = eval(read("/work/start.txt"))  # noqa: S307 the emulator's own; nothing is there yet that reads JSON
     sys.path[:] = start["paths"]
     sys.meta_path[:] = [BuiltinImporter, FrozenImporter, ListedModules(start["modules"])]

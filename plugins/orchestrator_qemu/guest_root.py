@@ -1,4 +1,4 @@
-"""Folders that a guest sees as `/`. Whatever is not in there, qemu's user mode looks for in the machine's own `/`."""
+"""Root folders of guests. What is not in there, qemu's user mode looks for in the machine's own `/`."""
 
 import contextlib
 import fcntl
@@ -33,7 +33,7 @@ EMPTY_FOLDERS = ("sys/bus/pci/devices", "sys/class/accel", "sys/class/drm", "sys
 
 
 def link_tree(source: Path, target: Path, *, without: str = "") -> None:
-    """Make a copy of a folder, without entries of that name, whose files are hard links, or copies where the disk knows none."""
+    """Copy a folder without entries of that name; files become hard links, or copies if the disk supports none."""
     ignore = shutil.ignore_patterns(without) if without else None
     shutil.copytree(source, target, symlinks=True, copy_function=link, dirs_exist_ok=True, ignore=ignore)
 
@@ -53,9 +53,9 @@ def describe(cpu: Cpu, root: Path) -> None:
     """
     folder = root / "sys/devices/system/cpu"
     every = f"0-{CORES - 1}"
-    said = dict.fromkeys(("possible", "present", "online"), every) | {"kernel_max": str(CORES - 1)}
+    files = dict.fromkeys(("possible", "present", "online"), every) | {"kernel_max": str(CORES - 1)}
     for core in range(CORES):
-        said |= {
+        files |= {
             f"cpu{core}/topology/{name}": value
             for name, value in {
                 "core_id": str(core),
@@ -67,9 +67,9 @@ def describe(cpu: Cpu, root: Path) -> None:
                 "thread_siblings_list": str(core),
             }.items()
         }
-        said |= {f"cpu{core}/cpufreq/cpuinfo_{end}_freq": str(NOMINAL_KHZ) for end in ("min", "max")}
-        said |= _caches(cpu, core)
-    for name, value in said.items():
+        files |= {f"cpu{core}/cpufreq/cpuinfo_{end}_freq": str(NOMINAL_KHZ) for end in ("min", "max")}
+        files |= _caches(cpu, core)
+    for name, value in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(f"{value}\n")
 
@@ -87,10 +87,10 @@ def describe(cpu: Cpu, root: Path) -> None:
 
 
 def _caches(cpu: Cpu, core: int) -> dict[str, str]:
-    """The files on caches: the first level twice, for data and for instructions; the last one is all cores'."""
+    """Return the files that describe caches: L1 for data and instructions; the last level is shared."""
     levels = [(1, "Data", cpu.caches[0]), (1, "Instruction", cpu.caches[0])]
     levels += [(level, "Unified", cache) for level, cache in enumerate(cpu.caches[1:], start=2)]
-    said: dict[str, str] = {}
+    files: dict[str, str] = {}
     for index, (level, kind, cache) in enumerate(levels):
         shared = f"0-{CORES - 1}" if level == len(cpu.caches) else str(core)
         values = {
@@ -102,12 +102,12 @@ def _caches(cpu: Cpu, core: int) -> dict[str, str]:
             "number_of_sets": cache.kilobytes * 1024 // 64 // cache.ways,
             "shared_cpu_list": shared,
         }
-        said |= {f"cpu{core}/cache/index{index}/{name}": str(value) for name, value in values.items()}
-    return said
+        files |= {f"cpu{core}/cache/index{index}/{name}": str(value) for name, value in values.items()}
+    return files
 
 
 def modules(root: Path, paths: Iterable[str], *, python: str) -> dict[str, tuple[str, str, str]]:
-    """What could be imported from these folders of the guest, the first first: the list that `guest.py` finds modules by."""
+    """Return the modules of these folders of the guest, in order of priority: the list by which `guest.py` finds modules."""
     tag = f"cpython-{python.replace('.', '')}"
     found: dict[str, tuple[str, str, str]] = {}
 
@@ -134,7 +134,7 @@ def modules(root: Path, paths: Iterable[str], *, python: str) -> dict[str, tuple
 
 @contextlib.contextmanager
 def temporary(source: Path, packages: Mapping[str, Path], folder: Path) -> Iterator[Path]:
-    """A folder with a `root` like `source` that also holds packages ({the guest's path: where it lies}); it goes at the end.
+    """Create a temporary folder with a `root` like `source` that also contains packages ({path in the guest: folder}).
 
     A root of its own for each emulator lets the guest find everything under paths that are the same everywhere: a longer path
     would put all that is allocated after it elsewhere, and the caches would see that.
@@ -144,7 +144,7 @@ def temporary(source: Path, packages: Mapping[str, Path], folder: Path) -> Itera
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_name(f"{folder.name}.lock")):  # nobody sweeps a folder between its making and its locking
+        with FileLock(folder.with_name(f"{folder.name}.lock")):  # no process sweeps a folder between its creation and its lock
             _sweep(folder)
             mine = Path(tempfile.mkdtemp(dir=folder))
             held = os.open(mine, os.O_RDONLY)
@@ -157,7 +157,7 @@ def temporary(source: Path, packages: Mapping[str, Path], folder: Path) -> Itera
             for path, package in packages.items():
                 link_tree(package, mine / "root" / path.lstrip("/"))
         except (OSError, shutil.Error) as error:
-            raise EnvironmentFailure(f"cannot make the guest's folder {mine}: {error}") from None
+            raise EnvironmentFailure(f"cannot create the guest's folder {mine}: {error}") from None
         yield mine
     finally:
         shutil.rmtree(mine, ignore_errors=True)
@@ -165,7 +165,7 @@ def temporary(source: Path, packages: Mapping[str, Path], folder: Path) -> Itera
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what processes left that were killed: nobody holds its lock."""
+    """Remove the folders of killed processes, whose locks are free."""
     for left in folder.iterdir():
         with contextlib.suppress(OSError):
             held = os.open(left, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""A64 instruction words: what kind of work each is, which registers it needs and changes, how many bytes it moves.
+"""Decoder of A64 instruction words: kind of work, registers read and written, bytes moved.
 
 Decoded by capstone; the kinds are those that the Arm optimization guides give latencies for ("ASIMD FP multiply accumulate",
 "Load vector register", ...), as coarse as the pipeline model can tell them apart. Encodings: Arm Architecture Reference Manual
@@ -130,7 +130,7 @@ _MULTIPLY = re.compile(r"madd|msub|mul|smull|umull|smulh|umulh|smaddl|umaddl|mne
 
 @functools.cache
 def _decoder() -> Cs:
-    """Capstone, with registers and operands."""
+    """Return Capstone with details of registers and operands."""
     decoder = Cs(CS_ARCH_ARM64, CS_MODE_ARM)
     decoder.detail = True
     return decoder
@@ -138,7 +138,7 @@ def _decoder() -> Cs:
 
 @functools.lru_cache(maxsize=1 << 18)
 def decode(word: int) -> Instruction:
-    """The instruction of a 32-bit word."""
+    """Decode a 32-bit word."""
     found = next(_decoder().disasm(word.to_bytes(4, "little"), 0), None)
     if found is None:
         return Instruction(mnemonic="?", kind=Kind.INTEGER)
@@ -169,7 +169,7 @@ def _is_branch(mnemonic: str) -> bool:
 
 
 def _branch_offset(operands: str) -> int:
-    """The last operand; the word was decoded as if it stood at address 0, so the target is the offset."""
+    """Return the offset of a branch: its target, because the word is decoded at address 0."""
     target = int(operands.rsplit("#", 1)[-1], 0)
     return target - (1 << 64) if target >= 1 << 63 else target
 
@@ -193,7 +193,7 @@ def _scalar_kind(mnemonic: str) -> Kind:
 def _memory(
     mnemonic: str, operands: str, *, vector: bool, wide: bool, reads: frozenset[str], writes: frozenset[str]
 ) -> Instruction:
-    """A load, a store or a prefetch. What reads and writes at once (atomics) counts as a load."""
+    """Decode a load, a store or a prefetch; atomics count as loads."""
     if mnemonic.startswith("prf"):
         return Instruction(mnemonic=mnemonic, kind=Kind.PREFETCH, wide=wide, reads=reads, writes=writes)
     stores = mnemonic.startswith("st")
@@ -218,7 +218,7 @@ def _memory(
 
 
 def _structure(mnemonic: str, operands: str) -> tuple[int, int, bool]:
-    """Registers in braces, the bytes that they move, and whether they are moved as they are (ld1 and st1 of whole registers)."""
+    """Return the registers in braces, the bytes moved, and True for plain moves (ld1 and st1 of full registers)."""
     braces = operands[operands.index("{") + 1 : operands.index("}")]
     numbers = [int(n) for n in re.findall(r"v(\d+)", braces)]
     registers = (numbers[1] - numbers[0]) % 32 + 1 if "-" in braces else len(numbers)
@@ -230,7 +230,7 @@ def _structure(mnemonic: str, operands: str) -> tuple[int, int, bool]:
 
 
 def _register_bytes(mnemonic: str, operands: str, *, vector: bool) -> int:
-    """Bytes that one register of a load or store moves."""
+    """Return the bytes that one register of a load or store moves."""
     named = [o.strip() for o in operands.split(",")]
     register = named[1] if _STATUS_FIRST.match(mnemonic) else named[0]
     narrow = None if vector else _NARROW_TRANSFER.match(mnemonic)
@@ -240,7 +240,7 @@ def _register_bytes(mnemonic: str, operands: str, *, vector: bool) -> int:
 
 
 def _registers(found: CsInsn, mnemonic: str, operands: str) -> tuple[frozenset[str], frozenset[str]]:
-    """The registers read and written.
+    """Return the registers read and written.
 
     Capstone 5 has no account of the half-precision vectors and dot products of Armv8.2, and a wrong one of structure loads
     and stores (it takes the list for one register or two): for these it is read from the operands.
@@ -258,7 +258,7 @@ def _registers(found: CsInsn, mnemonic: str, operands: str) -> tuple[frozenset[s
 
 
 def _structure_registers(mnemonic: str, operands: str) -> tuple[frozenset[str], frozenset[str]]:
-    """Of ld1 to ld4 and st1 to st4: loads of one lane keep the others, so they read what they write."""
+    """Return the registers of ld1 to ld4 and st1 to st4; loads of one lane read what they write."""
     braces, _, address = operands.partition("}")
     numbers = [int(n) for n in re.findall(r"v(\d+)", braces)]
     if "-" in braces:
@@ -275,7 +275,7 @@ def _structure_registers(mnemonic: str, operands: str) -> tuple[frozenset[str], 
 
 
 def _operand_registers(mnemonic: str, operands: str) -> tuple[frozenset[str], frozenset[str]]:
-    """The first operand is written, the others are read; a multiply-accumulate reads the first one too."""
+    """Return the registers of arithmetic: the first operand is written; a multiply-accumulate reads it too."""
     if not _VECTOR_OPERAND.search(operands):
         return frozenset(), frozenset()
     first, _, rest = operands.partition(",")
@@ -285,14 +285,14 @@ def _operand_registers(mnemonic: str, operands: str) -> tuple[frozenset[str], fr
 
 
 def _plain(name: str) -> str:
-    """One name for a register under all its widths."""
+    """Return the common name of a register of any width."""
     if name in ("sp", "wsp"):
         return "x31"
     return ("x" if name[0] in "wx" else "v") + name[1:]
 
 
 def _name(found: CsInsn, register: int) -> str | None:
-    """As `_plain`, of capstone's number; None: the zero register, which nobody waits for."""
+    """Return the common name of capstone's register number, or None for the zero register."""
     known = found.reg_name(register)
     if known is None or known in ("wzr", "xzr"):
         return None

@@ -1,4 +1,4 @@
-"""Cycles that a block of instructions takes on a core whose caches always hit: two models, out of order and in order.
+"""Cycles of a block of instructions on a core whose caches always hit: an out-of-order and an in-order model.
 
 A loop is costed in its steady state, several passes with what one hands to the next; a block that is no loop by what limits
 its throughput, for on an out-of-order core its neighbours fill the gaps, and in order as one pass. Branches are predicted and
@@ -23,7 +23,7 @@ _MOVES_BASE = MEMORY_KINDS - {Kind.LOAD, Kind.PREFETCH}
 
 @functools.lru_cache(maxsize=1 << 16)
 def cycles(cpu: str, words: tuple[int, ...], loop: bool) -> float:
-    """Cycles of one pass through a block.
+    """Return the cycles of one pass through a block.
 
     Args:
         cpu: "cortex-a53", "cortex-a72" or "cortex-a76".
@@ -43,7 +43,7 @@ def cycles(cpu: str, words: tuple[int, ...], loop: bool) -> float:
 
 
 def throughput(core: OutOfOrderCore, instructions: Sequence[Instruction]) -> float:
-    """The fewest cycles that the core's width and pipelines allow, whatever waits for what."""
+    """Return the lower bound of cycles by the core's width and pipelines, without dependencies."""
     used: dict[Port, int] = {}
     for instruction in instructions:
         for port, busy in core.demand(instruction).ports:
@@ -52,7 +52,7 @@ def throughput(core: OutOfOrderCore, instructions: Sequence[Instruction]) -> flo
 
 
 def out_of_order(core: OutOfOrderCore, instructions: Sequence[Instruction]) -> float:
-    """Cycles of one pass through a loop in its steady state.
+    """Return the cycles of one pass through a loop in its steady state.
 
     Instructions enter in order, start when their operands are there and a pipeline takes them (older ones choose first), and
     leave in order; no more than the window holds are under way.
@@ -85,7 +85,7 @@ def out_of_order(core: OutOfOrderCore, instructions: Sequence[Instruction]) -> f
 
 
 class _QueuedPipes:
-    """Equal pipelines that take their instructions in the order of the program: each goes to the one that comes free first."""
+    """Equal pipelines with in-order issue: each instruction goes to the pipeline that is free first."""
 
     def __init__(self, count: int) -> None:
         self._free = [0.0] * count
@@ -102,7 +102,7 @@ class _QueuedPipes:
 
 
 class _SharedPipes:
-    """Equal pipelines with one queue: what is ready starts in the first cycle that has room, before older ones that wait."""
+    """Equal pipelines with one queue: ready instructions start in the first free cycle, before older ones that wait."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -120,7 +120,7 @@ class _SharedPipes:
         return cycle
 
     def _free(self, cycle: int) -> int:
-        """The first cycle from this one on that has room; the way there is made shorter for the next who asks."""
+        """Return the first free cycle from this one on, and shorten the search for the next call."""
         way = []
         while cycle in self._next:
             way.append(cycle)
@@ -131,14 +131,14 @@ class _SharedPipes:
 
 
 class _Results:
-    """When each register's value can be used, by everybody and by the accumulator of the same operation."""
+    """The time at which each register can be read, in general and by the accumulator of the same operation."""
 
     def __init__(self) -> None:
         self._ready: dict[str, float] = {}
         self._forwarded: dict[str, tuple[str, float]] = {}
 
     def ready(self, instruction: Instruction, since: float, *, forwarded: bool = True) -> float:
-        """When all operands of an instruction are there, not before `since`."""
+        """Return the time at which all operands of an instruction are available, not before `since`."""
         time = since
         for register in instruction.reads:
             there = self._ready.get(register, 0.0)
@@ -150,17 +150,17 @@ class _Results:
         return time
 
     def put(self, register: str, time: float) -> None:
-        """A new value of a register."""
+        """Set the time of a register's new value."""
         self._ready[register] = time
         self._forwarded.pop(register, None)
 
     def forward(self, register: str, mnemonic: str, time: float) -> None:
-        """It is there earlier for the accumulator of that mnemonic."""
+        """Set the earlier time for the accumulator of that mnemonic."""
         self._forwarded[register] = (mnemonic, time)
 
 
 class _Cycle:
-    """What has been started in one cycle of an in-order core."""
+    """The instructions issued in one cycle of an in-order core."""
 
     __slots__ = ("branches", "memory", "started", "vector")
 
@@ -169,7 +169,7 @@ class _Cycle:
 
 
 def in_order(core: InOrderCore, instructions: Sequence[Instruction], *, loop: bool) -> float:
-    """Cycles of one pass: of a loop in its steady state, else of a single one."""
+    """Return the cycles of one pass: of a loop in its steady state, otherwise of a single one."""
     results, cycle = _Results(), _Cycle()
     now = memory_free = vector_free = 0.0
     ends = []
@@ -217,7 +217,7 @@ def in_order(core: InOrderCore, instructions: Sequence[Instruction], *, loop: bo
 
 
 def _memory_cycles(core: InOrderCore, instruction: Instruction) -> int:
-    """Cycles for which a load or store keeps the load/store pipeline; interleaving takes one more."""
+    """Return the cycles of a load or store in the load/store pipeline; interleaving takes one more."""
     moved = max(instruction.loaded_bytes, instruction.stored_bytes)
     if instruction.kind is Kind.VECTOR_STORE:
         return max(1, moved // core.store_bytes)

@@ -1,4 +1,4 @@
-"""`orchestrate devices setup qemu-aarch64`: prepares simulated execution on a Debian or Ubuntu machine, without root.
+"""Setup of simulated execution on a Debian or Ubuntu machine, without root (`orchestrate devices setup qemu-aarch64`).
 
 The guest's Python and libraries are packages of this machine's own release for arm64; qemu is the system's, or a package of the
 same release; runtimes are the wheels that a board would install. All of it lies in the user's cache folder (see `toolchain.py`),
@@ -29,9 +29,9 @@ from orchestrator_qemu.qemu import PLUGIN, PROGRAM, Qemu, compile_counter, sourc
 from orchestrator_qemu.toolchain import LIBRARIES, MANIFEST, Toolchain, folder
 
 UNFINISHED = ".orchestrate-unfinished-"
-"""Begins the names of folders that a set-up works in: the folder may be one of the user's, with a `tmp` of their own."""
+"""Prefix of temporary folders of a setup: the folder may be the user's own."""
 OURS = ("manifest.json*", "counter.*", "packages", "roots", "qemu", "running", "running.lock", f"{UNFINISHED}*")
-"""All that lies in the folder of a set-up."""
+"""All files in the folder of a setup."""
 Progress = Callable[[str], None]
 
 GUEST = "arm64"
@@ -45,7 +45,7 @@ RUNTIMES = ("onnxruntime",)
 
 
 def set_up(*, runtime_wheels: Mapping[str, str | None] | None = None, at: Path | None = None, progress: Progress) -> Toolchain:
-    """Prepare simulated execution, or fix it; quick when all is there.
+    """Prepare simulated execution, or repair it; quick if nothing is missing.
 
     Args:
         runtime_wheels: {package: version} that models run with unless others are asked for, None: the newest; without it
@@ -63,7 +63,7 @@ def set_up(*, runtime_wheels: Mapping[str, str | None] | None = None, at: Path |
     with _alone(at):
         there = _usable(at)
         if there is not None and there.packages and not _runs(there):
-            progress("what is set up does not run: it is made anew")
+            progress("the setup does not run: it is built again")
             shutil.rmtree(at / "packages", ignore_errors=True)
             there = None
         if there is None:
@@ -73,7 +73,7 @@ def set_up(*, runtime_wheels: Mapping[str, str | None] | None = None, at: Path |
 
 
 def remove(*, at: Path | None = None) -> Path | None:
-    """Delete all that a set-up is made of, and nothing else that may lie there. Returns the folder, None where nothing was."""
+    """Delete the files of a setup, and no others, and return its folder, or None if there was none."""
     at = at or folder()
     if not at.is_dir():
         return None
@@ -92,10 +92,14 @@ def remove(*, at: Path | None = None) -> Path | None:
 
 
 def add_package(toolchain: Toolchain, name: str, version: str, *, libraries: Sequence[str] = (), progress: Progress) -> None:
-    """Have another wheel at hand for `Emulator(packages=...)`; nothing is done where it is there.
+    """Add a wheel for `Emulator(packages=...)`, unless it is there.
 
     Args:
-        libraries: Packages of the distribution that it needs; what they hold of shared libraries goes with the wheel.
+        toolchain: The setup.
+        name: Of the package, as pip has it.
+        version: Of the package.
+        libraries: Packages of the distribution that it needs; their shared libraries go with the wheel.
+        progress: Called with one line for each step.
     """
     target = toolchain.package(name, version)
     if target.exists():
@@ -116,7 +120,7 @@ def add_package(toolchain: Toolchain, name: str, version: str, *, libraries: Seq
 
 
 def _usable(at: Path) -> Toolchain | None:
-    """What is there, when nothing is wrong with its parts but, perhaps, the age of the plugin; that is compiled anew."""
+    """Return the setup if its parts are complete; an outdated plugin is compiled again."""
     there = Toolchain.read(at)
     if there is None:
         return None
@@ -131,7 +135,7 @@ def _usable(at: Path) -> Toolchain | None:
 
 
 def _runs(there: Toolchain) -> bool:
-    """Whether its packages can be imported: files may be damaged that are there."""
+    """Return True if its packages can be imported: files may be damaged."""
     try:
         _check(there, next(iter(CPUS.values())))
     except EnvironmentFailure:
@@ -140,7 +144,7 @@ def _runs(there: Toolchain) -> bool:
 
 
 def _build(at: Path, progress: Progress) -> Toolchain:
-    """A new set-up without wheels, in place of what is there. Wheels that are there stay."""
+    """Build a new setup without wheels, in place of an earlier one, whose wheels stay."""
     distribution = " ".join(release())
     part = Path(tempfile.mkdtemp(dir=at, prefix=UNFINISHED))
     try:
@@ -194,7 +198,7 @@ def _replace(new: Path, old: Path) -> None:
 
 
 def _qemu(part: Path, progress: Progress) -> Qemu:
-    """The system's, or else one that is put into the folder."""
+    """Return the system's qemu, or one that is unpacked into the folder."""
     try:
         return Qemu.on_path()
     except EnvironmentFailure as error:
@@ -215,7 +219,7 @@ def _qemu(part: Path, progress: Progress) -> Qemu:
 
 
 def _guest_packages(apt: Apt) -> tuple[str, list[str]]:
-    """The release's Python ("3.11"), and the names of the packages that the guest needs."""
+    """Return the release's Python ("3.11"), and the names of the packages that the guest needs."""
     found = apt.versions(["python3", *NEEDED, *WANTED])
     python = re.match(r"\d+\.\d+", found.get("python3", ""))
     missing = [name for name in NEEDED if name not in found]
@@ -227,12 +231,12 @@ def _guest_packages(apt: Apt) -> tuple[str, list[str]]:
 
 
 def _glibc(guest: Mapping[str, str]) -> str:
-    """The guest's C library as "2.36"; distributions write "2.36-9+deb12u13"."""
+    """Return the version of the guest's C library as "2.36"; distributions write "2.36-9+deb12u13"."""
     return ".".join(re.split(r"[.-]", guest["libc6"])[:2])
 
 
 def _with_wheels(there: Toolchain, asked: Mapping[str, str | None], progress: Progress) -> Toolchain:
-    """The set-up with these default packages, checked and written down."""
+    """Return the setup with these default packages, after a check, and write its manifest."""
     packages: dict[str, str] = {}
     for name, version in asked.items():
         if version is not None and there.package(name, version).exists():
@@ -251,7 +255,7 @@ def _with_wheels(there: Toolchain, asked: Mapping[str, str | None], progress: Pr
 
 
 def _fetch(there: Toolchain, name: str, version: str | None) -> str:
-    """A wheel, compiled, among the packages: there as a whole or not at all. Returns its version."""
+    """Add a compiled wheel to the packages, atomically, and return its version."""
     glibc = _glibc(there.guest)
     with tempfile.TemporaryDirectory(dir=there.folder, prefix=UNFINISHED) as part:
         into = Path(part)
@@ -272,8 +276,10 @@ def _compile(there: Toolchain, root: Path, files: Path, *, under: Path, seen_as:
 
     Args:
         root: The guest's `/`.
+        there: The setup.
         files: The folder.
-        under: One that it lies in; the guest sees that as `seen_as`.
+        under: A parent folder.
+        seen_as: The parent's path in the guest.
     """
     script = ["-m", "compileall", "-q", "-s", str(under), "-p", seen_as, "--invalidation-mode", "unchecked-hash"]
     command = [*there.command(next(iter(CPUS.values())), root=root), "-s", "-S", *script, str(files)]
@@ -285,7 +291,7 @@ def _compile(there: Toolchain, root: Path, files: Path, *, under: Path, seen_as:
 
 
 def _archive_startup(library: Path) -> None:
-    """Put what the interpreter imports before our first line into the archive that it looks into first (`python311.zip`).
+    """Put the modules of the interpreter's start into the archive that it searches first (`python311.zip`).
 
     From folders it would list their files in the order of the disk, which nothing later can quite undo.
     """
@@ -326,7 +332,7 @@ def _lock_of(at: Path) -> Path:
 
 @contextmanager
 def _alone(at: Path) -> Iterator[None]:
-    """Hold the folder's lock; what goes wrong with the disk is said in one line."""
+    """Hold the folder's lock; errors of the disk become one line."""
     try:
         at.mkdir(parents=True, exist_ok=True)
         with FileLock(_lock_of(at), timeout=LOCK_S):

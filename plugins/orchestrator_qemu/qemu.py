@@ -1,4 +1,4 @@
-"""The emulator of this machine: which qemu it is, whether it takes plugins, and the counting plugin compiled for it."""
+"""The qemu of this machine, and the counting plugin that is compiled for it."""
 
 import hashlib
 import re
@@ -37,20 +37,20 @@ class Qemu:
         Raises:
             EnvironmentFailure: it does not start, is too old, or was built without plugins, as statically linked ones are.
         """
-        said = _say([*command, "--version"])
+        said = _output([*command, "--version"])
         found = re.search(r"version (\d+)\.(\d+)(\.\d+)?", said)
         if found is None:
             raise EnvironmentFailure(f"{command[-1]} does not tell its version: {said[:200]}")
         qemu = cls(command=tuple(command), version=found[0].removeprefix("version "))
         if qemu.api == 0:
             raise EnvironmentFailure(f"{command[-1]} is version {qemu.version}; simulated execution needs 6.0 or later")
-        if "-plugin" not in _say([*command, "--help"]):
+        if "-plugin" not in _output([*command, "--help"]):
             raise EnvironmentFailure(f"{command[-1]} {qemu.version} takes no plugins, as all that are statically linked")
         return qemu
 
     @classmethod
     def on_path(cls) -> "Qemu":
-        """The one that the system has.
+        """Return the system's qemu.
 
         Raises:
             EnvironmentFailure: there is none, or it will not do.
@@ -62,12 +62,12 @@ class Qemu:
 
     @property
     def api(self) -> int:
-        """The version of the plugin interface to compile for (see plugin/qemu_api.h); 0: none that we know."""
+        """The version of the plugin interface to compile for (see plugin/qemu_api.h); 0: none that is supported."""
         major, minor = (int(part) for part in self.version.split(".")[:2])
         return 0 if major < 6 else 1 if major < 9 else 2 if (major, minor) == (9, 0) else 3
 
 
-def _say(command: Sequence[str]) -> str:
+def _output(command: Sequence[str]) -> str:
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=ASK_S, check=False
@@ -98,7 +98,7 @@ def compile_counter(qemu: Qemu, path: Path) -> None:
 
 
 def source_version(*names: str) -> str:
-    """The digest of files of this room."""
+    """Return the digest of files of this package."""
     digest = hashlib.sha256()
     for name in names:
         digest.update(Path(__file__).parent.joinpath(name).read_bytes())

@@ -36,14 +36,14 @@ prctl.restype = ctypes.c_int
 
 
 def say(message: dict[str, Any]) -> None:
-    """A line of JSON to the emulator."""
+    """Send a line of JSON to the emulator."""
     data = json.dumps(message).encode() + b"\n"
     while data:
         data = data[os.write(REPLIES, data) :]
 
 
 def read(path: str) -> bytes:
-    """A file's content."""
+    """Read a file."""
     with io.FileIO(path) as file:  # no buffer: its size would be the disk's choice
         return file.readall()
 
@@ -75,7 +75,7 @@ def serve(load: Callable[..., Any]) -> None:
 
 
 def watch(load: Callable[..., Any]) -> None:
-    """Have a child serve, end it when nobody listens any more, and tell how it ended."""
+    """Let a child serve, end it when the emulator is gone, and report how it ended."""
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     child = os.fork()
     if child == 0:

@@ -1,4 +1,4 @@
-"""What is set up on this machine for simulated execution: a qemu, the counting plugin, and a guest with Python and the runtimes.
+"""The toolchain of simulated execution on this machine: qemu, the counting plugin, a guest with Python and the runtimes.
 
 It lies in one folder of the user's cache:
 
@@ -48,7 +48,7 @@ ENVIRONMENT = {
 
 
 def folder() -> Path:
-    """Where the set-up of this user lies: in the cache, or where the variable ORCHESTRATE_QEMU says."""
+    """Return the folder of this user's setup: in the cache, or the value of ORCHESTRATE_QEMU."""
     said = os.environ.get(PLACE)
     if said:
         return Path(said).expanduser().resolve()
@@ -57,7 +57,7 @@ def folder() -> Path:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Toolchain:
-    """A set-up that is complete.
+    """A complete setup.
 
     Attributes:
         folder: Where it lies.
@@ -81,7 +81,7 @@ class Toolchain:
 
     @classmethod
     def find(cls, at: Path | None = None) -> "Toolchain | None":
-        """The set-up in this folder (None: the user's); None where there is none.
+        """Return the setup in this folder (None: the user's), or None if there is none.
 
         Raises:
             EnvironmentFailure: there is one that another version of the orchestrator made, or whose parts are gone.
@@ -93,7 +93,7 @@ class Toolchain:
 
     @classmethod
     def read(cls, at: Path) -> "Toolchain | None":
-        """What the manifest says, unchecked; None where there is none that can be read."""
+        """Return the content of the manifest, unchecked, or None if it cannot be read."""
         try:
             said = json.loads((at / MANIFEST).read_text())
             if said.pop("layout") != LAYOUT:
@@ -103,7 +103,7 @@ class Toolchain:
             return None
 
     def write(self) -> None:
-        """Write the manifest, which makes the set-up whole."""
+        """Write the manifest, which completes the setup."""
         said = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "folder"}
         part = self.folder / f"{MANIFEST}.part"
         part.write_text(json.dumps({"layout": LAYOUT, **said}, indent=1, default=dict))
@@ -115,7 +115,7 @@ class Toolchain:
         return f"qemu {self.qemu_version}: {packages}"
 
     def verify(self) -> None:
-        """Find out what is missing, quickly: nothing is started but qemu, to ask for its version.
+        """Check quickly that nothing is missing; only qemu is started, for its version.
 
         Raises:
             EnvironmentFailure: something is; one line says what, and what to do.
@@ -137,7 +137,7 @@ class Toolchain:
 
     @property
     def counter_version(self) -> str:
-        """The digest of all of ours that decides what is counted: the plugin and the guest's side."""
+        """The digest of our files that the counts depend on: the plugin and the guest's side."""
         return source_version(*PLUGIN, *GUEST)
 
     @property
@@ -147,20 +147,21 @@ class Toolchain:
         return f"{self.distribution}, Python {self.python}, {libraries}"
 
     def root(self, cpu: Cpu) -> Path:
-        """What the guest sees as `/`."""
+        """Return the folder that is `/` in the guest."""
         return self.folder / "roots" / cpu.name
 
     def package(self, name: str, version: str) -> Path:
-        """Where a wheel is unpacked."""
+        """Return the folder of an unpacked wheel."""
         return self.folder / "packages" / f"{name}-{version}"
 
     def command(
         self, cpu: Cpu, *, root: Path | None = None, trace: Path | None = None, caches: bool = True, program: Sequence[str] = ()
     ) -> list[str]:
-        """The command line of the guest's Python on a simulated CPU; options and a script of its own may follow.
+        """Return the command line of the guest's Python on a simulated CPU; options and a script may follow.
 
         Args:
-            root: What is `/` in the guest; None: the root of that CPU, which nobody writes to.
+            cpu: The simulated CPU.
+            root: The folder that is `/` in the guest; None: the root of that CPU, which nobody writes to.
             trace: Where the counting plugin writes; None: nothing is counted, which is twice as fast.
             caches: Whether the caches are simulated while it counts.
             program: How Python is named to qemu, and what follows; None of it: by its path.
@@ -175,15 +176,15 @@ class Toolchain:
         return [*command, *(program or [str(root / "usr" / "bin" / f"python{self.python}")])]
 
     def environment(self) -> dict[str, str]:
-        """All environment variables of the guest. Its Python finds the default packages."""
+        """Return all environment variables of the guest, whose Python finds the default packages."""
         return {**ENVIRONMENT, "PYTHONPATH": ":".join(self.paths(self.packages))}
 
     @staticmethod
     def paths(packages: Mapping[str, str]) -> list[str]:
-        """The guest's paths of packages."""
+        """Return the paths of packages in the guest."""
         return [f"/{PATHS}/{name}-{version}" for name, version in sorted(packages.items())]
 
 
 def _escaped(path: Path) -> str:
-    """In an option of qemu a comma ends a value."""
+    """Escape a path for an option of qemu, where a comma ends a value."""
     return str(path).replace(",", ",,")

@@ -1,4 +1,4 @@
-"""What the emulator counted in one phase of a guest's execution, and the reader of the counting plugin's file.
+"""Counts of one phase of a guest's execution, and the reader of the counting plugin's file.
 
 A trace holds how often each translated block was executed, with the block's instruction words; the pipeline model is applied
 to them afterwards, so that a better model needs no new emulation. A block is what qemu translates in one piece: it ends at a
@@ -55,12 +55,12 @@ class Trace:
 
     @property
     def instructions(self) -> int:
-        """All instructions that were executed."""
+        """The number of executed instructions."""
         return sum(block.executions * len(block.words) for block in self.blocks)
 
 
 def read(path: Path) -> list[Trace]:
-    """The phases of a plugin's file, in the order in which they ended.
+    """Read the phases of a plugin's file, in the order in which they ended.
 
     Raises:
         EnvironmentFailure: the file is cut short or is no trace.

@@ -15,7 +15,7 @@ OLDEST_GLIBC = 17  # of manylinux2014
 
 
 def platforms(glibc: str) -> list[str]:
-    """pip's names of the platforms whose wheels run with that C library ("2.36"), the newest first."""
+    """Return pip's names of the platforms whose wheels run with that C library ("2.36"), newest first."""
     newest = int(glibc.split(".")[1])
     return [f"manylinux_2_{minor}_aarch64" for minor in range(newest, OLDEST_GLIBC - 1, -1)] + ["manylinux2014_aarch64"]
 
