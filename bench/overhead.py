@@ -233,6 +233,7 @@ def no_op(trials: int, sampler: str | None, folder: Path) -> None:
     from orchestrator.building.builder_client import BuilderClient
     from orchestrator.measuring import scoring
     from orchestrator.measuring.timing import Plan
+    from orchestrator.plugin.registry import Registry
     from orchestrator.study import publish
 
     scoring.OBJECTIVE = Plan(max_seconds=0.01)
@@ -263,8 +264,8 @@ def no_op(trials: int, sampler: str | None, folder: Path) -> None:
 
         return timed
 
-    for name in ("render_html", "write_results"):
-        setattr(publish, name, watched(name, getattr(publish, name)))
+    for owner, name in ((Registry, "render"), (publish, "write_results")):
+        setattr(owner, name, watched(name, getattr(owner, name)))
     begin = time.perf_counter()
     run = orchestrator.search(
         target=PROFILE,
