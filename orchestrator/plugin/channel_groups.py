@@ -246,18 +246,23 @@ def channel_graph(model: nn.Module, context: "BuildContext") -> Iterator[Channel
         yield ChannelGraph(model, context.forward, context.example)
 
 
-def removable_groups(model: nn.Module, context: "BuildContext") -> list[ChannelGroup]:
+def removable_groups(model: nn.Module, context: "BuildContext", *, inner: bool = False) -> list[ChannelGroup]:
     """Return the groups whose channels can be removed.
 
     Each removal is tried on a copy of the network: without every second channel of the group, its outputs must be those of the
     network with these channels silenced.
+
+    Args:
+        model: Network; it does not change.
+        context: Context of the build.
+        inner: True for inner groups only.
 
     Raises:
         MethodError: The network cannot be traced.
     """
     try:
         with channel_graph(copy.deepcopy(model), context) as graph:
-            groups = graph.groups()
+            groups = [group for group in graph.groups() if group.inner or not inner]
     except Exception as error:  # anything that a user's network or torch-pruning raises
         raise MethodError(f"the channels of this network cannot be traced: {one_line(error)}") from error
     if groups and _is_removable(model, groups, context):

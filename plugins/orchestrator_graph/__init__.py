@@ -1,4 +1,4 @@
-"""Graph rewriting: methods that replace operators of an exported network by equivalent ones."""
+"""Methods that replace operators of an exported network by equivalent ones."""
 
 from orchestrator.plugin import Method, hookimpl
 from orchestrator_graph.rewriting import GraphRewriting
@@ -6,5 +6,5 @@ from orchestrator_graph.rewriting import GraphRewriting
 
 @hookimpl
 def orchestrator_methods() -> list[Method]:
-    """The methods of this package."""
+    """Return the methods of this package."""
     return [GraphRewriting()]

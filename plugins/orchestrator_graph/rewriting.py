@@ -1,20 +1,20 @@
-"""Equivalent operators that the runtime runs faster: Jia et al. 2019, "TASO: Optimizing Deep Learning Computation"."""
+"""Equivalent operators that the runtime executes faster (Jia et al. 2019, "TASO: Optimizing Deep Learning Computation")."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator.plugin import BuildContext, MethodError, OnnxMethod, Parameter, ParameterValue, Refused
+from orchestrator.errors import one_line
+from orchestrator.plugin import BuildContext, MethodError, OnnxMethod, Parameters, ParameterValues, Refused
 
 TOLERANCE = 1e-4
 
 
 class GraphRewriting(OnnxMethod):
-    """Rewrites data movement between convolutions as convolutions and poolings, which compute the same.
+    """Rewrites data movement between convolutions into equivalent convolutions and poolings (cf. Jia et al. 2019).
 
     Runtimes keep convolutions in a layout of their own (blocks of channels, channels last); a strided slice or a padding of
-    channels between them, as in the shortcuts of residual networks (He et al. 2015, option A), makes them go back to the plain
-    layout and, in INT8, to float. As a 1x1 convolution with constant weights it stays in the layout and in INT8.
+    channels between them, as in the shortcuts of residual networks (He et al. 2015, option A), makes them convert to the plain
+    layout and, in INT8, to float. A 1x1 convolution with constant weights stays in the layout and in INT8.
     """
 
     name = "graph-rewriting"
@@ -25,24 +25,24 @@ class GraphRewriting(OnnxMethod):
     after = frozenset({"morphology", "pruning", "distillation"})
     before = frozenset({"quantization"})
 
-    def offer(self, model: Path, parameters: tuple[Parameter, ...], context: BuildContext) -> tuple[Parameter, ...]:
-        from orchestrator_graph.rewrites import rewrite
+    def offer(self, model: Path, parameters: Parameters, context: BuildContext) -> Parameters:
+        from orchestrator_graph.rules import rewrite
 
-        if not rewrite(_read(model)):
-            raise Refused(f"{self.name}: the graph holds no slice, padding or mean between convolutions that could be rewritten")
+        if not rewrite(_load(model)):
+            raise Refused(f"{self.name}: the graph has no slice, padding or mean between convolutions that could be rewritten")
         return parameters
 
-    def phrase(self, parameters: Mapping[str, ParameterValue]) -> str:
+    def phrase(self, parameters: ParameterValues) -> str:
         return "the graph rewritten"
 
-    def transform(self, model: Path, parameters: Mapping[str, ParameterValue], context: BuildContext) -> Path:
+    def transform(self, model: Path, parameters: ParameterValues, context: BuildContext) -> Path:
         import onnx
 
-        from orchestrator_graph.rewrites import rewrite
+        from orchestrator_graph.rules import rewrite
 
-        graph = _read(model)
+        graph = _load(model)
         if not rewrite(graph):
-            raise MethodError(f"{self.name}: nothing is left in this network to be rewritten")
+            raise MethodError(f"{self.name}: this network has nothing to rewrite")
         path = context.workspace / f"{self.name}.onnx"
         context.workspace.mkdir(parents=True, exist_ok=True)
         onnx.save(graph, str(path))
@@ -50,31 +50,31 @@ class GraphRewriting(OnnxMethod):
         return path
 
 
-def _read(path: Path) -> Any:
+def _load(path: Path) -> Any:
     import onnx
 
     try:
         return onnx.shape_inference.infer_shapes(onnx.load(str(path)))
     except Exception as error:  # protobuf's and the checker's own errors
-        raise MethodError(f"graph-rewriting: {path.name} cannot be read as ONNX: {error}") from error
+        raise MethodError(f"graph-rewriting: {path.name} cannot be read as ONNX: {one_line(error)}") from error
 
 
 def _check_equal(before: Path, after: Path, context: BuildContext) -> None:
-    """Raise unless both files give the same outputs on the example, up to rounding."""
-    import numpy as np
-    import onnxruntime
+    """Check that both files compute the same outputs on the example, up to rounding.
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level, options.intra_op_num_threads = 4, 1
+    Raises:
+        MethodError: They do not.
+    """
+    import numpy as np
+
+    from orchestrator.plugin.onnx_graph import example_outputs
+
     results = []
     for path in (before, after):
         try:
-            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-            inputs = session.get_inputs()
-            fixed = next((i.shape[0] for i in inputs if i.shape and isinstance(i.shape[0], int)), None)
-            results.append(session.run(None, {i.name: context.example[i.name].numpy()[:fixed] for i in inputs}))
+            results.append(example_outputs(path, context))
         except Exception as error:  # onnxruntime's errors have no common root
-            raise MethodError(f"graph-rewriting: onnxruntime does not run {path.name}: {str(error)[:200]}") from error
+            raise MethodError(f"graph-rewriting: onnxruntime does not run {path.name}: {one_line(error)}") from error
     for first, second in zip(*results, strict=True):
         if first.shape != second.shape or not np.allclose(first, second, rtol=TOLERANCE, atol=TOLERANCE * abs(first).max()):
-            raise MethodError("graph-rewriting: the rewritten network does not compute the same")
+            raise MethodError("graph-rewriting: the outputs of the rewritten network differ from those of the original")

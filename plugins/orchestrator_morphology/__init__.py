@@ -1,6 +1,6 @@
-"""Morphology: methods that change the shape of a torch network.
+"""Methods that change the structure of a torch network.
 
-None folds batch norms: the exporter does that for every candidate, so that a method of that kind would bring nothing.
+No method folds batch norms: the exporter folds them for every candidate.
 """
 
 from orchestrator.plugin import Method, hookimpl
@@ -19,7 +19,7 @@ from orchestrator_morphology.student import Student
 
 @hookimpl
 def orchestrator_methods() -> list[Method]:
-    """The methods of this package."""
+    """Return the methods of this package."""
     return [
         BlockRemoval(),
         Student(),

@@ -1,56 +1,51 @@
-"""Cheaper activation functions in the place of smooth ones."""
+"""Replacement of smooth activation functions by cheaper ones."""
 
-from collections.abc import Mapping
+import copy
 from typing import TYPE_CHECKING, ClassVar
 
-from orchestrator.plugin import BuildContext, Choice, MethodError, Parameter, ParameterValue, Refused, TorchMethod, narrowed
+from orchestrator.plugin import BuildContext, Choice, MethodError, Parameters, ParameterValues, Refused, narrowed
+from orchestrator_morphology.base import MorphologyMethod
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-class ActivationReplacement(TorchMethod):
-    """Replaces SiLU, GELU, Mish, ELU, ... by ReLU or Hardswish, which runtimes fuse into the layer before and quantize well.
+class ActivationReplacement(MorphologyMethod):
+    """Replaces SiLU, GELU, Mish, ELU, ... by ReLU or Hardswish (Howard et al. 2019), which runtimes fuse and quantize well.
 
-    Served are activation layers, activation functions kept as an attribute of a module, and calls in a `forward` that torch.fx
-    can trace (then the network comes back as a traced one, whose dropouts by function stay as in eval mode). Gates (sigmoid,
-    tanh, those of recurrent layers) stay. The network answers differently at once: recovery training belongs behind it.
+    It replaces activation layers, activation functions in attributes of a module, and calls in a `forward` that torch.fx can
+    trace (the result is then a traced network, whose functional dropouts stay in eval mode). Gates (sigmoid, tanh, those of
+    recurrent layers) do not change. The outputs change, so that recovery training should follow.
     """
 
     name = "activation-replacement"
     version = 1
-    family = "morphology"
     reads = frozenset[str]()
     summary = "Replaces smooth activations by ReLU or Hardswish (Howard et al. 2019, MobileNetV3, section 5.2)."
-    parameters: ClassVar[tuple[Parameter, ...]] = (
-        Choice(name="to", help="the activation that the others become", choices=("relu", "hardswish")),
-    )
-    before = frozenset({"pruning", "distillation", "graph", "quantization"})
-    usual = False
+    parameters: ClassVar[Parameters] = (Choice(name="to", help="the new activation", choices=("relu", "hardswish")),)
 
-    def offer(self, model: "nn.Module", parameters: tuple[Parameter, ...], context: BuildContext) -> tuple[Parameter, ...]:
-        import copy
+    def offer(self, model: "nn.Module", parameters: Parameters, context: BuildContext) -> Parameters:
+        from orchestrator_morphology.activations import replace_activations
 
-        from orchestrator_morphology.activations import replace
-
-        reasons, choices = [], []
-        for to in ("relu", "hardswish"):
+        reason = "this network has no activation that ReLU or Hardswish is cheaper than"
+        choices: list[str] = []
+        for to in ("hardswish", "relu"):
             try:
-                if replace(copy.deepcopy(model), to, context)[1]:
-                    choices.append(to)
+                if replace_activations(copy.deepcopy(model), to, context)[1]:
+                    choices.insert(0, to)
             except MethodError as error:
-                reasons.append(str(error))
+                reason = str(error)
         if not choices:
-            raise Refused(reasons[0] if reasons else "this network has no activation that ReLU or Hardswish is cheaper than")
+            raise Refused(reason)
         return narrowed(parameters, to={"choices": tuple(choices)})
 
-    def phrase(self, parameters: Mapping[str, ParameterValue]) -> str:
+    def phrase(self, parameters: ParameterValues) -> str:
         return f"smooth activations replaced by {parameters['to']}"
 
-    def transform(self, model: "nn.Module", parameters: Mapping[str, ParameterValue], context: BuildContext) -> "nn.Module":
-        from orchestrator_morphology.activations import replace
+    def transform(self, model: "nn.Module", parameters: ParameterValues, context: BuildContext) -> "nn.Module":
+        from orchestrator_morphology.activations import replace_activations
 
-        changed, count = replace(model, str(parameters["to"]), context)
+        changed, count = replace_activations(model, str(parameters["to"]), context)
         if not count:
             raise MethodError(f"{self.name}: this network has no activation to replace by {parameters['to']}")
         return changed

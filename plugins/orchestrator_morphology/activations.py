@@ -1,21 +1,22 @@
-"""Finding and replacing activation functions, whichever way a network calls them. Loads torch: imported lazily."""
+"""Replacement of activation functions in layers, attributes and calls. Imports torch; imported on use."""
 
 import warnings
 from typing import TYPE_CHECKING, Any
 
 from torch import fx, nn
 from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
+from orchestrator.errors import one_line
 from orchestrator.plugin import MethodError
 from orchestrator.plugin.networks import run, same
-from orchestrator_morphology.dataflow import recorded
 
 if TYPE_CHECKING:
     from orchestrator.plugin import BuildContext
 
 LAYERS = (nn.SiLU, nn.GELU, nn.Hardswish, nn.ELU, nn.SELU, nn.CELU, nn.Mish)
 NAMES = frozenset({"silu", "gelu", "hardswish", "elu", "selu", "celu", "mish"})
-"""The functions by which those are called: `torch.nn.functional.silu`, ..."""
+"""Names of their functions in `torch.nn.functional`."""
 
 NEW: dict[str, tuple[type[nn.Module], Any]] = {
     "relu": (nn.ReLU, functional.relu),
@@ -23,63 +24,72 @@ NEW: dict[str, tuple[type[nn.Module], Any]] = {
 }
 
 
-def replace(model: nn.Module, to: str, context: "BuildContext") -> tuple[nn.Module, int]:
-    """Replace every activation of the known kinds.
+def replace_activations(model: nn.Module, to: str, context: "BuildContext") -> tuple[nn.Module, int]:
+    """Replace every smooth activation.
 
     Args:
-        model: Changed in place; but the result is another module where functions had to be replaced in a traced graph.
+        model: Changed in place, or replaced by a traced network if its `forward` calls activation functions.
         to: "relu" or "hardswish".
+        context: Context of the build.
 
     Returns:
-        The network, and how many activations were replaced: layers, attributes and calls.
+        The network, and the number of replaced activations: layers, attributes and calls.
 
     Raises:
-        MethodError: functions are called in a `forward` that torch.fx cannot trace.
+        MethodError: A `forward` that torch.fx cannot trace calls an activation function.
     """
     layer, function = NEW[to]
     count = 0
     for module in list(model.modules()):
-        for place, inner in module._modules.items():
-            if isinstance(inner, LAYERS) and not isinstance(inner, layer):
-                module._modules[place] = layer().train(inner.training)
+        for name, child in module._modules.items():
+            if isinstance(child, LAYERS) and not isinstance(child, layer):
+                module._modules[name] = layer().train(child.training)
                 count += 1
         for key, value in list(vars(module).items()):
-            if _is_activation(value) and value is not function:
+            if any(value is getattr(functional, name) for name in NAMES) and value is not function:
                 setattr(module, key, function)
-                if hasattr(module, "activation_relu_or_gelu"):  # the fused kernel of nn.TransformerEncoderLayer asks for it
+                if hasattr(module, "activation_relu_or_gelu"):  # read by the fused kernel of nn.TransformerEncoderLayer
                     vars(module)["activation_relu_or_gelu"] = 1 if to == "relu" else 0
                 count += 1
     called = _called(model, to, context)
-    return (_traced(model, to, context, called), count + len(called)) if called else (model, count)
+    return (_replace_calls(model, to, context, called), count + len(called)) if called else (model, count)
 
 
-def _is_activation(value: Any) -> bool:
-    return any(value is getattr(functional, name) for name in NAMES)
+class _CallRecorder(TorchFunctionMode):
+    """Records the names of the functions that are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(str(getattr(function, "__name__", "")))
+        return function(*args, **(kwargs or {}))
 
 
 def _called(model: nn.Module, to: str, context: "BuildContext") -> list[str]:
-    """The names of the functions that are still called, in the order of the network."""
-    wanted = NAMES - {to}
-    return [call.function for call in recorded(model, context).calls if call.layer is None and call.function in wanted]
+    """Return the names of the activation functions that are still called, in the order of the calls."""
+    with _CallRecorder() as recorder:
+        run(model, context.forward, context.example)
+    return [name for name in recorder.names if name in NAMES - {to}]
 
 
-def _traced(model: nn.Module, to: str, context: "BuildContext", called: list[str]) -> nn.Module:
-    """The network as torch.fx traces it, with those calls replaced."""
-    found = ", ".join(sorted(set(called)))
+def _replace_calls(model: nn.Module, to: str, context: "BuildContext", called: list[str]) -> nn.Module:
+    """Return the network as traced by torch.fx, with these calls replaced."""
+    names = ", ".join(sorted(set(called)))
     before = run(model, context.forward, context.example)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             traced = fx.symbolic_trace(model)
-        alike = same(before, run(traced, context.forward, context.example))
-    except Exception as error:  # whatever tracing a user's forward raises
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        equal = same(before, run(traced, context.forward, context.example))
+    except Exception as error:  # anything that tracing a user's forward raises
         raise MethodError(
-            f"{found} is called as a function in a forward that torch.fx cannot trace ({reason:.120});"
-            " make it a layer (nn.SiLU, nn.GELU, ...) to have it replaced"
+            f"{names} is called as a function in a forward that torch.fx cannot trace ({one_line(error)});"
+            " make it a layer (nn.SiLU, nn.GELU, ...)"
         ) from error
-    if not alike:
-        raise MethodError(f"{found} is called as a function in a forward that torch.fx traces to another result")
+    if not equal:
+        raise MethodError(f"{names} is called as a function in a forward whose torch.fx trace computes another result")
     for node in traced.graph.nodes:
         name = getattr(node.target, "__name__", "") if node.op == "call_function" else node.target
         if node.op in ("call_function", "call_method") and name in NAMES - {to}:
@@ -87,5 +97,5 @@ def _traced(model: nn.Module, to: str, context: "BuildContext", called: list[str
             node.args, node.kwargs = (node.args[0] if node.args else node.kwargs["input"],), {}
     traced.recompile()
     if _called(traced, to, context):
-        raise MethodError(f"{found} is called where torch.fx does not look into: inside another module's own function")
+        raise MethodError(f"{names} is called inside a function that torch.fx does not trace; make it a layer")
     return traced.train(model.training)

@@ -1,7 +1,7 @@
-"""Convolutions and linear layers as products of smaller ones. Loads torch: imported lazily.
+"""Factorisation of convolutions and linear layers into smaller ones. Imports torch; imported on use.
 
-Every factorisation is the best one of the weights (a truncated singular value decomposition), not of the layer's responses to
-data as in Zhang et al. 2015; recovery training takes that place.
+Every factorisation approximates the weights best (truncated singular value decomposition), not the layer's responses to data as
+in Zhang et al. 2015; recovery training compensates for that.
 """
 
 import math
@@ -11,13 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from orchestrator_morphology.dataflow import Call
-
-_Conv = nn.modules.conv._ConvNd
+from orchestrator.plugin.networks import CONVOLUTION, LayerCall
 
 
 def spectra(layer: Any, kind: str) -> tuple[Tensor, ...]:
-    """The singular values (float64, descending) that the ranks of a layer's factors are chosen by; () where it has no such.
+    """Return the singular values (float64, descending) that determine the ranks of a layer's factors; () if it has none.
 
     Args:
         layer: A convolution or linear layer.
@@ -27,26 +25,41 @@ def spectra(layer: Any, kind: str) -> tuple[Tensor, ...]:
 
 
 def ranks(values: Sequence[Tensor], energy: float, multiple: int = 1) -> tuple[int, ...]:
-    """The least ranks whose factors keep a share of the squared weights, rounded up to a multiple.
+    """Return the least ranks whose factors keep a share of the squared weights, rounded up to a multiple.
 
     With two modes (tucker) each may lose half: the squared error of both together is at most the sum.
     """
     lost = (1 - energy) / len(values)
-    found = []
+    chosen = []
     for singular in values:
         kept = singular.square().cumsum(0) / singular.square().sum().clamp(min=1e-300)
         least = int((kept < 1 - lost - 1e-12).sum()) + 1
-        found.append(min(len(singular), math.ceil(min(least, len(singular)) / multiple) * multiple))
-    return tuple(found)
+        chosen.append(min(len(singular), math.ceil(min(least, len(singular)) / multiple) * multiple))
+    return tuple(chosen)
 
 
-def macs(layer: Any, call: Call, kind: str, chosen: Sequence[int] | None = None) -> int:
-    """Multiply-accumulates of a layer for one example: as it is, or with factors of these ranks."""
-    given, made = call.given, call.made
-    if given is None or made is None:
-        return 0
+def cheaper_ranks(
+    layer: Any, call: LayerCall, kind: str, energy: float, multiple: int, values: Sequence[Tensor] | None = None
+) -> tuple[int, ...]:
+    """Return the ranks that keep a share of the squared weights; () if such factors do not exist or are not cheaper.
+
+    Args:
+        layer: A convolution or linear layer.
+        call: Its call.
+        kind: "spatial", "channel" or "tucker".
+        energy: Share of the squared weights.
+        multiple: Channel multiple of the target.
+        values: Its singular values; None: computed.
+    """
+    values = spectra(layer, kind) if values is None else values
+    chosen = ranks(values, energy, multiple) if values else ()
+    return chosen if chosen and macs(layer, call, kind, chosen) < macs(layer, call, kind) else ()
+
+
+def macs(layer: Any, call: LayerCall, kind: str, chosen: Sequence[int] | None = None) -> int:
+    """Return the multiply-accumulates of a layer for one example: as it is, or with factors of these ranks."""
     outs, fan_in = layer.weight.shape[0], layer.weight[0].numel()
-    places = made.numel() // len(made) // outs
+    places = call.output.numel() // len(call.output) // outs
     if chosen is None:
         return int(places * outs * fan_in)
     kind = kind_of(layer, kind)
@@ -54,14 +67,14 @@ def macs(layer: Any, call: Call, kind: str, chosen: Sequence[int] | None = None)
         return int(places * chosen[0] * (fan_in + outs))
     ins = layer.in_channels
     if kind == "spatial":
-        middle = made.shape[-2] * given.shape[-1]
+        middle = call.output.shape[-2] * call.input.shape[-1]
         return int(chosen[0] * (middle * ins * layer.kernel_size[0] + places * outs * layer.kernel_size[1]))
     last, first = chosen
-    return int(given[0, 0].numel() * ins * first + places * last * (first * math.prod(layer.kernel_size) + outs))
+    return int(call.input[0, 0].numel() * ins * first + places * last * (first * math.prod(layer.kernel_size) + outs))
 
 
 def factorised(layer: Any, kind: str, chosen: Sequence[int]) -> nn.Sequential:
-    """A layer as its factors of these ranks, one after the other."""
+    """Return the factors of a layer at these ranks, in sequence."""
     kind = kind_of(layer, kind)
     weight = layer.weight.detach().double()
     if isinstance(layer, nn.Linear):
@@ -94,14 +107,14 @@ def factorised(layer: Any, kind: str, chosen: Sequence[int]) -> nn.Sequential:
 def conv(
     like: Any, ins: int, outs: int, kernel: Sequence[int], *, axes: Sequence[int] | None = None, groups: int = 1
 ) -> nn.Module:
-    """A convolution of another's kind, without bias; it strides, pads and dilates as the other does along these axes (all)."""
+    """Return a convolution of another's kind, without bias, with its stride, padding and dilation along these axes (all)."""
     axes = range(len(kernel)) if axes is None else axes
 
     def along(values: Any, default: int) -> Any:
         return values if isinstance(values, str) else tuple(v if i in axes else default for i, v in enumerate(values))
 
     cls: Any = next(c for c in (nn.Conv1d, nn.Conv2d, nn.Conv3d) if isinstance(like, c))
-    made: nn.Module = cls(
+    layer: nn.Module = cls(
         ins,
         outs,
         tuple(kernel),
@@ -112,16 +125,16 @@ def conv(
         groups=groups,
         bias=False,
     )
-    return made
+    return layer
 
 
 def pointwise(like: Any, ins: int, outs: int) -> nn.Module:
-    """A 1 x 1 convolution of another's kind, without bias."""
+    """Return a 1 x 1 convolution of another's kind, without bias."""
     return conv(like, ins, outs, [1] * len(like.kernel_size), axes=())
 
 
 def sequence(layer: Any, parts: Sequence[tuple[nn.Module, Tensor]]) -> nn.Sequential:
-    """Layers with these weights, where and as the old one's are; the last takes its bias."""
+    """Return layers with these weights in sequence, of the old one's type and device; the last gets its bias."""
     old = layer.weight
     for part, weight in parts:
         shaped = weight.reshape(part.weight.shape).to(old)  # type: ignore[arg-type]
@@ -131,15 +144,15 @@ def sequence(layer: Any, parts: Sequence[tuple[nn.Module, Tensor]]) -> nn.Sequen
 
 
 def kind_of(layer: Any, kind: str) -> str:
-    """The factorisation that a layer gets: linear layers and 1 x 1 convolutions have only "channel"."""
+    """Return the factorisation of a layer: linear layers and 1 x 1 convolutions have only "channel"."""
     return "channel" if isinstance(layer, nn.Linear) or math.prod(layer.kernel_size) == 1 else kind
 
 
 def _matrices(layer: Any, kind: str) -> tuple[Tensor, ...]:
-    """The matrices whose singular values tell the ranks: of "tucker" the unfoldings by outputs and by inputs."""
+    """Return the matrices whose singular values determine the ranks: of "tucker" the unfoldings by outputs and by inputs."""
     kind = kind_of(layer, kind)
     weight = layer.weight.detach().double()
-    if isinstance(layer, _Conv) and layer.groups > 1:
+    if isinstance(layer, CONVOLUTION) and layer.groups > 1:
         return ()
     if kind == "channel":
         return (weight.flatten(1),)
@@ -152,13 +165,13 @@ def _matrices(layer: Any, kind: str) -> tuple[Tensor, ...]:
 
 
 def _split(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """Two factors of a matrix, each with the root of the singular values."""
+    """Return two factors of a matrix, each with the root of the singular values."""
     left, singular, right = torch.linalg.svd(matrix, full_matrices=False)
     root = singular[:rank].sqrt()
     return (left[:, :rank] * root, root[:, None] * right[:rank])
 
 
 def _basis(matrix: Tensor, rank: int) -> Tensor:
-    """The strongest directions of a matrix's columns, as columns."""
+    """Return the leading left singular vectors of a matrix, as columns."""
     basis: Tensor = torch.linalg.svd(matrix, full_matrices=False)[0][:, :rank]
     return basis

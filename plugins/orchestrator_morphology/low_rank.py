@@ -1,6 +1,5 @@
-"""Low-rank layers: Jaderberg et al. 2014, "Speeding up Convolutional Neural Networks with Low Rank Expansions", and after."""
+"""Low-rank layers (Jaderberg et al. 2014, "Speeding up Convolutional Neural Networks with Low Rank Expansions", and others)."""
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from orchestrator.plugin import (
@@ -8,13 +7,14 @@ from orchestrator.plugin import (
     Choice,
     MethodError,
     Number,
-    Parameter,
-    ParameterValue,
+    Parameters,
+    ParameterValues,
     Refused,
-    TorchMethod,
     narrowed,
+    number,
     percent,
 )
+from orchestrator_morphology.base import MorphologyMethod
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,25 +22,24 @@ if TYPE_CHECKING:
 KINDS = ("spatial", "channel", "tucker")
 
 
-class LowRank(TorchMethod):
+class LowRank(MorphologyMethod):
     """Replaces layers by products of smaller ones wherever that takes fewer multiply-accumulates.
 
-    Of a k x k convolution, "spatial" makes k x 1 and 1 x k (Jaderberg et al. 2014), "channel" k x k to fewer channels and 1 x 1
-    (Zhang et al. 2015), "tucker" 1 x 1, k x k between fewer channels, 1 x 1 (Kim et al. 2016). Linear layers and 1 x 1
-    convolutions become two by a singular value decomposition in all three. The rank of each layer is the least that keeps the
-    asked share of its squared weights, rounded up to the target's channel multiple. A batch norm behind a layer stays where it
-    is; the exporter folds it into the last factor, so nothing is folded here.
+    A k x k convolution becomes k x 1 and 1 x k with "spatial" (Jaderberg et al. 2014), k x k to fewer channels and 1 x 1 with
+    "channel" (Zhang et al. 2015), and 1 x 1, k x k between fewer channels, 1 x 1 with "tucker" (Kim et al. 2016). Linear layers
+    and 1 x 1 convolutions become two by a singular value decomposition with all three. The rank of each layer is the least that
+    keeps the given share of its squared weights, rounded up to the target's channel multiple. Batch norms do not change; the
+    exporter folds them into the last factor.
     """
 
     name = "low-rank"
     version = 1
-    family = "morphology"
     reads = frozenset({"target.channel_multiple.float32"})
     summary = (
         "Factorises layers at the rank that keeps a share of their squared weights"
         " (Jaderberg et al. 2014; Zhang et al. 2015; Kim et al. 2016)."
     )
-    parameters: ClassVar[tuple[Parameter, ...]] = (
+    parameters: ClassVar[Parameters] = (
         Choice(name="kind", help="k x k to k x 1 and 1 x k; to k x k and 1 x 1; to 1 x 1, k x k and 1 x 1", choices=KINDS),
         Number(
             name="energy",
@@ -53,52 +52,40 @@ class LowRank(TorchMethod):
             bounds=(0.05, 1.0),
         ),
     )
-    before = frozenset({"pruning", "distillation", "graph", "quantization"})
-    usual = False
 
-    def offer(self, model: "nn.Module", parameters: tuple[Parameter, ...], context: BuildContext) -> tuple[Parameter, ...]:
-        from orchestrator_morphology.factors import kind_of, macs, ranks, spectra
-        from orchestrator_morphology.layers import products
+    def offer(self, model: "nn.Module", parameters: Parameters, context: BuildContext) -> Parameters:
+        from orchestrator_morphology.factors import cheaper_ranks, kind_of, spectra
+        from orchestrator_morphology.layers import replaceable_layers
 
-        try:
-            calls = products(model, context)
-        except MethodError as error:
-            raise Refused(str(error)) from error
-        energy = next(p for p in parameters if isinstance(p, Number) and p.name == "energy")
+        calls, energy = replaceable_layers(model, context), number(parameters, "energy")
+        layers = {name: model.get_submodule(name) for name in calls}
         multiple = context.target.channel_multiple("float32")
         highest: dict[str, float] = {}
         for kind in KINDS:
-            values = {name: spectra(model.get_submodule(name), kind) for name in calls}
-            if kind != "channel" and not any(values[n] and kind_of(model.get_submodule(n), kind) == kind for n in calls):
-                continue  # it would do what "channel" does
-            for index in range(energy.count()):
-                share = round(energy.low + index * energy.step, 6)
-                for name, call in calls.items():
-                    layer = model.get_submodule(name)
-                    chosen = ranks(values[name], share, multiple) if values[name] else None
-                    if chosen and macs(layer, call, kind, chosen) < macs(layer, call, kind):
-                        highest[kind] = share
-                        break
+            values = {name: spectra(layer, kind) for name, layer in layers.items()}
+            if kind != "channel" and not any(values[n] and kind_of(layers[n], kind) == kind for n in layers):
+                continue  # equal to "channel" on this network
+            for share in map(float, energy.values()):
+                if any(cheaper_ranks(layers[n], call, kind, share, multiple, values[n]) for n, call in calls.items()):
+                    highest[kind] = share
         if not highest:
             raise Refused(f"no layer of this network gets cheaper by factors that keep {energy.low:.0%} of its squared weights")
-        changes = {"kind": {"choices": tuple(highest)}, "energy": {"high": min(highest.values())}}
-        return narrowed(parameters, **changes)
+        return narrowed(parameters, kind={"choices": tuple(highest)}, energy={"high": min(highest.values())})
 
-    def phrase(self, parameters: Mapping[str, ParameterValue]) -> str:
+    def phrase(self, parameters: ParameterValues) -> str:
         return f"layers factorised, keeping {percent(parameters['energy'])} of their squared weights"
 
-    def transform(self, model: "nn.Module", parameters: Mapping[str, ParameterValue], context: BuildContext) -> "nn.Module":
-        from orchestrator_morphology.factors import factorised, macs, ranks, spectra
-        from orchestrator_morphology.layers import products, put, shapes
+    def transform(self, model: "nn.Module", parameters: ParameterValues, context: BuildContext) -> "nn.Module":
+        from orchestrator_morphology.factors import cheaper_ranks, factorised
+        from orchestrator_morphology.layers import replace_layer, replaceable_layers, shapes
 
         kind, energy = str(parameters["kind"]), float(parameters["energy"])
-        expected, multiple, done = shapes(model, context), context.target.channel_multiple("float32"), 0
-        for name, call in products(model, context).items():
+        expected, multiple, count = shapes(model, context), context.target.channel_multiple("float32"), 0
+        for name, call in replaceable_layers(model, context).items():
             layer = model.get_submodule(name)
-            values = spectra(layer, kind)
-            chosen = ranks(values, energy, multiple) if values else None
-            if chosen and macs(layer, call, kind, chosen) < macs(layer, call, kind):
-                done += put(model, name, factorised(layer, kind, chosen), context, expected)
-        if not done:
+            ranks = cheaper_ranks(layer, call, kind, energy, multiple)
+            if ranks:
+                count += replace_layer(model, name, factorised(layer, kind, ranks), context, expected)
+        if not count:
             raise MethodError(f"{self.name}: no layer gets cheaper by {kind} factors at energy={energy}; choose a lower one")
         return model

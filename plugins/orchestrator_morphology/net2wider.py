@@ -1,10 +1,10 @@
-"""Wider inner chains that compute the same: Chen et al. 2016, "Net2Net: Accelerating Learning via Knowledge Transfer"."""
+"""Wider networks that compute the same (Chen et al. 2016, "Net2Net: Accelerating Learning via Knowledge Transfer")."""
 
-from collections.abc import Mapping
+import math
 from typing import TYPE_CHECKING, ClassVar
 
-from orchestrator.plugin import BuildContext, MethodError, Number, Parameter, ParameterValue, Refused, TorchMethod
-from orchestrator_morphology.widths import wider
+from orchestrator.plugin import BuildContext, MethodError, Number, Parameters, ParameterValues, Refused
+from orchestrator_morphology.base import MorphologyMethod
 
 if TYPE_CHECKING:
     from torch import nn
@@ -12,26 +12,25 @@ if TYPE_CHECKING:
     from orchestrator_morphology.chains import InnerChain
 
 LEAST_PART = 0.3
-"""A copied channel and its copies share the outgoing weights; none gets less than about this part of an even share."""
+"""Least part of an even share of the outgoing weights that a channel or a copy of it gets, about."""
 
 
-class Net2Wider(TorchMethod):
-    """Widens every inner chain by copies of its channels and divides the outgoing weights among them.
+class Net2Wider(MorphologyMethod):
+    """Widens every inner chain by copies of its channels and divides the outgoing weights among them (Chen et al. 2016).
 
-    The network computes what it did, which is checked, and costs more: for accuracy where there is room. Chen et al. break the
-    symmetry of copies by noise; here the outgoing weights are divided unevenly (seeded), so that the copies learn differently
-    and the function stays exactly the same. Which channels are copied is drawn too.
+    The network computes the same, which is checked, and costs more. Chen et al. break the symmetry of copies by noise; here the
+    outgoing weights are divided unevenly (seeded), so that the copies learn differently and the function does not change. The
+    copied channels are drawn at random (seeded).
     """
 
     name = "net2wider"
-    version = 1
-    family = "morphology"
+    version = 2
     reads = frozenset({"target.channel_multiple.float32"})
     summary = "Widens inner chains without changing what the network computes (Chen et al. 2016, Net2Net)."
-    parameters: ClassVar[tuple[Parameter, ...]] = (
+    parameters: ClassVar[Parameters] = (
         Number(
             name="factor",
-            help="how many times the inner channels there are afterwards, before rounding up to the target's channel multiple",
+            help="factor on the number of inner channels, before rounding up to the target's channel multiple",
             low=1.25,
             high=2.0,
             step=0.25,
@@ -39,41 +38,40 @@ class Net2Wider(TorchMethod):
             bounds=(1.01, 8.0),
         ),
     )
-    before = frozenset({"pruning", "distillation", "graph", "quantization"})
-    usual = False
 
-    def offer(self, model: "nn.Module", parameters: tuple[Parameter, ...], context: BuildContext) -> tuple[Parameter, ...]:
-        from orchestrator_morphology.chains import find
+    def offer(self, model: "nn.Module", parameters: Parameters, context: BuildContext) -> Parameters:
+        from orchestrator_morphology.chains import inner_chains
 
-        try:
-            chains = find(model, context)
-        except MethodError as error:
-            raise Refused(str(error)) from error
-        if not chains:
-            raise Refused("this network has no inner chain: no two layers in a row whose channels nothing else reads")
+        if not inner_chains(model, context):
+            raise Refused("this network has no inner chain: no two layers in a row whose channels no other layer reads")
         return parameters
 
-    def phrase(self, parameters: Mapping[str, ParameterValue]) -> str:
+    def phrase(self, parameters: ParameterValues) -> str:
         return f"inner channels widened {parameters['factor']} times"
 
-    def transform(self, model: "nn.Module", parameters: Mapping[str, ParameterValue], context: BuildContext) -> "nn.Module":
+    def transform(self, model: "nn.Module", parameters: ParameterValues, context: BuildContext) -> "nn.Module":
         from orchestrator.plugin.networks import run, same
-        from orchestrator_morphology.chains import find
+        from orchestrator_morphology.chains import inner_chains
 
         factor, multiple = float(parameters["factor"]), context.target.channel_multiple("float32")
         before = run(model, context.forward, context.example)
-        chains = find(model, context)
+        chains = inner_chains(model, context)
         if not chains:
             raise MethodError(f"{self.name}: this network has no inner chain to widen")
         for index, chain in enumerate(chains):
             _widen(model, chain, wider(chain.channels, factor, multiple), seed=context.seed * 10007 + index)
         if not same(before, run(model, context.forward, context.example)):
-            raise MethodError(f"{self.name}: the wider network does not compute what it did")
+            raise MethodError(f"{self.name}: the outputs of the wider network differ from those of the original")
         return model
 
 
+def wider(channels: int, factor: float, multiple: int) -> int:
+    """Return the least multiple that reaches `factor` times the channels."""
+    return math.ceil(channels * factor / multiple - 1e-9) * multiple
+
+
 def _widen(model: "nn.Module", chain: "InnerChain", width: int, seed: int) -> None:
-    """Give a chain that many channels, in place: its own, then copies of some that are drawn."""
+    """Widen a chain to that many channels in place: its own, then copies of randomly drawn ones."""
     import numpy as np
 
     from orchestrator_morphology.chains import select

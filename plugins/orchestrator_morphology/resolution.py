@@ -1,19 +1,11 @@
-"""Smaller images: what a convolutional network costs goes with their area."""
+"""Smaller images in front of a network."""
 
-from collections.abc import Mapping
+import copy
 from typing import TYPE_CHECKING, ClassVar
 
-from orchestrator.plugin import (
-    BuildContext,
-    Choice,
-    MethodError,
-    Parameter,
-    ParameterValue,
-    Refused,
-    TorchMethod,
-    narrowed,
-    percent,
-)
+from orchestrator.errors import one_line
+from orchestrator.plugin import BuildContext, Choice, MethodError, Parameters, ParameterValues, Refused, narrowed, percent
+from orchestrator_morphology.base import MorphologyMethod
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,27 +13,22 @@ if TYPE_CHECKING:
 SCALES = (0.75, 0.5, 0.875)
 
 
-class Resolution(TorchMethod):
-    """Puts a resize of the image inputs in front of a network that serves several sizes (one with global pooling).
+class Resolution(MorphologyMethod):
+    """Resizes the image inputs of a network that takes several sizes, for example by global pooling (Howard et al. 2017).
 
-    The inputs keep their shape, and what feeds the network needs no change. Whether another size is served is tried: the outputs
-    must keep their shapes, and the layers must get cheaper.
+    The inputs of the exported model keep their shape. Each scale is tried: the outputs must keep their shapes, and the network
+    must get cheaper.
     """
 
     name = "resolution"
     version = 1
-    family = "morphology"
     reads = frozenset[str]()
     summary = "Shrinks image inputs in front of the network (Howard et al. 2017, resolution multiplier; Tan and Le 2019)."
-    parameters: ClassVar[tuple[Parameter, ...]] = (
-        Choice(name="scale", cheaper="low", help="share of the height and width that the network gets to see", choices=SCALES),
+    parameters: ClassVar[Parameters] = (
+        Choice(name="scale", cheaper="low", help="share of the height and width that the network gets", choices=SCALES),
     )
-    before = frozenset({"pruning", "distillation", "graph", "quantization"})
-    usual = False
 
-    def offer(self, model: "nn.Module", parameters: tuple[Parameter, ...], context: BuildContext) -> tuple[Parameter, ...]:
-        import copy
-
+    def offer(self, model: "nn.Module", parameters: Parameters, context: BuildContext) -> Parameters:
         scales, reason = [], ""
         for scale in SCALES:
             try:
@@ -53,36 +40,35 @@ class Resolution(TorchMethod):
             raise Refused(reason)
         return narrowed(parameters, scale={"choices": tuple(scales)})
 
-    def phrase(self, parameters: Mapping[str, ParameterValue]) -> str:
+    def phrase(self, parameters: ParameterValues) -> str:
         return f"images shrunk to {percent(parameters['scale'])} of their height and width"
 
-    def transform(self, model: "nn.Module", parameters: Mapping[str, ParameterValue], context: BuildContext) -> "nn.Module":
+    def transform(self, model: "nn.Module", parameters: ParameterValues, context: BuildContext) -> "nn.Module":
         return _resized(model, float(parameters["scale"]), context)
 
 
 def _resized(model: "nn.Module", scale: float, context: BuildContext) -> "nn.Module":
-    """The network behind a resize, tried.
+    """Return the network behind a resize of its images.
 
     Raises:
-        MethodError: it takes no images, or none of this size.
+        MethodError: The network has no image input, or does not run on images of this size.
     """
     from orchestrator.plugin.networks import macs
+    from orchestrator_morphology.image_resize import ImageResize
     from orchestrator_morphology.layers import shapes
-    from orchestrator_morphology.resized import resize
 
     images = [t for t in context.example.values() if t.ndim == 4 and t.is_floating_point()]
     if not images:
         raise MethodError("resolution: this network has no image input (4-D, floating point)")
     expected, before = shapes(model, context), sum(macs(model, context.forward, context.example).values())
     sizes = {(h, w): (max(1, round(h * scale)), max(1, round(w * scale))) for h, w in {tuple(i.shape[2:]) for i in images}}
-    resize(model, sizes)
+    model.register_forward_pre_hook(ImageResize(sizes), with_kwargs=True)
     try:
-        found = shapes(model, context)
+        changed = shapes(model, context)
         after = sum(macs(model, context.forward, context.example).values())
-    except Exception as error:  # the network's own forward on a size it was not made for
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise MethodError(f"resolution: this network takes no images of scale={scale}: {reason:.160}") from error
-    if found != expected:
+    except Exception as error:  # the network's own forward on another size
+        raise MethodError(f"resolution: this network takes no images of scale={scale}: {one_line(error)}") from error
+    if changed != expected:
         raise MethodError(f"resolution: with images of scale={scale} the outputs change their shape")
     if after >= before:
         raise MethodError(f"resolution: images of scale={scale} make this network no cheaper")

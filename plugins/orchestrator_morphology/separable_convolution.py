@@ -1,36 +1,28 @@
-"""Depthwise and pointwise convolutions in the place of dense ones."""
+"""Depthwise separable convolutions in the place of dense ones."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from orchestrator.plugin import (
-    BuildContext,
-    MethodError,
-    Number,
-    Parameter,
-    ParameterValue,
-    Refused,
-    TorchMethod,
-    percent,
-)
+from orchestrator.plugin import BuildContext, MethodError, Number, Parameters, ParameterValues, Refused, percent
+from orchestrator_morphology.base import MorphologyMethod
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-class SeparableConvolution(TorchMethod):
-    """Replaces dense k x k convolutions by a depthwise k x k and a pointwise one, those first that lose least by it.
+class SeparableConvolution(MorphologyMethod):
+    """Replaces dense k x k convolutions by a depthwise k x k and a pointwise one (Chollet 2017).
 
-    Each input channel's kernels for all outputs are a matrix (outputs x k k); its best approximation of rank one is one kernel
-    and its weight for each output. Only convolutions that get cheaper are replaced.
+    Those of least approximation error are replaced first. The kernels of an input channel for all outputs are a matrix
+    (outputs x k k); its best rank-one approximation is one kernel and its weight for each output (Guo et al. 2018). Only
+    convolutions that get cheaper are replaced.
     """
 
     name = "separable-convolution"
     version = 1
-    family = "morphology"
     reads = frozenset[str]()
     summary = "Replaces dense convolutions by depthwise and pointwise ones (Chollet 2017; initialised as in Guo et al. 2018)."
-    parameters: ClassVar[tuple[Parameter, ...]] = (
+    parameters: ClassVar[Parameters] = (
         Number(
             name="share",
             cheaper="high",
@@ -42,55 +34,49 @@ class SeparableConvolution(TorchMethod):
             bounds=(0.01, 1.0),
         ),
     )
-    before = frozenset({"pruning", "distillation", "graph", "quantization"})
-    usual = False
 
-    def offer(self, model: "nn.Module", parameters: tuple[Parameter, ...], context: BuildContext) -> tuple[Parameter, ...]:
-        from orchestrator_morphology.layers import products
+    def offer(self, model: "nn.Module", parameters: Parameters, context: BuildContext) -> Parameters:
+        from orchestrator_morphology.layers import replaceable_layers
 
-        try:
-            layers = dense(model, products(model, context))
-        except MethodError as error:
-            raise Refused(str(error)) from error
-        if not layers:
+        if not separable(model, replaceable_layers(model, context)):
             raise Refused(
-                "this network has no dense convolution with a kernel larger than 1 that would get cheaper and can be replaced"
+                "this network has no dense convolution with a kernel larger than 1 that gets cheaper and is replaceable"
             )
         return parameters
 
-    def phrase(self, parameters: Mapping[str, ParameterValue]) -> str:
+    def phrase(self, parameters: ParameterValues) -> str:
         return f"{percent(parameters['share'])} of the dense convolutions made depthwise separable"
 
-    def transform(self, model: "nn.Module", parameters: Mapping[str, ParameterValue], context: BuildContext) -> "nn.Module":
-        from orchestrator_morphology.layers import products, put, shapes
+    def transform(self, model: "nn.Module", parameters: ParameterValues, context: BuildContext) -> "nn.Module":
+        from orchestrator_morphology.layers import replace_layer, replaceable_layers, shapes
 
-        expected, layers = shapes(model, context), dense(model, products(model, context))
-        wanted, done = max(1, round(float(parameters["share"]) * len(layers))), 0
-        errors = {name: error(model.get_submodule(name)) for name in layers}
+        expected, layers = shapes(model, context), separable(model, replaceable_layers(model, context))
+        count, replaced = max(1, round(float(parameters["share"]) * len(layers))), 0
+        errors = {name: approximation_error(model.get_submodule(name)) for name in layers}
         for name in sorted(layers, key=errors.__getitem__):
-            if done < wanted:
-                done += put(model, name, separated(model.get_submodule(name)), context, expected)
-        if not done:
+            if replaced < count:
+                replaced += replace_layer(model, name, separated(model.get_submodule(name)), context, expected)
+        if not replaced:
             raise MethodError(f"{self.name}: this network has no dense convolution that can be replaced")
         return model
 
 
-def dense(model: "nn.Module", names: Iterable[str]) -> list[str]:
-    """Of these layers the convolutions that would take fewer multiply-accumulates as depthwise and pointwise ones."""
-    from torch import nn
+def separable(model: "nn.Module", names: Iterable[str]) -> list[str]:
+    """Return the convolutions among these layers that take fewer multiply-accumulates as depthwise and pointwise ones."""
+    from orchestrator.plugin.networks import CONVOLUTION
 
-    found = []
+    dense = []
     for name in names:
         layer: Any = model.get_submodule(name)
-        if isinstance(layer, nn.modules.conv._ConvNd) and layer.groups == 1:
+        if isinstance(layer, CONVOLUTION) and layer.groups == 1:
             taps = layer.weight[0, 0].numel()
             if taps > 1 and layer.in_channels * (taps + layer.out_channels) < layer.weight.numel():
-                found.append(name)
-    return found
+                dense.append(name)
+    return dense
 
 
-def error(layer: Any) -> float:
-    """The share of a convolution's squared weights that its separated form loses (0 to 1)."""
+def approximation_error(layer: Any) -> float:
+    """Return the share of a convolution's squared weights that its separated form loses (0 to 1)."""
     import torch
 
     values = torch.linalg.svdvals(layer.weight.detach().double().flatten(2).transpose(0, 1))
@@ -98,7 +84,7 @@ def error(layer: Any) -> float:
 
 
 def separated(layer: Any) -> "nn.Module":
-    """A dense convolution's best approximation by a depthwise and a pointwise one."""
+    """Return the best approximation of a dense convolution by a depthwise and a pointwise one."""
     import torch
 
     from orchestrator_morphology.factors import conv, pointwise, sequence

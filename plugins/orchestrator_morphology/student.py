@@ -1,47 +1,44 @@
-"""The user's own smaller network in the place of the original."""
+"""A smaller network of the user in the place of the original."""
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from orchestrator.plugin import BuildContext, MethodError, Parameter, ParameterValue, Refused, TorchMethod
+from orchestrator.errors import one_line
+from orchestrator.plugin import BuildContext, MethodError, Parameters, ParameterValues
+from orchestrator_morphology.base import MorphologyMethod
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-class Student(TorchMethod):
-    """Replaces the network by the one that `--student` names; distillation trains it towards the original afterwards.
+class Student(MorphologyMethod):
+    """Replaces the network by the one of `--student`; distillation then trains it towards the original (Hinton et al. 2015).
 
-    It is called as the original is, and must answer with tensors of the same number and shapes. Weights that the user's factory
-    brings stay; those that it draws are drawn from the run's seed.
+    It is called as the original is, and must return tensors of the same number and shapes. Weights that the user's factory loads
+    are kept; random ones are drawn from the run's seed.
     """
 
     name = "student"
     version = 1
-    family = "morphology"
     reads = frozenset({"student"})
     summary = "Replaces the network by the student that the user named, to be taught by the original (Hinton et al. 2015)."
-    before = frozenset({"pruning", "distillation", "graph", "quantization"})
+    usual = True
 
-    def offer(self, model: "nn.Module", parameters: tuple[Parameter, ...], context: BuildContext) -> tuple[Parameter, ...]:
-        try:
-            _made(model, context)
-        except MethodError as error:
-            raise Refused(str(error)) from error
+    def offer(self, model: "nn.Module", parameters: Parameters, context: BuildContext) -> Parameters:
+        _student(model, context)
         return parameters
 
-    def phrase(self, parameters: Mapping[str, ParameterValue]) -> str:
+    def phrase(self, parameters: ParameterValues) -> str:
         return "replaced by the student network"
 
-    def transform(self, model: "nn.Module", parameters: Mapping[str, ParameterValue], context: BuildContext) -> "nn.Module":
-        return _made(model, context)
+    def transform(self, model: "nn.Module", parameters: ParameterValues, context: BuildContext) -> "nn.Module":
+        return _student(model, context)
 
 
-def _made(model: "nn.Module", context: BuildContext) -> "nn.Module":
-    """The student, made anew and tried.
+def _student(model: "nn.Module", context: BuildContext) -> "nn.Module":
+    """Return a new student that was run once.
 
     Raises:
-        MethodError: none was named, or it does not fit.
+        MethodError: No student was named, or it does not fit the task.
     """
     import torch
 
@@ -53,14 +50,13 @@ def _made(model: "nn.Module", context: BuildContext) -> "nn.Module":
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(context.seed)
             student = context.student().eval()
-        found = shapes(student, context)
-    except Exception as error:  # whatever the user's factory and network raise
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise MethodError(f"the student cannot be called as the network is: {reason:.200}") from error
+        outputs = shapes(student, context)
+    except Exception as error:  # anything that the user's factory and network raise
+        raise MethodError(f"--student: the network cannot be called as the original is: {one_line(error)}") from error
     expected = shapes(model, context)
-    if found != expected:
+    if outputs != expected:
         raise MethodError(
-            f"the student must answer with tensors of the network's shapes {[list(s) for s in expected]},"
-            f" but gave {[list(s) for s in found]}"
+            f"--student: the network must return tensors of the original's shapes {[list(s) for s in expected]},"
+            f" but returned {[list(s) for s in outputs]}"
         )
     return student

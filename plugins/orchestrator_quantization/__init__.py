@@ -1,4 +1,4 @@
-"""Quantization: methods that turn a float network into a file with smaller numbers."""
+"""Methods that reduce the precision of a network's numbers."""
 
 from orchestrator.plugin import Method, hookimpl
 from orchestrator_quantization.dynamic_int8 import DynamicInt8
@@ -11,5 +11,5 @@ from orchestrator_quantization.weight_sharing import WeightSharing
 
 @hookimpl
 def orchestrator_methods() -> list[Method]:
-    """The methods of this package."""
+    """Return the methods of this package."""
     return [StaticInt8(), QatInt8(), DynamicInt8(), WeightOnly(), Float16(), WeightSharing()]

@@ -1,9 +1,10 @@
-"""Batch norms out of the way of quantization-aware training: Jacob et al. 2018, section 3.2.
+"""Folding and freezing of batch norms for quantization-aware training (Jacob et al. 2018, section 3.2).
 
-The runtime folds them into the convolution before them, so it is the folded weights that have to bear rounding. Loads torch:
-imported where a network is at hand.
+The runtime folds batch norms into the convolution before them, so that the folded weights are rounded. Imports torch; imported on
+use.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,32 +14,30 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import fusion, parametrize
 
-from orchestrator.plugin.networks import Forward, Inputs, replace, run, same
-
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+from orchestrator.plugin.networks import BATCH_NORMS, PRODUCTS, Forward, Inputs, layer_calls, replace, run, same
 
 
 def fold(model: nn.Module, forward: Forward, inputs: Inputs) -> int:
-    """Fold batch norms into the convolutions and linear layers that feed them, in place, where the outputs stay the same.
+    """Fold batch norms into the convolutions and linear layers before them, in place, if the outputs do not change.
 
     Args:
-        model: In eval mode.
+        model: Network in eval mode.
+        forward: Calls the network.
         inputs: A batch to compare outputs on.
 
     Returns:
-        Batch norms that are gone.
+        The number of folded batch norms.
     """
     folded = 0
-    for layer_name, norm_name in _fed(model, forward, inputs):
+    for layer_name, norm_name in _pairs(model, forward, inputs):
         layer, norm = model.get_submodule(layer_name), model.get_submodule(norm_name)
         before = run(model, forward, inputs)
-        fuse: Any = fusion.fuse_conv_bn_eval if isinstance(layer, CONVOLUTIONS) else fusion.fuse_linear_bn_eval
+        fuse: Any = fusion.fuse_linear_bn_eval if isinstance(layer, nn.Linear) else fusion.fuse_conv_bn_eval
         replace(model, layer_name, fuse(layer, norm))
         replace(model, norm_name, nn.Identity())
         if same(before, run(model, forward, inputs)):
             folded += 1
-        else:  # somebody else reads the layer's output too
+        else:  # another layer reads the output of this one too
             replace(model, layer_name, layer)
             replace(model, norm_name, norm)
     return folded
@@ -46,21 +45,21 @@ def fold(model: nn.Module, forward: Forward, inputs: Inputs) -> int:
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Keep the statistics of the batch norms that are left while the network trains; their scales and shifts learn."""
-    norms = {name: m for name, m in model.named_modules() if isinstance(m, NORMS) and m.track_running_stats}
-    fixed = {name: FrozenNorm(norm) for name, norm in norms.items()}
-    for name, module in fixed.items():
+    """Keep the statistics of the remaining batch norms during training; their scales and shifts are trained."""
+    norms = {name: m for name, m in model.named_modules() if isinstance(m, BATCH_NORMS) and m.track_running_stats}
+    frozen_norms = {name: FrozenNorm(norm) for name, norm in norms.items()}
+    for name, module in frozen_norms.items():
         replace(model, name, module)
     try:
         yield
     finally:
         for name, norm in norms.items():
-            fixed[name].give_back(norm)
+            frozen_norms[name].copy_to(norm)
             replace(model, name, norm)
 
 
 class FrozenNorm(nn.Module):
-    """A batch norm that never takes statistics; not one of torch's, so that no training loop estimates them anew.
+    """A batch norm with fixed statistics; no subclass of torch's, so that no training loop estimates them anew.
 
     Args:
         norm: A batch norm with running statistics.
@@ -78,38 +77,24 @@ class FrozenNorm(nn.Module):
         self.eps = float(norm.eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Shape (examples, channels, ...) in, the same out."""
+        """Return the normalised input, shape (examples, channels, ...)."""
         return functional.batch_norm(x, self.mean, self.variance, self.weight, self.bias, False, 0.0, self.eps)
 
-    def give_back(self, norm: Any) -> None:
-        """Write what was learnt into the batch norm that this one was made of."""
+    def copy_to(self, norm: Any) -> None:
+        """Copy the trained scale and shift into the original batch norm."""
         with torch.no_grad():
-            for place, learnt in ((norm.weight, self.weight), (norm.bias, self.bias)):
-                if place is not None and learnt is not None:
-                    place.copy_(learnt)
+            for original, trained in ((norm.weight, self.weight), (norm.bias, self.bias)):
+                if original is not None and trained is not None:
+                    original.copy_(trained)
 
 
-def _fed(model: nn.Module, forward: Forward, inputs: Inputs) -> list[tuple[str, str]]:
-    """Names of layers and of the batch norms that read just what they give, each called once: `[(layer, batch norm)]`."""
-    names = {module: name for name, module in model.named_modules()}
-    layers = {m for m in names if isinstance(m, (*CONVOLUTIONS, nn.Linear)) and not parametrize.is_parametrized(m)}
-    norms = {m for m in names if isinstance(m, NORMS) and m.track_running_stats}
-    made: list[tuple[nn.Module, Tensor]] = []
-    found: list[tuple[nn.Module, nn.Module]] = []
-    calls: list[nn.Module] = []
-
-    def give(module: nn.Module, _: Any, output: Any) -> None:
-        calls.append(module)
-        made.append((module, output))  # held, so that no other tensor comes to the same place in memory
-
-    def take(module: nn.Module, arguments: Any) -> None:
-        calls.append(module)
-        found.extend((layer, module) for layer, output in made if arguments and output is arguments[0])
-
-    handles = [m.register_forward_hook(give) for m in layers] + [m.register_forward_pre_hook(take) for m in norms]
-    try:
-        run(model, forward, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return [(names[layer], names[norm]) for layer, norm in found if calls.count(layer) == calls.count(norm) == 1]
+def _pairs(model: nn.Module, forward: Forward, inputs: Inputs) -> list[tuple[str, str]]:
+    """Return the names of layers and of the batch norms that read their outputs, each called once: `[(layer, batch norm)]`."""
+    modules = dict(model.named_modules())
+    norms = {n for n, m in modules.items() if isinstance(m, BATCH_NORMS) and m.track_running_stats}
+    layers = {n for n, m in modules.items() if isinstance(m, PRODUCTS) and not parametrize.is_parametrized(m)}
+    calls = layer_calls(model, forward, inputs, [name for name in modules if name in norms | layers])
+    counts = Counter(call.name for call in calls)
+    readers = [call for call in calls if call.name in norms and counts[call.name] == 1]
+    producers = [call for call in calls if call.name in layers and counts[call.name] == 1]
+    return [(producer.name, reader.name) for reader in readers for producer in producers if producer.output is reader.input]

@@ -1,7 +1,7 @@
-"""Clusters of weights, and how an ONNX file holds them: indices and a codebook, which the runtime makes a tensor of at loading.
+"""Codebooks of weights in an ONNX file: indices and shared values, which the runtime decodes at loading.
 
 k-means in one dimension (Lloyd 1982, "Least squares quantization in PCM"), as in Han et al. 2016, "Deep Compression", section
-3.1. Loads onnx: imported where a file is at hand.
+3.1. Imports onnx; imported on use.
 """
 
 import math
@@ -10,23 +10,23 @@ from typing import Any
 import numpy as np
 import onnx
 
-from orchestrator_quantization.graph import Array, Graph
+from orchestrator.plugin.onnx_graph import Array, OnnxGraph
 
 ROUNDS = 300
 BINS = 64
-"""Of the histogram that the first centres are chosen on: more leave gaps between the outer weights of small tensors."""
+"""Bins of the histogram for the initial centres: more leave gaps between the outer weights of small tensors."""
 
 PRUNED = 0.05
-"""A tensor with a larger share of zeros was pruned: one of its centres is 0."""
+"""Share of zeros above which a tensor counts as pruned, and one of its centres is 0."""
 
 NODES_BYTES = 400
-"""What the nodes and names of one shared tensor weigh in the file, about."""
+"""Approximate size of the nodes and names of one shared tensor in the file."""
 
 NIBBLE = 16
 
 
-def sharable(graph: Graph, clusters: int) -> list[str]:
-    """Names of the float constants that take less room in shared values."""
+def sharable(graph: OnnxGraph, clusters: int) -> list[str]:
+    """Return the names of the float constants that are smaller with shared values."""
     sizes = {
         tensor.name: math.prod(tensor.dims)
         for tensor in graph.model.graph.initializer
@@ -35,14 +35,15 @@ def sharable(graph: Graph, clusters: int) -> list[str]:
     return [name for name, elements in sizes.items() if _bytes(elements, clusters) < 4 * elements]
 
 
-def share(graph: Graph, clusters: int) -> int:
-    """Put indices and a codebook in the place of each constant that is worth it, in place.
+def share(graph: OnnxGraph, clusters: int) -> int:
+    """Replace each constant that gets smaller by indices and a codebook, in place.
 
     Args:
+        graph: Graph, changed in place.
         clusters: 16 or 256.
 
     Returns:
-        Tensors that share values now.
+        The number of tensors with shared values.
     """
     names = sharable(graph, clusters)
     nodes = []
@@ -53,33 +54,29 @@ def share(graph: Graph, clusters: int) -> int:
             nodes += _pairs(graph, name, tensor.shape, centres, indices)
         else:
             nodes += _singles(graph, name, tensor.shape, centres, indices)
-    others = graph.nodes
-    del graph.model.graph.node[:]
-    graph.model.graph.node.extend([*nodes, *others])
-    kept = [t for t in graph.model.graph.initializer if t.name not in set(names)]
-    del graph.model.graph.initializer[:]
-    graph.model.graph.initializer.extend(kept)
-    for given in [i for i in graph.model.graph.input if i.name in set(names)]:
-        graph.model.graph.input.remove(given)  # old files list their constants among the inputs
+    graph.nodes = [*nodes, *graph.nodes]
+    for values in (graph.model.graph.initializer, graph.model.graph.input):  # old files list constants among the inputs too
+        for value in [value for value in values if value.name in set(names)]:
+            values.remove(value)
     return len(names)
 
 
 def cluster(values: Array, clusters: int) -> tuple[Array, Array]:
-    """k-means of numbers; the same numbers always come to the same clusters.
+    """Cluster numbers by k-means, deterministically.
 
     Args:
         values: float32, shape (n,).
-        clusters: The most centres.
+        clusters: Largest number of centres.
 
     Returns:
-        Centres, float32, ascending, and for each value the index of its own, uint8, shape (n,).
+        Centres, float32, ascending, and for each value the index of its centre, uint8, shape (n,).
     """
     ordered = np.sort(values).astype(np.float64)
     sums = np.concatenate([[0.0], np.cumsum(ordered)])
     distinct = np.unique(ordered)
     centres = distinct if len(distinct) <= clusters else _start(ordered, clusters)
     for _ in range(ROUNDS):
-        # Sorted values fall to the nearest centre in runs, so that a round costs a search for the runs' ends only.
+        # The nearest centres of sorted values form runs, so that a round only searches for the ends of the runs.
         ends = np.concatenate([[0], np.searchsorted(ordered, (centres[1:] + centres[:-1]) / 2), [len(ordered)]])
         counts = np.diff(ends)
         moved = np.where(counts > 0, np.diff(sums[ends]) / np.maximum(counts, 1), centres)
@@ -93,10 +90,10 @@ def cluster(values: Array, clusters: int) -> tuple[Array, Array]:
 
 
 def _start(ordered: Array, clusters: int) -> Array:
-    """Centres as densely as the cube root of the values' density (Panter and Dite 1951): nearly the best for many of them.
+    """Return centres with the density of the cube root of the values' density (Panter and Dite 1951), nearly optimal for many.
 
-    Plain quantiles leave the few large weights, which matter most, to a handful of centres, and no round brings more there: in
-    ResNet-20 and MiniLM the squared error is 3 to 110 times larger.
+    With plain quantiles a handful of centres would represent the few large weights, which matter most: in ResNet-20 and MiniLM
+    the squared error is 3 to 110 times larger.
     """
     counts, edges = np.histogram(ordered, bins=BINS)
     reached = np.concatenate([[0.0], np.cumsum(np.cbrt(counts))])
@@ -104,25 +101,25 @@ def _start(ordered: Array, clusters: int) -> Array:
 
 
 def _bytes(elements: float, clusters: int) -> float:
-    """What a tensor takes in the file with shared values."""
+    """Return the size of a tensor with shared values in the file."""
     if clusters <= NIBBLE:
         return elements / 2 + 2 * NIBBLE**2 * 4 + NODES_BYTES
     return elements + clusters * 4 + NODES_BYTES
 
 
-def _singles(graph: Graph, name: str, shape: tuple[int, ...], centres: Array, indices: Array) -> list[Any]:
-    """One byte tells one weight."""
-    book = graph.add(f"{name}_codebook", centres)
-    held = graph.add(f"{name}_indices", indices.reshape(shape))
+def _singles(graph: OnnxGraph, name: str, shape: tuple[int, ...], centres: Array, indices: Array) -> list[Any]:
+    """Return nodes that decode one weight from each byte."""
+    book = graph.add_constant(f"{name}_codebook", centres)
+    held = graph.add_constant(f"{name}_indices", indices.reshape(shape))
     return _looked_up(name, held, book, name)
 
 
-def _pairs(graph: Graph, name: str, shape: tuple[int, ...], centres: Array, indices: Array) -> list[Any]:
-    """One byte tells two weights: the codebook holds all pairs of centres. 4-bit tensors would need operator set 21."""
+def _pairs(graph: OnnxGraph, name: str, shape: tuple[int, ...], centres: Array, indices: Array) -> list[Any]:
+    """Return nodes that decode two weights from each byte by a codebook of pairs: 4-bit tensors need operator set 21."""
     padded = np.concatenate([centres, np.zeros(NIBBLE - len(centres), dtype=np.float32)])
-    book = graph.add(f"{name}_codebook", np.stack(np.meshgrid(padded, padded, indexing="ij"), -1).reshape(-1, 2))
-    held = graph.add(f"{name}_indices", (indices[0::2] * NIBBLE + indices[1::2]).astype(np.uint8))
-    form = graph.add(f"{name}_shape", np.array(shape, dtype=np.int64))
+    book = graph.add_constant(f"{name}_codebook", np.stack(np.meshgrid(padded, padded, indexing="ij"), -1).reshape(-1, 2))
+    held = graph.add_constant(f"{name}_indices", (indices[0::2] * NIBBLE + indices[1::2]).astype(np.uint8))
+    form = graph.add_constant(f"{name}_shape", np.array(shape, dtype=np.int64))
     looked_up = _looked_up(name, held, book, f"{name}_pairs")
     return [*looked_up, onnx.helper.make_node("Reshape", [f"{name}_pairs", form], [name], f"{name}_whole")]
 

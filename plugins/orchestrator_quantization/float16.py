@@ -1,52 +1,42 @@
-"""Half precision: weights and activations in 16 bits.
-
-Micikevicius et al. 2018, "Mixed Precision Training", tell which operators need float32 beside it.
-"""
+"""Half precision (Micikevicius et al. 2018, "Mixed Precision Training")."""
 
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
-from orchestrator.plugin import BuildContext, OnnxMethod, Parameter, ParameterValue, Refused, Target
-from orchestrator_quantization.files import opened, quantizing, tried
+from orchestrator.plugin import BuildContext, Parameters, ParameterValues, Refused, Target
+from orchestrator_quantization.base import QuantizationMethod
+from orchestrator_quantization.model_files import load_graph, quantizer_errors, save
 
 
-class Float16(OnnxMethod):
-    """float16 inside, float32 at the network's inputs and outputs."""
+class Float16(QuantizationMethod):
+    """Weights and activations in float16, the network's inputs and outputs in float32 (Micikevicius et al. 2018)."""
 
     name = "float16"
     version = 1
-    family = "quantization"
     reads = frozenset[str]()
     summary = "Weights and activations in float16, inputs and outputs in float32 (Micikevicius et al. 2018)."
-    after = frozenset({"pruning", "morphology", "distillation", "graph"})
 
-    def legal(self, target: Target) -> tuple[Parameter, ...]:
+    def legal(self, target: Target) -> Parameters:
         if "float16" not in target.support.formats:
             raise Refused(f"{self.name}: the profile {target.profile.name} lists no float16 for {target.runtime}")
         return self.parameters
 
-    def offer(self, model: Path, parameters: tuple[Parameter, ...], context: BuildContext) -> tuple[Parameter, ...]:
-        if not opened(model, context, self.name).weights():
-            raise Refused(f"{self.name}: the network holds no float32 weights")
+    def offer(self, model: Path, parameters: Parameters, context: BuildContext) -> Parameters:
+        if not load_graph(model, context, self.name).float_elements():
+            raise Refused(f"{self.name}: the network has no float32 weights")
         return parameters
 
-    def phrase(self, parameters: Mapping[str, ParameterValue]) -> str:
+    def phrase(self, parameters: ParameterValues) -> str:
         return "weights and activations in float16"
 
-    def transform(self, model: Path, parameters: Mapping[str, ParameterValue], context: BuildContext) -> Path:
-        import onnx
-
-        from orchestrator_quantization.graph import Graph
-
-        graph = opened(model, context, self.name)
-        output = context.workspace / f"{self.name}.onnx"
-        with quantizing(self.name):
+    def transform(self, model: Path, parameters: ParameterValues, context: BuildContext) -> Path:
+        graph = load_graph(model, context, self.name)
+        with quantizer_errors(self.name):
             paths = list(sys.path)
+            from onnxruntime.quantization.onnx_model import ONNXModel
             from onnxruntime.transformers.float16 import convert_float_to_float16
 
-            sys.path[:] = paths  # the package puts its own folder there
-            converted = Graph(convert_float_to_float16(graph.model, keep_io_types=True))
-            converted.sort()  # the casts of the inputs stand last
-            onnx.save(converted.model, str(output))
-        return tried(output, context, self.name)
+            sys.path[:] = paths  # the package adds its own folder
+            converted = ONNXModel(convert_float_to_float16(graph.model, keep_io_types=True))
+            converted.topological_sort()  # the casts of the inputs are appended last
+        return save(converted.model, context, self.name)

@@ -1,6 +1,6 @@
-"""What a target tells of INT8: whether it runs it, in which schemes and forms, and how many bits its sums bear."""
+"""INT8 support of a target: integer types, formats, and saturation of sums."""
 
-from orchestrator.plugin import Choice, Parameter, Refused, Target, narrowed
+from orchestrator.plugin import Choice, Parameters, Refused, Target, narrowed
 
 SCHEME = Choice(
     name="scheme",
@@ -17,23 +17,23 @@ X86 = ("sse", "avx", "amx", "fma")
 DOT_PRODUCTS = ("vnni", "amx")
 
 
-def supported(target: Target, method: str) -> None:
-    """Check that the target's runtime runs INT8 and that running it there is worth it.
+def require_int8(target: Target, method: str) -> None:
+    """Check that the profile lists INT8 for the target's runtime.
 
     Raises:
-        Refused: it does not.
+        Refused: It does not.
     """
     if "int8" not in target.support.formats:
         raise Refused(f"{method}: the profile {target.profile.name} lists no int8 for {target.runtime}")
 
 
-def runnable(parameters: tuple[Parameter, ...], target: Target, method: str) -> tuple[Parameter, ...]:
-    """`parameters` with the schemes and forms that the target's runtime runs, the best first.
+def with_supported_schemes(parameters: Parameters, target: Target, method: str) -> Parameters:
+    """Return the parameters with the schemes and forms that the target's runtime supports, the best first.
 
     Raises:
-        Refused: it runs none.
+        Refused: It supports none.
     """
-    supported(target, method)
+    require_int8(target, method)
     schemes = tuple(scheme for scheme in target.support.int8_schemes if scheme in SCHEME.choices)
     if not schemes:
         raise Refused(f"{method}: the profile {target.profile.name} lists no int8 scheme for {target.runtime}")
@@ -43,9 +43,9 @@ def runnable(parameters: tuple[Parameter, ...], target: Target, method: str) -> 
 
 
 def saturates(target: Target) -> bool:
-    """Whether sums of two u8 x s8 products overflow 16 bits on a core of the target, so that weights must keep to 7 bits.
+    """Return True if sums of two u8 x s8 products overflow 16 bits on a core of the target, so that weights need 7 bits.
 
-    So it is on x86 without VNNI or AMX, whose kernels use VPMADDUBSW (Intel 2023, instruction set reference, volume 2).
+    This is so on x86 without VNNI or AMX, whose kernels use VPMADDUBSW (Intel 2023, instruction set reference, volume 2).
     """
     x86 = [c for c in target.profile.clusters if any(f.lower().startswith(X86) for f in c.isa)]
     return any(not any(word in feature.lower() for feature in c.isa for word in DOT_PRODUCTS) for c in x86)

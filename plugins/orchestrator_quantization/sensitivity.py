@@ -1,52 +1,46 @@
-"""How much the network's outputs move when one layer alone is INT8: what layers to leave in float is measured, not guessed.
+"""Sensitivity of a network's outputs to each layer in INT8. Imports onnxruntime; imported on use.
 
-The measure of Dong et al. 2019, "HAWQ", with the outputs themselves in place of its second-order estimate: a pass over some
-examples costs less than the estimate does. Loads onnxruntime: imported where a file is at hand.
+The purpose is that of Dong et al. 2019, "HAWQ", with the distance of the outputs in place of its second-order estimate: a pass
+over some examples costs less than the estimate.
 """
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 
-from orchestrator_quantization.graph import Array
-from orchestrator_quantization.static import CalibrationBatches, Quantizer
+from orchestrator.plugin.onnx_graph import Array, cpu_session
+from orchestrator_quantization.quantizer import Quantizer
 
 EXAMPLES = 64
 """Calibration examples that the outputs are compared on."""
 
 
-def sensitivities(quantizer: Quantizer, layers: Sequence[str], batches: CalibrationBatches) -> dict[str, float]:
-    """`{layer: distance}`: of the outputs with that layer alone in INT8 to the float outputs (0: not at all).
-
-    The distance is the squared distance over the squared length, averaged over all floating outputs.
+def sensitivities(quantizer: Quantizer, layers: Sequence[str]) -> dict[str, float]:
+    """Return `{layer: distance}` between the float outputs and those with that layer alone in INT8 (0: equal).
 
     Args:
-        layers: Names of nodes that hold weights.
+        quantizer: Quantizer of the network.
+        layers: Names of nodes with weights.
     """
-    chosen, held = [], 0
-    for batch in batches:
-        if held < EXAMPLES:
-            chosen.append(batch)
-            held += len(next(iter(batch.values())))
-    expected = outputs(quantizer.ready, chosen)
-    return {name: distance(expected, outputs(quantizer.write(form="qdq", only=[name]), chosen)) for name in layers}
+    batches: list[dict[str, Array]] = []
+    for batch in quantizer.batches:
+        if sum(len(next(iter(b.values()))) for b in batches) < EXAMPLES:
+            batches.append(batch)
+    expected = _outputs(quantizer.ready, batches)
+    return {name: distance(expected, _outputs(quantizer.write(form="qdq", only=[name]), batches)) for name in layers}
 
 
-def outputs(path: Path, batches: Iterable[dict[str, Array]]) -> list[Array]:
-    """The floating outputs of a file for all batches, one array for each output, first axis the examples."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    # Fake quantization in float, no integer kernel: what saturates on this machine need not on the target.
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    found = [session.run(None, batch) for batch in batches]
-    return [np.concatenate(parts) for parts in zip(*found, strict=True) if np.issubdtype(parts[0].dtype, np.floating)]
+def _outputs(path: Path, batches: Iterable[dict[str, Array]]) -> list[Array]:
+    """Return the floating-point outputs of a file for all batches, one array for each output, first axis the examples."""
+    # Computed in float, by no integer kernel: sums that saturate on this machine need not do so on the target.
+    session = cpu_session(path, optimise=False)
+    results = [session.run(None, batch) for batch in batches]
+    return [np.concatenate(parts) for parts in zip(*results, strict=True) if np.issubdtype(parts[0].dtype, np.floating)]
 
 
 def distance(first: Sequence[Array], second: Sequence[Array]) -> float:
-    """The squared distance over the squared length of `first`, averaged over the arrays."""
+    """Return the squared distance divided by the squared norm of `first`, averaged over the arrays."""
     shares = [
         float(np.square(b.astype(np.float64) - a).sum() / max(np.square(a.astype(np.float64)).sum(), 1e-12))
         for a, b in zip(first, second, strict=True)

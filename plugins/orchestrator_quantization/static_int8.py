@@ -1,9 +1,8 @@
-"""Static INT8: ranges of activations are fixed beforehand on calibration data.
+"""Static INT8 with activation ranges from calibration data.
 
 Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference".
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,34 +11,34 @@ from orchestrator.plugin import (
     Choice,
     Need,
     Number,
-    OnnxMethod,
-    Parameter,
-    ParameterValue,
+    Parameters,
+    ParameterValues,
     Refused,
     Target,
     narrowed,
     plural,
 )
-from orchestrator_quantization.files import opened, read, weights
-from orchestrator_quantization.int8 import FORM, SCHEME, runnable
-from orchestrator_quantization.static import PRODUCTS, QuantizerSettings, quantized
+from orchestrator_quantization.base import QuantizationMethod
+from orchestrator_quantization.int8 import FORM, SCHEME, with_supported_schemes
+from orchestrator_quantization.model_files import load_graph, load_model, weight_elements
+from orchestrator_quantization.quantizer import WEIGHTED, QuantizerSettings
+from orchestrator_quantization.static_quantization import quantize
 
 MOST_FLOAT_LAYERS = 4
-"""The search leaves at most so many layers in float, and never more than a half."""
+"""Largest number of layers that the search leaves in float, and never more than half of them."""
 
 
-class StaticInt8(OnnxMethod):
-    """INT8 activations and weights.
+class StaticInt8(QuantizationMethod):
+    """INT8 activations and weights (Jacob et al. 2018).
 
-    Layers that lose most by it can stay in float, channels can be equalised and biases corrected first.
+    The most sensitive layers can stay in float, and channels can be equalised and biases corrected first (Nagel et al. 2019).
     """
 
     name = "static-int8"
     version = 2
-    family = "quantization"
     reads = frozenset({"target.profile"})
     summary = "INT8 activations and weights with ranges from calibration data (Jacob et al. 2018; Nagel et al. 2019)."
-    parameters: ClassVar[tuple[Parameter, ...]] = (
+    parameters: ClassVar[Parameters] = (
         SCHEME,
         FORM,
         Choice(
@@ -51,7 +50,7 @@ class StaticInt8(OnnxMethod):
         Choice(name="examples", help="calibration examples", choices=(128, 512)),
         Choice(
             name="granularity",
-            help="weights have one scale for each output channel, or one for the whole tensor",
+            help="one weight scale for each output channel, or one for the tensor",
             choices=("channel", "tensor"),
         ),
         Choice(
@@ -63,7 +62,7 @@ class StaticInt8(OnnxMethod):
         Number(
             name="float_layers",
             cheaper="low",
-            help="how many layers stay in float: those that move the outputs most when they alone are INT8, as measured",
+            help="number of layers in float: those whose quantization alone changes the outputs most, as measured",
             low=0,
             high=MOST_FLOAT_LAYERS,
             step=1,
@@ -83,45 +82,45 @@ class StaticInt8(OnnxMethod):
         ),
         Choice(
             name="bias_correction",
-            help="let biases make up for the mean error that rounded weights cause on calibration data",
+            help="correct biases by the mean error that rounded weights cause on calibration data",
             choices=(False, True),
         ),
     )
     needs = frozenset({Need.CALIBRATION})
-    after = frozenset({"pruning", "morphology", "distillation", "graph"})
 
-    def legal(self, target: Target) -> tuple[Parameter, ...]:
-        parameters = runnable(self.parameters, target, self.name)
+    def legal(self, target: Target) -> Parameters:
+        parameters = with_supported_schemes(self.parameters, target, self.name)
         signed = any(scheme.startswith("s8") for scheme in target.support.int8_schemes)
         return parameters if signed else narrowed(parameters, symmetry={"choices": ("symmetric",)})
 
-    def offer(self, model: Path, parameters: tuple[Parameter, ...], context: BuildContext) -> tuple[Parameter, ...]:
-        held = weights(read(model, self.name))
-        quantized_weights, whole = sum(held.get(kind, 0) for kind in PRODUCTS), sum(held.values())
-        if not quantized_weights or 2 * quantized_weights < whole:
+    def offer(self, model: Path, parameters: Parameters, context: BuildContext) -> Parameters:
+        elements = weight_elements(load_model(model, self.name))
+        quantized, total = sum(elements.get(kind, 0) for kind in WEIGHTED), sum(elements.values())
+        if not quantized or 2 * quantized < total:
             raise Refused(
-                f"{self.name}: convolutions and matrix products hold {quantized_weights} of the {whole} weights; the others "
+                f"{self.name}: convolutions and matrix products hold {quantized} of the {total} weights; the others "
                 f"would stay in float"
             )
-        return narrowed(parameters, **self._useless(model, context))
+        return narrowed(parameters, **self._inapplicable(model, context))
 
-    def _useless(self, model: Path, context: BuildContext) -> dict[str, Any]:
-        """What this network has nothing for, out of the search ranges."""
+    def _inapplicable(self, model: Path, context: BuildContext) -> dict[str, Any]:
+        """Return the changes of search ranges that exclude what does not apply to this network."""
         from orchestrator_quantization.bias import correctable
-        from orchestrator_quantization.equalisation import pairs
+        from orchestrator_quantization.equalisation import scalable_pairs
+        from orchestrator_quantization.layers import first_convolutions, weighted_layers
 
-        graph = opened(model, context, self.name)
-        layers, first = graph.layers(), graph.first_convolutions()
+        graph = load_graph(model, context, self.name)
+        layers, first = weighted_layers(graph), first_convolutions(graph)
         changes: dict[str, Any] = {"float_layers": {"high": min(MOST_FLOAT_LAYERS, len(layers) // 2)}}
         if not 0 < len(first) < len(layers):
             changes["first_layer"] = {"choices": ("int8",)}
-        if not pairs(graph):
+        if not scalable_pairs(graph):
             changes["equalisation"] = {"choices": (False,)}
         if not correctable(graph):
             changes["bias_correction"] = {"choices": (False,)}
         return changes
 
-    def phrase(self, parameters: Mapping[str, ParameterValue]) -> str:
+    def phrase(self, parameters: ParameterValues) -> str:
         parts = ["INT8 static"]
         if parameters["float_layers"] != 0:
             parts.append(f"{plural(parameters['float_layers'], 'layer')} left in float")
@@ -135,5 +134,5 @@ class StaticInt8(OnnxMethod):
             parts.append("biases corrected")
         return ", ".join(parts)
 
-    def transform(self, model: Path, parameters: Mapping[str, ParameterValue], context: BuildContext) -> Path:
-        return quantized(model, QuantizerSettings.of(parameters, context.target), context, self.name)
+    def transform(self, model: Path, parameters: ParameterValues, context: BuildContext) -> Path:
+        return quantize(model, QuantizerSettings.of(parameters, context.target), context, self.name)

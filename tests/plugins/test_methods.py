@@ -56,7 +56,7 @@ REFUSED = {
     ("head-pruning", "residual-cnn"): NO_ATTENTION,
     ("head-pruning", "lstm"): NO_ATTENTION,
     ("kernel-shrink", "any"): "no convolution with a kernel larger than 3",
-    ("net2deeper", "lstm"): "reads what a ReLU gave",
+    ("net2deeper", "lstm"): "reads the output of a ReLU",
     ("net2wider", "residual-cnn"): NO_CHAIN,
     ("net2wider", "lstm"): NO_CHAIN,
     ("network-slimming", "transformer"): "no batch norm normalises channels",

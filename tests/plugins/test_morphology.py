@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from orchestrator.plugin import MethodError, Number, Refused
 from orchestrator.plugin.networks import distance
 from orchestrator_morphology.block_removal import BlockRemoval
-from orchestrator_morphology.blocks import Passage, find, remove
+from orchestrator_morphology.blocks import RemovedBlock, removable_blocks, remove
 
 METHOD = BlockRemoval()
 
@@ -22,7 +22,7 @@ def forward(model: nn.Module, inputs: Any) -> Any:
 
 
 def names(model: nn.Module, *shape: int) -> list[str]:
-    return [block.name for block in find(model.eval(), forward, {"x": torch.randn(2, *shape)})]
+    return [block.name for block in removable_blocks(model.eval(), forward, {"x": torch.randn(2, *shape)})]
 
 
 class Residual(nn.Module):
@@ -75,7 +75,7 @@ def test_outermost_block_counts_and_stages_are_looked_into(block: type[Residual]
 def test_blocks_called_by_keyword_with_tuples_can_go() -> None:
     model = Named()
     assert names(model, 8) == ["layers.0", "layers.1"]
-    blocks = find(model, forward, {"x": torch.randn(2, 8)})
+    blocks = removable_blocks(model, forward, {"x": torch.randn(2, 8)})
     remove(model, blocks)
     x = torch.randn(2, 8)
     torch.testing.assert_close(model(x), model.head(x))
@@ -98,8 +98,8 @@ def test_least_influential_block_goes_first(make_case: Any, tmp_path: Path) -> N
     with torch.no_grad():
         case.model.second[1].pointwise.weight.mul_(1e-3)
     changed = METHOD.transform(case.copy(), {"blocks": 1}, case.context(tmp_path))
-    assert isinstance(changed.second[1], Passage)
-    assert sum(isinstance(m, Passage) for m in changed.modules()) == 1
+    assert isinstance(changed.second[1], RemovedBlock)
+    assert sum(isinstance(m, RemovedBlock) for m in changed.modules()) == 1
     assert distance([case.outputs(case.model, 8)], [case.outputs(changed, 8)]) < 1e-2
 
 
@@ -135,7 +135,11 @@ def test_more_blocks_than_there_are_is_an_error(make_case: Any, tmp_path: Path) 
 
 
 def test_passage_survives_pickle_and_copy() -> None:
-    for passage in (Passage(), pickle.loads(pickle.dumps(Passage("hidden", 1))), copy.deepcopy(Passage("hidden", 1))):
+    for passage in (
+        RemovedBlock(),
+        pickle.loads(pickle.dumps(RemovedBlock("hidden", 1))),
+        copy.deepcopy(RemovedBlock("hidden", 1)),
+    ):
         x = torch.randn(2, 3)
         if passage.keyword:
             assert passage(mask=None, hidden=x) == (x, None)

@@ -11,14 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from orchestrator.plugin import MethodError, Refused
+from orchestrator.plugin.channel_groups import nearest_width
 from orchestrator.plugin.networks import distance, macs
-from orchestrator_morphology.chains import InnerChain, find, importance, select, strongest
-from orchestrator_morphology.dataflow import private_layers, record
+from orchestrator_morphology.chains import InnerChain, importance, inner_chains, select, strongest
 from orchestrator_morphology.expansion_ratio import ExpansionRatio
-from orchestrator_morphology.gates import Gate
+from orchestrator_morphology.layers import replaceable_layers
 from orchestrator_morphology.net2deeper import Net2Deeper, identity
-from orchestrator_morphology.net2wider import Net2Wider
-from orchestrator_morphology.widths import narrower, wider
+from orchestrator_morphology.net2wider import Net2Wider, wider
 
 
 class InvertedResidual(nn.Module):
@@ -126,9 +125,9 @@ def feed_forward(make_case: Any) -> Any:
 
 
 def test_inverted_residual_is_one_chain_with_all_that_follows_its_channels(inverted: Any, tmp_path: Path) -> None:
-    followers = ("norm", "depthwise", "prelu")
-    assert find(inverted.model, inverted.context(tmp_path)) == [
-        InnerChain(producer="expand", followers=followers, consumer="project", channels=32)
+    outputs = ("expand", "norm", "depthwise", "prelu")
+    assert inner_chains(inverted.model, inverted.context(tmp_path)) == [
+        InnerChain(channels=32, outputs=outputs, inputs=("project",))
     ]
 
 
@@ -137,9 +136,9 @@ def test_squeeze_and_excitation_follows_the_width_of_its_chain(linear: bool, mak
     torch.manual_seed(0)
     case = case_of(Squeezed(linear), make_case, "plain-cnn")
     context = case.context(tmp_path)
-    gated = [chain for chain in find(case.model, context) if chain.gates]
-    assert [(c.producer, c.consumer, c.gates) for c in gated] == [
-        ("expand", "project", (Gate(reader="squeeze", maker="excite"),)),
+    gated = [chain for chain in inner_chains(case.model, context) if len(chain.inputs) > 1]
+    assert [(set(c.outputs), set(c.inputs)) for c in gated] == [
+        ({"expand", "norm", "depthwise", "prelu", "excite"}, {"project", "squeeze"}),
     ]
     changed = ExpansionRatio().transform(case.copy(), {"keep": 0.5}, context)
     assert changed.expand.weight.shape[0] == changed.squeeze.weight.shape[1] == changed.excite.weight.shape[0] == 16
@@ -150,23 +149,22 @@ def test_squeeze_and_excitation_follows_the_width_of_its_chain(linear: bool, mak
 
 def test_chains_of_plain_networks_and_transformers_are_found(make_case: Any, tmp_path: Path) -> None:
     case = make_case("plain-cnn")
-    chains = find(case.model, case.context(tmp_path))
-    assert [(c.producer, c.consumer, c.channels, c.spread) for c in chains] == [
-        ("features.0", "features.4", 16, 1),
-        ("features.4", "hidden", 24, 4),
-        ("hidden", "head", 32, 1),
+    assert inner_chains(case.model, case.context(tmp_path)) == [
+        InnerChain(channels=16, outputs=("features.0", "features.1"), inputs=("features.4",)),
+        InnerChain(channels=24, outputs=("features.4",), inputs=("hidden",)),
+        InnerChain(channels=32, outputs=("hidden",), inputs=("head",)),
     ]
     case = make_case("transformer")
-    chains = find(case.model, case.context(tmp_path))
-    assert [(c.producer, c.consumer) for c in chains] == [
-        (f"encoder.layers.{i}.linear1", f"encoder.layers.{i}.linear2") for i in range(3)
+    chains = inner_chains(case.model, case.context(tmp_path))
+    assert [(c.outputs, c.inputs) for c in chains] == [
+        ((f"encoder.layers.{i}.linear1",), (f"encoder.layers.{i}.linear2",)) for i in range(3)
     ]
 
 
 @pytest.mark.parametrize("network", [ReadTwice, WeightRead, Tied, FixedWidth])
 def test_chain_that_something_else_reads_is_none(network: type[FeedForward], make_case: Any, tmp_path: Path) -> None:
     case = case_of(network(), make_case)
-    assert find(case.model, case.context(tmp_path)) == []
+    assert inner_chains(case.model, case.context(tmp_path)) == []
     with pytest.raises(Refused, match="no inner chain"):
         ExpansionRatio().offer(case.model, ExpansionRatio.parameters, case.context(tmp_path))
 
@@ -177,42 +175,34 @@ def test_network_that_does_not_run_is_refused_with_its_reason(make_case: Any, tm
             raise RuntimeError("out of order")
 
     case = case_of(Broken(), make_case)
-    with pytest.raises(MethodError, match="cannot be recorded: RuntimeError: out of order"):
-        find(case.model, case.context(tmp_path))
+    with pytest.raises(MethodError, match="cannot be traced: RuntimeError: out of order"):
+        inner_chains(case.model, case.context(tmp_path))
     for method in (ExpansionRatio(), Net2Wider(), Net2Deeper()):
-        with pytest.raises(Refused, match="out of order"):
+        with pytest.raises(MethodError, match="out of order"):
             method.offer(case.model, method.parameters, case.context(tmp_path))
 
 
-def test_recording_sees_functions_and_in_place_changes_and_leaves_no_hooks() -> None:
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer, self.act, self.drop = nn.Linear(4, 4), nn.ReLU(inplace=True), nn.Dropout()
+def test_layers_that_are_called_twice_or_share_weights_are_not_replaceable(make_case: Any, tmp_path: Path) -> None:
+    class Twice(FeedForward):
+        def forward(self, sequence: Tensor) -> Tensor:
+            return super().forward(self.out(self.act(self.into(sequence))))
 
-        def forward(self, x: Tensor) -> Tensor:
-            y = self.drop(self.act(self.layer(x)))
-            y += x
-            return y[:, : y.shape[1] // 2]
-
-    model = Net().eval()
-    flow = record(model, lambda m, i: m(**i), {"x": torch.randn(2, 4)})
-    assert [call.layer or call.function for call in flow.calls] == ["layer", "act", "add_", "__getitem__"]
-    assert flow.calls[0].outputs == flow.calls[1].inputs != flow.calls[1].outputs  # one tensor at two moments
-    assert [call.function for call in flow.readers(flow.calls[1].outputs[0])] == ["add_"]
-    assert list(private_layers(model, flow)) == ["layer", "act"]
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    case = case_of(Twice(), make_case)
+    assert list(replaceable_layers(case.model, case.context(tmp_path))) == ["head"]
+    case = case_of(Tied(), make_case)
+    assert list(replaceable_layers(case.model, case.context(tmp_path))) == ["out", "head"]
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in case.model.modules())
 
 
 def test_selecting_all_channels_in_another_order_changes_nothing(inverted: Any, tmp_path: Path) -> None:
-    (chain,) = find(inverted.model, inverted.context(tmp_path))
+    (chain,) = inner_chains(inverted.model, inverted.context(tmp_path))
     changed = inverted.copy()
     select(changed, chain, list(reversed(range(32))))
     torch.testing.assert_close(inverted.outputs(changed), inverted.outputs(inverted.model))
 
 
 def test_channel_without_weight_is_the_least_important(inverted: Any, tmp_path: Path) -> None:
-    (chain,) = find(inverted.model, inverted.context(tmp_path))
+    (chain,) = inner_chains(inverted.model, inverted.context(tmp_path))
     with torch.no_grad():
         inverted.model.project.weight[:, 3] = 0
         inverted.model.norm.weight[5] = 1e-4
@@ -225,7 +215,7 @@ def test_channel_without_weight_is_the_least_important(inverted: Any, tmp_path: 
     [(32, 0.5, 1, 16), (32, 0.5, 8, 16), (32, 0.4, 8, 16), (32, 0.3, 8, 8), (20, 0.9, 16, 20), (8, 0.5, 16, 8), (24, 0.1, 8, 8)],
 )
 def test_widths_are_multiples_near_the_share(channels: int, share: float, multiple: int, kept: int) -> None:
-    assert narrower(channels, share, multiple) == kept
+    assert nearest_width(channels, channels * share, multiple) == kept
 
 
 def test_wider_reaches_the_factor_in_multiples() -> None:
@@ -306,7 +296,7 @@ def test_net2deeper_inserts_the_cheapest_and_never_more_than_there_is_room_for(m
 
 
 def test_net2deeper_refuses_networks_without_relu(feed_forward: Any, tmp_path: Path) -> None:
-    with pytest.raises(Refused, match="reads what a ReLU gave"):
+    with pytest.raises(Refused, match="reads the output of a ReLU"):
         Net2Deeper().offer(feed_forward.model, Net2Deeper.parameters, feed_forward.context(tmp_path))
 
 

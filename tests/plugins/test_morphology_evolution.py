@@ -12,7 +12,7 @@ from orchestrator.plugin import MethodError, Refused
 from orchestrator.plugin.networks import macs
 from orchestrator.values.profile import LatencyModel
 from orchestrator_morphology.block_removal import BlockRemoval
-from orchestrator_morphology.blocks import Passage
+from orchestrator_morphology.blocks import RemovedBlock
 from orchestrator_morphology.costs import cost, counted_share
 from orchestrator_morphology.evolution import Evolution
 from orchestrator_morphology.morphs import propose
@@ -75,8 +75,8 @@ def test_evolution_takes_what_costs_no_accuracy(make_case: Any, tmp_path: Path) 
     with torch.no_grad():
         case.model.second[1].pointwise.weight.zero_()  # behind a ReLU, so that the block changes nothing
     changed = Evolution().transform(case.copy(), {**WANTED, "target_share": 0.9}, case.context(tmp_path))
-    assert isinstance(changed.second[1], Passage)
-    assert not isinstance(changed.first[0], Passage)
+    assert isinstance(changed.second[1], RemovedBlock)
+    assert not isinstance(changed.first[0], RemovedBlock)
 
 
 def test_share_out_of_reach_is_an_error(make_case: Any, tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_share_out_of_reach_is_an_error(make_case: Any, tmp_path: Path) -> None:
 
 def test_evolution_needs_a_budget_and_countable_layers(make_case: Any, tmp_path: Path) -> None:
     case, method = make_case("plain-cnn"), Evolution()
-    with pytest.raises(Refused, match="pays for no training"):
+    with pytest.raises(Refused, match="affords no training"):
         method.offer(case.model, method.parameters, case.context(tmp_path, epochs=(0.0, 0.0)))
     case = make_case("lstm")
     with pytest.raises(Refused, match="neither convolutions nor linear"):
@@ -151,15 +151,15 @@ def test_making_a_student_leaves_the_random_numbers_as_they_were(make_case: Any,
     ("student", "reason"),
     [
         (None, "no student was named; give --student file.py:factory"),
-        (lambda: Small(7), r"network's shapes \[\[2, 5\]\], but gave \[\[2, 7\]\]"),
-        (lambda: nn.Linear(3, 5), "cannot be called as the network is: RuntimeError"),
-        (lambda: 1 / 0, "cannot be called as the network is: ZeroDivisionError"),
+        (lambda: Small(7), r"original's shapes \[\[2, 5\]\], but returned \[\[2, 7\]\]"),
+        (lambda: nn.Linear(3, 5), "cannot be called as the original is: RuntimeError"),
+        (lambda: 1 / 0, "cannot be called as the original is: ZeroDivisionError"),
     ],
 )
 def test_student_that_does_not_fit_is_refused(student: Any, reason: str, make_case: Any, tmp_path: Path) -> None:
     case = make_case("plain-cnn")
     context = case.context(tmp_path, student=student)
-    with pytest.raises(Refused, match=reason):
+    with pytest.raises(MethodError, match=reason):
         Student().offer(case.model, (), context)
     with pytest.raises(MethodError, match=reason):
         Student().transform(case.copy(), {}, context)
@@ -169,4 +169,4 @@ def test_student_that_does_not_fit_is_refused(student: Any, reason: str, make_ca
 def test_blocks_go_evenly_spaced_where_asked(blocks: int, gone: list[str], make_case: Any, tmp_path: Path) -> None:
     case = make_case("residual-cnn")
     changed = BlockRemoval().transform(case.copy(), {"blocks": blocks, "order": "even"}, case.context(tmp_path))
-    assert [name for name, module in changed.named_modules() if isinstance(module, Passage)] == gone
+    assert [name for name, module in changed.named_modules() if isinstance(module, RemovedBlock)] == gone

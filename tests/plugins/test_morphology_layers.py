@@ -15,10 +15,10 @@ from orchestrator.plugin.networks import distance, macs
 from orchestrator_morphology import factors
 from orchestrator_morphology.activation_replacement import ActivationReplacement
 from orchestrator_morphology.kernel_shrink import KernelShrink, crop
-from orchestrator_morphology.layers import products
+from orchestrator_morphology.layers import replaceable_layers
 from orchestrator_morphology.low_rank import LowRank
 from orchestrator_morphology.resolution import Resolution
-from orchestrator_morphology.separable_convolution import SeparableConvolution, error, separated
+from orchestrator_morphology.separable_convolution import SeparableConvolution, approximation_error, separated
 
 
 class LargeKernels(nn.Module):
@@ -125,7 +125,7 @@ def test_factors_of_full_rank_compute_the_same(kind: str, layer: Any) -> None:
 @pytest.mark.parametrize("kind", ["spatial", "channel", "tucker"])
 def test_cost_of_factors_is_what_they_cost(kind: str, make_case: Any, tmp_path: Path) -> None:
     case = case_of(nn.Sequential(nn.Conv2d(3, 8, (3, 5), stride=(2, 1), padding=(1, 0)), nn.Flatten()), make_case)
-    call, layer = products(case.model, case.context(tmp_path))["0"], case.model[0]
+    call, layer = replaceable_layers(case.model, case.context(tmp_path))["0"], case.model[0]
     ranks = (2, 3)[: len(factors.spectra(layer, kind))]
     made = nn.Sequential(factors.factorised(layer, kind, ranks))
     counted = macs(made, lambda m, i: m(i["image"]), case.batch())
@@ -200,7 +200,7 @@ def test_separating_reproduces_a_convolution_of_rank_one_for_each_input() -> Non
     layer = nn.Conv2d(4, 6, 3, stride=2, padding=1)
     with torch.no_grad():
         layer.weight.copy_(torch.randn(6, 4, 1, 1) * torch.randn(1, 4, 3, 3))
-        assert error(layer) < 1e-9
+        assert approximation_error(layer) < 1e-9
         x = torch.randn(2, 4, 8, 8)
         torch.testing.assert_close(separated(layer)(x), layer(x), rtol=1e-4, atol=1e-5)
 
@@ -210,7 +210,7 @@ def test_separating_loses_what_is_said() -> None:
     with torch.no_grad():
         depthwise, pointwise = (part.weight for part in separated(layer))
         lost = (layer.weight - pointwise * depthwise.transpose(0, 1)).square().sum() / layer.weight.square().sum()
-    assert error(layer) == pytest.approx(float(lost), rel=1e-4)
+    assert approximation_error(layer) == pytest.approx(float(lost), rel=1e-4)
 
 
 def test_separable_convolution_takes_the_share_that_loses_least(make_case: Any, tmp_path: Path) -> None:

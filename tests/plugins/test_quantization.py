@@ -13,8 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from orchestrator.plugin import MethodError, Parameter, Refused
 from orchestrator.plugin.parameters import checked
 from orchestrator_quantization.dynamic_int8 import DynamicInt8
-from orchestrator_quantization.files import prepared
 from orchestrator_quantization.int8 import saturates
+from orchestrator_quantization.model_files import prepare
 from orchestrator_quantization.static_int8 import StaticInt8
 
 STATIC, DYNAMIC = StaticInt8(), DynamicInt8()
@@ -149,7 +149,7 @@ def test_exporters_notes_are_left_out_and_nodes_have_names(make_case: Any, expor
         node.name = ""
     path = tmp_path / "model.onnx"
     onnx.save(model, str(path))
-    nodes = onnx.load(str(prepared(path, make_case("residual-cnn").context(tmp_path), "static-int8"))).graph.node
+    nodes = onnx.load(str(prepare(path, make_case("residual-cnn").context(tmp_path), "static-int8"))).graph.node
     assert all(node.name for node in nodes) and len({node.name for node in nodes}) == len(nodes)
     assert not any(node.metadata_props or node.doc_string for node in nodes)
 
@@ -158,7 +158,7 @@ def test_file_that_is_no_onnx_is_one_line(make_case: Any, tmp_path: Path) -> Non
     path = tmp_path / "model.onnx"
     path.write_bytes(b"nothing of the kind")
     with pytest.raises(MethodError, match=r"model\.onnx cannot be read as ONNX") as raised:
-        prepared(path, make_case("plain-cnn").context(tmp_path), "static-int8")
+        prepare(path, make_case("plain-cnn").context(tmp_path), "static-int8")
     assert "\n" not in str(raised.value)
 
 
@@ -167,7 +167,7 @@ def test_file_over_two_gigabytes_is_refused_before_it_is_read(make_case: Any, tm
     with (tmp_path / "model.onnx.data").open("wb") as sparse:
         sparse.truncate(2**31)
     with pytest.raises(MethodError, match="but quantization takes at most"):
-        prepared(path, make_case("plain-cnn").context(tmp_path), "static-int8")
+        prepare(path, make_case("plain-cnn").context(tmp_path), "static-int8")
 
 
 def test_no_calibration_example_is_an_error(make_case: Any, exported: Any, tmp_path: Path) -> None:

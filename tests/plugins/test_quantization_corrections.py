@@ -8,10 +8,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from orchestrator.plugin.onnx_graph import OnnxGraph
 from orchestrator.plugin.parameters import checked
-from orchestrator_quantization.equalisation import equalise, pairs
-from orchestrator_quantization.files import opened
-from orchestrator_quantization.graph import Graph
+from orchestrator_quantization.equalisation import equalise, scalable_pairs
+from orchestrator_quantization.model_files import load_graph
 from orchestrator_quantization.sensitivity import distance
 from orchestrator_quantization.static_int8 import StaticInt8
 
@@ -56,12 +56,12 @@ def uneven(path: Path) -> Path:
     return written(path, nodes, constants)
 
 
-def model(graph: Graph, path: Path) -> Path:
+def model(graph: OnnxGraph, path: Path) -> Path:
     onnx.save(graph.model, str(path))
     return path
 
 
-def span(graph: Graph, weight: str) -> float:
+def span(graph: OnnxGraph, weight: str) -> float:
     """How much the largest channel of a weight exceeds the smallest."""
     largest = np.abs(graph.array(weight)).reshape(len(graph.array(weight)), -1).max(1)
     return float(largest.max() / largest.min())
@@ -69,10 +69,10 @@ def span(graph: Graph, weight: str) -> float:
 
 def test_equalisation_leaves_float_outputs_and_levels_channels(run: Any, tmp_path: Path) -> None:
     path = uneven(tmp_path / "uneven.onnx")
-    graph = Graph(onnx.load(str(path)))
+    graph = OnnxGraph(onnx.load(str(path)))
     image = {"image": np.random.default_rng(1).standard_normal((4, 3, 8, 8), dtype=np.float32)}
     before, spread = run(path, image)[0], span(graph, "w0")
-    assert [(a.name, b.name) for a, b in pairs(graph)] == [("first", "depthwise"), ("depthwise", "grouped")]
+    assert [(a.name, b.name) for a, b in scalable_pairs(graph)] == [("first", "depthwise"), ("depthwise", "grouped")]
     assert equalise(graph) == 2
     np.testing.assert_allclose(run(model(graph, tmp_path / "level.onnx"), image)[0], before, rtol=1e-4, atol=1e-4)
     assert span(graph, "w0") < 0.1 * spread
@@ -83,7 +83,7 @@ def test_equalisation_leaves_float_outputs_of_whole_networks(
     network: str, make_case: Any, exported: Any, run: Any, tmp_path: Path
 ) -> None:
     case = make_case(network)
-    graph = opened(exported(network), case.context(tmp_path), "x")
+    graph = load_graph(exported(network), case.context(tmp_path), "x")
     assert equalise(graph) >= 1
     got = run(model(graph, tmp_path / "level.onnx"), case.inputs)[0]
     np.testing.assert_allclose(got, run(exported(network), case.inputs)[0], rtol=1e-3, atol=1e-5)
@@ -107,15 +107,15 @@ def test_channels_that_others_read_or_clip_are_no_pair(tmp_path: Path) -> None:
         make("Conv", ["r", "w1"], ["out"], "second"),
     ]
     constants = {"w0": weight, "w1": weight, "low": 0.0, "high": 6.0}
-    assert not pairs(Graph(onnx.load(str(written(tmp_path / "clip.onnx", clipped, constants)))))
+    assert not scalable_pairs(OnnxGraph(onnx.load(str(written(tmp_path / "clip.onnx", clipped, constants)))))
     shared = [
         make("Conv", ["image", "w0"], ["c"], "first"),
         make("Conv", ["c", "w1"], ["d"], "second"),
         make("Add", ["c", "d"], ["out"], "shortcut"),
     ]
-    assert not pairs(Graph(onnx.load(str(written(tmp_path / "add.onnx", shared, {"w0": weight, "w1": weight})))))
+    assert not scalable_pairs(OnnxGraph(onnx.load(str(written(tmp_path / "add.onnx", shared, {"w0": weight, "w1": weight})))))
     tied = [make("Conv", ["image", "w0"], ["c"], "first"), make("Conv", ["c", "w0"], ["out"], "second")]
-    assert not pairs(Graph(onnx.load(str(written(tmp_path / "tied.onnx", tied, {"w0": weight})))))
+    assert not scalable_pairs(OnnxGraph(onnx.load(str(written(tmp_path / "tied.onnx", tied, {"w0": weight})))))
 
 
 def test_dead_channels_do_not_hinder_equalisation(run: Any, tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_dead_channels_do_not_hinder_equalisation(run: Any, tmp_path: Path) -> N
         helper.make_node("Conv", ["c", "w1"], ["out"], "second"),
     ]
     path = written(tmp_path / "dead.onnx", nodes, {"w0": first, "w1": second})
-    graph = Graph(onnx.load(str(path)))
+    graph = OnnxGraph(onnx.load(str(path)))
     assert equalise(graph) == 1
     image = {"image": np.random.default_rng(1).standard_normal((2, 3, 8, 8), dtype=np.float32)}
     np.testing.assert_allclose(run(model(graph, tmp_path / "level.onnx"), image)[0], run(path, image)[0], rtol=1e-5, atol=1e-4)

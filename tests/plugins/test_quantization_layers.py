@@ -12,7 +12,8 @@ from onnx import TensorProto, numpy_helper
 
 from orchestrator.plugin import Choice, MethodError, Number
 from orchestrator.plugin.parameters import checked
-from orchestrator_quantization.files import opened
+from orchestrator_quantization.layers import first_convolutions, weighted_layers
+from orchestrator_quantization.model_files import load_graph
 from orchestrator_quantization.sensitivity import distance
 from orchestrator_quantization.static_int8 import StaticInt8
 
@@ -154,6 +155,6 @@ def test_search_range_of_float_layers_is_narrower_than_the_law() -> None:
 
 
 def test_only_convolutions_before_any_other_weight_are_first(make_case: Any, exported: Any, tmp_path: Path) -> None:
-    graph = opened(exported("residual-cnn"), make_case("residual-cnn").context(tmp_path), "x")
-    assert [node.input[0] for node in graph.first_convolutions()] == ["image"]
-    assert len(graph.layers()) == 11
+    graph = load_graph(exported("residual-cnn"), make_case("residual-cnn").context(tmp_path), "x")
+    assert [node.input[0] for node in first_convolutions(graph)] == ["image"]
+    assert len(weighted_layers(graph)) == 11

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from orchestrator.plugin import Refused
+from orchestrator.plugin.networks import BATCH_NORMS, same
 from orchestrator.plugin.networks import run as outputs
-from orchestrator.plugin.networks import same
 from orchestrator.plugin.parameters import checked
-from orchestrator_quantization.batch_norm import NORMS, FrozenNorm, fold, frozen
+from orchestrator_quantization.batch_norm import FrozenNorm, fold, frozen
 from orchestrator_quantization.fake_quantization import FakeInput, FakeWeight, fake_quantizers
 from orchestrator_quantization.qat_int8 import QatInt8
 
@@ -25,7 +25,7 @@ def forward(model: nn.Module, inputs: Any) -> Any:
 
 
 def norms(model: nn.Module) -> int:
-    return sum(isinstance(m, NORMS) for m in model.modules())
+    return sum(isinstance(m, BATCH_NORMS) for m in model.modules())
 
 
 @pytest.mark.parametrize(("largest", "steps"), [(127, 255), (64, 129)])
@@ -161,7 +161,7 @@ def test_epochs_are_what_the_budget_pays_for(make_case: Any, tmp_path: Path) -> 
     offered = QAT.offer(case.model, QAT.parameters, case.context(tmp_path, epochs=(0.5, 4.5)))
     (epochs,) = [p for p in offered if p.name == "epochs"]
     assert (epochs.low, epochs.high, epochs.step, epochs.start) == (0.5, 4.5, 2.0, 4.5)
-    with pytest.raises(Refused, match="pays for no training"):
+    with pytest.raises(Refused, match="affords no training"):
         QAT.offer(case.model, QAT.parameters, case.context(tmp_path, epochs=(0.0, 0.0)))
 
 

@@ -12,11 +12,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from orchestrator.plugin import Refused
+from orchestrator.plugin.onnx_graph import OnnxGraph
 from orchestrator_quantization.codebook import cluster, share
-from orchestrator_quantization.embedding import quantize_tables
-from orchestrator_quantization.files import opened
+from orchestrator_quantization.embedding import quantize_embeddings
 from orchestrator_quantization.float16 import Float16
-from orchestrator_quantization.graph import Graph
+from orchestrator_quantization.model_files import load_graph
 from orchestrator_quantization.weight_only import WeightOnly
 from orchestrator_quantization.weight_sharing import WeightSharing
 
@@ -121,8 +121,8 @@ def test_rows_of_tables_have_scales_of_their_own(context: Any, tokens: Any, run:
     table[0] *= 1000  # one scale for the whole table would leave nothing of the others
     model.graph.initializer[0].CopyFrom(numpy_helper.from_array(table, "table"))
     onnx.save(model, str(path))
-    graph = Graph(onnx.load(str(path)))
-    assert quantize_tables(graph) == 1
+    graph = OnnxGraph(onnx.load(str(path)))
+    assert quantize_embeddings(graph) == 1
     onnx.save(graph.model, str(tmp_path / "made.onnx"))
     others = {"tokens": tokens["tokens"].clip(min=1)}
     assert cosine(run(path, others)[0], run(tmp_path / "made.onnx", others)[0]) > 0.9995
@@ -181,7 +181,7 @@ def test_shared_weights_shrink_the_file_and_are_spelt_out_at_loading(
 
 @pytest.mark.parametrize("clusters", [16, 256])
 def test_shared_tensors_hold_the_centres_only(clusters: int, run: Any, tokens: Any, tmp_path: Path) -> None:
-    graph = Graph(onnx.load(str(large(tmp_path / "large.onnx", width=255))))
+    graph = OnnxGraph(onnx.load(str(large(tmp_path / "large.onnx", width=255))))
     wanted = {name: graph.array(name) for name in ("table", "w0", "w1")}
     assert share(graph, clusters) == 3  # the bias is smaller than a codebook; w0 has an odd number of elements
     for name in wanted:
@@ -222,4 +222,4 @@ def test_old_files_with_constants_among_the_nodes_share_weights(make_case: Any, 
     model.graph.node.extend(nodes)
     onnx.save(model, str(path))
     assert SHARING.offer(path, SHARING.parameters, context)
-    assert opened(path, context, "x").weights() == 400 * 256 + 256 * 256 + 256 + 32 * 256
+    assert load_graph(path, context, "x").float_elements() == 400 * 256 + 256 * 256 + 256 + 32 * 256
