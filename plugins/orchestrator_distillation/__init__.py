@@ -1,4 +1,4 @@
-"""Distillation: training of a changed torch network with the original as its teacher."""
+"""Training of a changed torch network with the original as its teacher."""
 
 from orchestrator.plugin import Method, hookimpl
 from orchestrator_distillation.distillation import Distillation
@@ -6,5 +6,5 @@ from orchestrator_distillation.distillation import Distillation
 
 @hookimpl
 def orchestrator_methods() -> list[Method]:
-    """The methods of this package."""
+    """Return the methods of this package."""
     return [Distillation()]

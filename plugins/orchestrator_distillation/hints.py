@@ -1,50 +1,39 @@
-"""Intermediate features that a student learns besides the outputs. Loads torch: imported only where it is needed."""
+"""Intermediate features that a student learns besides the outputs. Imports torch; imported on use."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from orchestrator.plugin.networks import Forward, run
+from orchestrator.plugin.networks import Forward, layer_calls, run
 
 Loss = Callable[[Any, Mapping[str, Tensor], "Tensor | None"], Tensor]
 
 
 def stages(model: nn.Module, forward: Forward, inputs: Mapping[str, Tensor]) -> dict[tuple[int, ...], str]:
-    """The layer that gives the last map of each resolution, by that resolution: what networks of different build share.
+    """Return the layer that computes the last feature map of each resolution, by that resolution.
 
     Args:
+        model: A network; it does not change.
+        forward: Calls the network.
         inputs: A small batch.
 
     Returns:
-        `{(H, W) of a convolutional map or (T,) of a sequence: module's name}`, in the order of the network; maps of one place
-        only (after global pooling) are left out, and so is the output itself.
+        `{(H, W) of a convolutional map or (T,) of a sequence: module's name}`, in the order of the calls; without maps of one
+        position (after global pooling) and without the outputs.
     """
-    found: dict[tuple[int, ...], str] = {}
-    handles = []
-
-    def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(_: nn.Module, __: Any, output: Any) -> None:
-            places = _places(output)
-            if places:
-                found.pop(places, None)  # so that the order is that of the last ones
-                found[places] = name
-
-        return hook
-
-    try:
-        for name, module in model.named_modules():
-            if name:
-                handles.append(module.register_forward_hook(note(name)))
-        outputs = run(model, forward, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    ends = {_places(output) for output in outputs}
-    return {places: name for places, name in found.items() if places not in ends}
+    last: dict[tuple[int, ...], str] = {}
+    for call in layer_calls(model, forward, inputs, [name for name, _ in model.named_modules() if name]):
+        places = _places(call.output)
+        if places:
+            last.pop(places, None)  # so that the order is that of the last calls
+            last[places] = call.name
+    ends = {_places(output) for output in run(model, forward, inputs)}
+    return {places: name for places, name in last.items() if places not in ends}
 
 
 def _places(output: Any) -> tuple[int, ...]:
@@ -55,7 +44,7 @@ def _places(output: Any) -> tuple[int, ...]:
 
 
 def attention(features: Tensor) -> Tensor:
-    """Where a map is active: squared activations summed over channels, each example's of length 1 (Zagoruyko and Komodakis 2017).
+    """Return the attention map: squared activations averaged over channels, normalised (Zagoruyko and Komodakis 2017).
 
     Args:
         features: Shape (N, C, H, W) or (N, T, C).
@@ -68,10 +57,10 @@ def attention(features: Tensor) -> Tensor:
 
 
 def similarity(features: Tensor) -> Tensor:
-    """Which examples of a batch a layer finds alike, whatever its number of channels (Tung and Mori 2019).
+    """Return the similarities between the examples of a batch, for any number of channels (Tung and Mori 2019).
 
     Args:
-        features: First axis the examples.
+        features: Feature maps, first axis the examples.
 
     Returns:
         Shape (N, N), each row of length 1.
@@ -81,11 +70,13 @@ def similarity(features: Tensor) -> Tensor:
 
 
 def gap(kind: str, student: Tensor, teacher: Tensor) -> Tensor:
-    """How far two maps of one resolution are apart, a scalar.
+    """Return the distance of two feature maps of one resolution, a scalar.
 
     Args:
         kind: "attention", or "features": the values themselves in units of the teacher's variance where both have the same
             channels (Romero et al. 2015, FitNets), else the similarities between examples.
+        student: Feature map of the student.
+        teacher: Feature map of the teacher.
     """
     if kind == "attention":
         return (attention(student) - attention(teacher)).square().sum(1).mean()
@@ -105,33 +96,28 @@ def hinted(
     kind: str,
     weight: float,
 ) -> Iterator[Loss]:
-    """A loss that adds the mean gap of those pairs of layers to another; hooks stand in both networks meanwhile.
+    """Provide a loss that adds the mean gap of these pairs of layers, recorded by hooks in both networks.
 
     Args:
-        loss: Runs the teacher on the same batch as the student has just seen.
+        loss: Loss that runs the teacher on the student's batch.
+        student: Network in training.
+        teacher: Network that `loss` runs.
         pairs: `{student's layer: teacher's layer}`.
-        weight: Of the mean gap.
+        kind: "attention" or "features".
+        weight: Weight of the mean gap.
     """
-    seen: dict[str, Tensor] = {}
+    features: dict[str, Tensor] = {}
 
-    def keep(key: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(_: nn.Module, __: Any, output: Any) -> None:
-            seen[key] = output
+    def record(key: str, _: nn.Module, __: Any, output: Any) -> None:
+        features[key] = output
 
-        return hook
-
-    handles = []
-    for own, other in pairs.items():
-        handles.append(student.get_submodule(own).register_forward_hook(keep(f"student {own}")))
-        handles.append(teacher.get_submodule(other).register_forward_hook(keep(f"teacher {own}")))
-
-    def whole(outputs: Any, inputs: Mapping[str, Tensor], labels: "Tensor | None") -> Tensor:
+    def total(outputs: Any, inputs: Mapping[str, Tensor], labels: "Tensor | None") -> Tensor:
         value = loss(outputs, inputs, labels)
-        gaps = [gap(kind, seen[f"student {own}"], seen[f"teacher {own}"].detach()) for own in pairs]
+        gaps = [gap(kind, features[f"student {name}"], features[f"teacher {name}"].detach()) for name in pairs]
         return value + weight * torch.stack(gaps).mean()
 
-    try:
-        yield whole
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks:
+        for name, other in pairs.items():
+            for role, layer in (("student", student.get_submodule(name)), ("teacher", teacher.get_submodule(other))):
+                hooks.enter_context(layer.register_forward_hook(partial(record, f"{role} {name}")))
+        yield total

@@ -26,6 +26,7 @@ class GraphRewriting(OnnxMethod):
     before = frozenset({"quantization"})
 
     def offer(self, model: Path, parameters: Parameters, context: BuildContext) -> Parameters:
+        """Return the search ranges for this network."""
         from orchestrator_graph.rules import rewrite
 
         if not rewrite(_load(model)):
@@ -33,9 +34,11 @@ class GraphRewriting(OnnxMethod):
         return parameters
 
     def phrase(self, parameters: ParameterValues) -> str:
+        """Describe a step with these parameters."""
         return "the graph rewritten"
 
     def transform(self, model: Path, parameters: ParameterValues, context: BuildContext) -> Path:
+        """Return the path of the changed file."""
         import onnx
 
         from orchestrator_graph.rules import rewrite

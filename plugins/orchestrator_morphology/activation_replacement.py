@@ -25,6 +25,7 @@ class ActivationReplacement(MorphologyMethod):
     parameters: ClassVar[Parameters] = (Choice(name="to", help="the new activation", choices=("relu", "hardswish")),)
 
     def offer(self, model: "nn.Module", parameters: Parameters, context: BuildContext) -> Parameters:
+        """Return the search ranges for this network."""
         from orchestrator_morphology.activations import replace_activations
 
         reason = "this network has no activation that ReLU or Hardswish is cheaper than"
@@ -40,9 +41,11 @@ class ActivationReplacement(MorphologyMethod):
         return narrowed(parameters, to={"choices": tuple(choices)})
 
     def phrase(self, parameters: ParameterValues) -> str:
+        """Describe a step with these parameters."""
         return f"smooth activations replaced by {parameters['to']}"
 
     def transform(self, model: "nn.Module", parameters: ParameterValues, context: BuildContext) -> "nn.Module":
+        """Return the changed network."""
         from orchestrator_morphology.activations import replace_activations
 
         changed, count = replace_activations(model, str(parameters["to"]), context)

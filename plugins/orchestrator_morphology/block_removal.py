@@ -65,6 +65,7 @@ class BlockRemoval(MorphologyMethod):
     usual = True
 
     def offer(self, model: "nn.Module", parameters: Parameters, context: BuildContext) -> Parameters:
+        """Return the search ranges for this network."""
         from orchestrator_morphology.blocks import removable_blocks
 
         count = _most(model, removable_blocks(model, context.forward, context.example))
@@ -74,11 +75,13 @@ class BlockRemoval(MorphologyMethod):
         return narrowed(parameters, blocks={"high": max(1, int(count * SEARCHED_SHARE))}, order={"choices": orders})
 
     def phrase(self, parameters: ParameterValues) -> str:
+        """Describe a step with these parameters."""
         if parameters["order"] == "even":
             return f"{plural(parameters['blocks'], 'evenly spaced block')} removed"
         return f"{plural(parameters['blocks'], 'block')} of least influence removed"
 
     def transform(self, model: "nn.Module", parameters: ParameterValues, context: BuildContext) -> "nn.Module":
+        """Return the changed network."""
         from orchestrator_morphology.blocks import removable_blocks, remove
         from orchestrator_morphology.layers import shapes
 

@@ -82,6 +82,7 @@ class Evolution(MorphologyMethod):
     learns_structure = True
 
     def offer(self, model: "nn.Module", parameters: Parameters, context: BuildContext) -> Parameters:
+        """Return the search ranges for this network."""
         from orchestrator_morphology.costs import counted_share
         from orchestrator_morphology.morphs import propose
 
@@ -93,10 +94,12 @@ class Evolution(MorphologyMethod):
         return narrowed(parameters, epochs=epochs)
 
     def phrase(self, parameters: ParameterValues) -> str:
+        """Describe a step with these parameters."""
         goal = f"evolved to {percent(parameters['target_share'])} of the original's estimated cost"
         return f"{goal}, with {plural(parameters['epochs'], 'epoch')} on the way"
 
     def transform(self, model: "nn.Module", parameters: ParameterValues, context: BuildContext) -> "nn.Module":
+        """Return the changed network."""
         import numpy as np
 
         from orchestrator.plugin.losses import TeacherLoss

@@ -35,6 +35,7 @@ class ExpansionRatio(MorphologyMethod):
     )
 
     def offer(self, model: "nn.Module", parameters: Parameters, context: BuildContext) -> Parameters:
+        """Return the search ranges for this network."""
         from orchestrator.plugin.channel_groups import nearest_width
         from orchestrator_morphology.chains import inner_chains
 
@@ -48,9 +49,11 @@ class ExpansionRatio(MorphologyMethod):
         raise Refused(f"no inner chain of this network is wider than the target's multiple of {multiple} channels")
 
     def phrase(self, parameters: ParameterValues) -> str:
+        """Describe a step with these parameters."""
         return f"the inside of blocks narrowed to {percent(parameters['keep'])} of its channels"
 
     def transform(self, model: "nn.Module", parameters: ParameterValues, context: BuildContext) -> "nn.Module":
+        """Return the changed network."""
         from orchestrator.plugin.channel_groups import nearest_width
         from orchestrator_morphology.chains import inner_chains, select, strongest
 

@@ -23,15 +23,18 @@ class KernelShrink(MorphologyMethod):
     parameters: ClassVar[Parameters] = (Choice(name="size", help="new width of larger kernels", choices=(3, 5)),)
 
     def offer(self, model: "nn.Module", parameters: Parameters, context: BuildContext) -> Parameters:
+        """Return the search ranges for this network."""
         sizes = tuple(size for size in (3, 5) if _croppable(model, size))
         if not sizes:
             raise Refused("this network has no convolution with a kernel larger than 3 that can be cropped")
         return narrowed(parameters, size={"choices": sizes})
 
     def phrase(self, parameters: ParameterValues) -> str:
+        """Describe a step with these parameters."""
         return f"kernels cropped to {parameters['size']}x{parameters['size']}"
 
     def transform(self, model: "nn.Module", parameters: ParameterValues, context: BuildContext) -> "nn.Module":
+        """Return the changed network."""
         from orchestrator_morphology.layers import shapes
 
         size, expected = int(parameters["size"]), shapes(model, context)

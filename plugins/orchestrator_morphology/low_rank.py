@@ -54,6 +54,7 @@ class LowRank(MorphologyMethod):
     )
 
     def offer(self, model: "nn.Module", parameters: Parameters, context: BuildContext) -> Parameters:
+        """Return the search ranges for this network."""
         from orchestrator_morphology.factors import cheaper_ranks, kind_of, spectra
         from orchestrator_morphology.layers import replaceable_layers
 
@@ -73,9 +74,11 @@ class LowRank(MorphologyMethod):
         return narrowed(parameters, kind={"choices": tuple(highest)}, energy={"high": min(highest.values())})
 
     def phrase(self, parameters: ParameterValues) -> str:
+        """Describe a step with these parameters."""
         return f"layers factorised, keeping {percent(parameters['energy'])} of their squared weights"
 
     def transform(self, model: "nn.Module", parameters: ParameterValues, context: BuildContext) -> "nn.Module":
+        """Return the changed network."""
         from orchestrator_morphology.factors import cheaper_ranks, factorised
         from orchestrator_morphology.layers import replace_layer, replaceable_layers, shapes
 

@@ -42,15 +42,18 @@ class Net2Deeper(MorphologyMethod):
     )
 
     def offer(self, model: "nn.Module", parameters: Parameters, context: BuildContext) -> Parameters:
+        """Return the search ranges for this network."""
         places = _places(model, context)
         if not places:
             raise Refused("no convolution or linear layer of this network reads the output of a ReLU")
         return narrowed(parameters, layers={"high": min(MOST, len(places))})
 
     def phrase(self, parameters: ParameterValues) -> str:
+        """Describe a step with these parameters."""
         return f"{plural(parameters['layers'], 'layer')} inserted"
 
     def transform(self, model: "nn.Module", parameters: ParameterValues, context: BuildContext) -> "nn.Module":
+        """Return the changed network."""
         from torch import nn
 
         from orchestrator.plugin.networks import run, same

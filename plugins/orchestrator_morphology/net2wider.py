@@ -40,6 +40,7 @@ class Net2Wider(MorphologyMethod):
     )
 
     def offer(self, model: "nn.Module", parameters: Parameters, context: BuildContext) -> Parameters:
+        """Return the search ranges for this network."""
         from orchestrator_morphology.chains import inner_chains
 
         if not inner_chains(model, context):
@@ -47,9 +48,11 @@ class Net2Wider(MorphologyMethod):
         return parameters
 
     def phrase(self, parameters: ParameterValues) -> str:
+        """Describe a step with these parameters."""
         return f"inner channels widened {parameters['factor']} times"
 
     def transform(self, model: "nn.Module", parameters: ParameterValues, context: BuildContext) -> "nn.Module":
+        """Return the changed network."""
         from orchestrator.plugin.networks import run, same
         from orchestrator_morphology.chains import inner_chains
 

@@ -29,6 +29,7 @@ class Resolution(MorphologyMethod):
     )
 
     def offer(self, model: "nn.Module", parameters: Parameters, context: BuildContext) -> Parameters:
+        """Return the search ranges for this network."""
         scales, reason = [], ""
         for scale in SCALES:
             try:
@@ -41,9 +42,11 @@ class Resolution(MorphologyMethod):
         return narrowed(parameters, scale={"choices": tuple(scales)})
 
     def phrase(self, parameters: ParameterValues) -> str:
+        """Describe a step with these parameters."""
         return f"images shrunk to {percent(parameters['scale'])} of their height and width"
 
     def transform(self, model: "nn.Module", parameters: ParameterValues, context: BuildContext) -> "nn.Module":
+        """Return the changed network."""
         return _resized(model, float(parameters["scale"]), context)
 
 

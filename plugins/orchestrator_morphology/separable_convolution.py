@@ -36,6 +36,7 @@ class SeparableConvolution(MorphologyMethod):
     )
 
     def offer(self, model: "nn.Module", parameters: Parameters, context: BuildContext) -> Parameters:
+        """Return the search ranges for this network."""
         from orchestrator_morphology.layers import replaceable_layers
 
         if not separable(model, replaceable_layers(model, context)):
@@ -45,9 +46,11 @@ class SeparableConvolution(MorphologyMethod):
         return parameters
 
     def phrase(self, parameters: ParameterValues) -> str:
+        """Describe a step with these parameters."""
         return f"{percent(parameters['share'])} of the dense convolutions made depthwise separable"
 
     def transform(self, model: "nn.Module", parameters: ParameterValues, context: BuildContext) -> "nn.Module":
+        """Return the changed network."""
         from orchestrator_morphology.layers import replace_layer, replaceable_layers, shapes
 
         expected, layers = shapes(model, context), separable(model, replaceable_layers(model, context))

@@ -103,6 +103,7 @@ class ChannelPruning(PruningMethod):
     )
 
     def offer(self, model: "nn.Module", parameters: Parameters, context: BuildContext) -> Parameters:
+        """Return the search ranges for this network."""
         from orchestrator.plugin.channel_groups import removable_groups
         from orchestrator_pruning import plan, pruner
 
@@ -136,6 +137,7 @@ class ChannelPruning(PruningMethod):
         )
 
     def phrase(self, parameters: ParameterValues) -> str:
+        """Describe a step with these parameters."""
         by = f"by {str(parameters['importance']).replace('-', ' ').capitalize()} importance"
         text = f"channels -{percent(parameters['ratio'])} {by}"
         if parameters["scope"] == "sensitivity":  # the ratio is then one of multiply-accumulates
@@ -145,6 +147,7 @@ class ChannelPruning(PruningMethod):
         return text + inner + rounds
 
     def transform(self, model: "nn.Module", parameters: ParameterValues, context: BuildContext) -> "nn.Module":
+        """Return the changed network."""
         from orchestrator.plugin.channel_groups import nearest_width, removable_groups
         from orchestrator_pruning import plan, pruner
 

@@ -63,6 +63,7 @@ class GroupPruning(PruningMethod):
     usual = False
 
     def offer(self, model: "nn.Module", parameters: Parameters, context: BuildContext) -> Parameters:
+        """Return the search ranges for this network."""
         from orchestrator.plugin.channel_groups import removable_groups
         from orchestrator_pruning import plan, sensitivity
 
@@ -82,12 +83,14 @@ class GroupPruning(PruningMethod):
         return (*ratios, replace(importance, choices=(importance.start,)))
 
     def phrase(self, parameters: ParameterValues) -> str:
+        """Describe a step with these parameters."""
         shares = [float(value) for name, value in parameters.items() if name.startswith(PREFIX)]
         if not shares:
             return ""
         return f"channels -{percent(min(shares))} to -{percent(max(shares))}, by a share of its own for each group of layers"
 
     def transform(self, model: "nn.Module", parameters: ParameterValues, context: BuildContext) -> "nn.Module":
+        """Return the changed network."""
         from orchestrator.plugin.channel_groups import nearest_width, removable_groups
         from orchestrator_pruning import plan, pruner
 

@@ -55,6 +55,7 @@ class HeadPruning(PruningMethod):
     )
 
     def offer(self, model: "nn.Module", parameters: Parameters, context: BuildContext) -> Parameters:
+        """Return the search ranges for this network."""
         layers, ratio = _prunable(model, context), number(parameters, "ratio")
         total = sum(layer.heads for layer in layers)
         low = next((r for r in map(float, ratio.values()) if _count(layers, r) >= 1), ratio.high)
@@ -62,9 +63,11 @@ class HeadPruning(PruningMethod):
         return narrowed(parameters, ratio={"low": low, "high": round(high, 6)})
 
     def phrase(self, parameters: ParameterValues) -> str:
+        """Describe a step with these parameters."""
         return f"attention heads -{percent(parameters['ratio'])} by {str(parameters['importance']).capitalize()} importance"
 
     def transform(self, model: "nn.Module", parameters: ParameterValues, context: BuildContext) -> "nn.Module":
+        """Return the changed network."""
         from orchestrator.plugin.networks import run, same
         from orchestrator_pruning.attention import remove_heads, silence_heads
 

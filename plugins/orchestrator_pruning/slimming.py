@@ -69,6 +69,7 @@ class NetworkSlimming(PruningMethod):
     learns_structure = True
 
     def offer(self, model: "nn.Module", parameters: Parameters, context: BuildContext) -> Parameters:
+        """Return the search ranges for this network."""
         from orchestrator_pruning import plan
 
         epochs_range(context)  # refuses if the budget affords none
@@ -79,10 +80,12 @@ class NetworkSlimming(PruningMethod):
         return narrowed(parameters, epochs=epochs_share(context, SHARE_OF_EPOCHS), penalty={"choices": (0.001, 0.0001)})
 
     def phrase(self, parameters: ParameterValues) -> str:
+        """Describe a step with these parameters."""
         trained = f"after {plural(parameters['epochs'], 'epoch')} with a penalty on these scales"
         return f"channels -{percent(parameters['ratio'])} by batch-norm scale, {trained}"
 
     def transform(self, model: "nn.Module", parameters: ParameterValues, context: BuildContext) -> "nn.Module":
+        """Return the changed network."""
         from orchestrator.plugin.channel_groups import channel_graph
         from orchestrator_pruning import importance, plan, pruner
 

@@ -60,6 +60,7 @@ class Sparsity(TorchMethod):
     usual = False
 
     def offer(self, model: "nn.Module", parameters: tuple[Parameter, ...], context: BuildContext) -> tuple[Parameter, ...]:
+        """Return the search ranges for this network."""
         from orchestrator_pruning.magnitude import fits, weights
 
         layers = weights(model).values()
@@ -69,11 +70,13 @@ class Sparsity(TorchMethod):
         return narrowed(parameters, pattern={"choices": patterns})
 
     def phrase(self, parameters: Mapping[str, ParameterValue]) -> str:
+        """Describe a step with these parameters."""
         if parameters["pattern"] == "unstructured":
             return f"{percent(parameters['ratio'])} of the weights zeroed by magnitude"
         return f"weights zeroed by magnitude in the pattern {parameters['pattern']}"
 
     def transform(self, model: "nn.Module", parameters: Mapping[str, ParameterValue], context: BuildContext) -> "nn.Module":
+        """Return the changed network."""
         import torch
 
         from orchestrator.plugin.masks import keep_zeros

@@ -49,6 +49,7 @@ class WidthMultiplier(TorchMethod):
     usual = False
 
     def offer(self, model: "nn.Module", parameters: Parameters, context: BuildContext) -> Parameters:
+        """Return the search ranges for this network."""
         from orchestrator.plugin.channel_groups import removable_groups
         from orchestrator_pruning import plan
 
@@ -61,9 +62,11 @@ class WidthMultiplier(TorchMethod):
         return parameters
 
     def phrase(self, parameters: ParameterValues) -> str:
+        """Describe a step with these parameters."""
         return f"every layer narrowed to {percent(parameters['multiplier'])} of its channels"
 
     def transform(self, model: "nn.Module", parameters: ParameterValues, context: BuildContext) -> "nn.Module":
+        """Return the changed network."""
         from orchestrator.plugin.channel_groups import removable_groups
         from orchestrator_pruning import plan, pruner
 

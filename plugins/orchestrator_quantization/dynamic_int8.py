@@ -31,11 +31,13 @@ class DynamicInt8(QuantizationMethod):
     )
 
     def legal(self, target: Target) -> Parameters:
+        """Return the search ranges that the target supports."""
         require_int8(target, self.name)
         require_onnxruntime(target, self.name)
         return self.parameters
 
     def offer(self, model: Path, parameters: Parameters, context: BuildContext) -> Parameters:
+        """Return the search ranges for this network."""
         elements = weight_elements(load_model(model, self.name))
         products, total = sum(elements.get(kind, 0) for kind in PRODUCTS), sum(elements.values())
         if not products or products < LEAST_SHARE * total:
@@ -46,9 +48,11 @@ class DynamicInt8(QuantizationMethod):
         return parameters
 
     def phrase(self, parameters: ParameterValues) -> str:
+        """Describe a step with these parameters."""
         return "INT8 dynamic"
 
     def transform(self, model: Path, parameters: ParameterValues, context: BuildContext) -> Path:
+        """Return the path of the changed file."""
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
         ready = prepare(model, context, self.name)

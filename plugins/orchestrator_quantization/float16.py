@@ -17,19 +17,23 @@ class Float16(QuantizationMethod):
     summary = "Weights and activations in float16, inputs and outputs in float32 (Micikevicius et al. 2018)."
 
     def legal(self, target: Target) -> Parameters:
+        """Return the search ranges that the target supports."""
         if "float16" not in target.support.formats:
             raise Refused(f"{self.name}: the profile {target.profile.name} lists no float16 for {target.runtime}")
         return self.parameters
 
     def offer(self, model: Path, parameters: Parameters, context: BuildContext) -> Parameters:
+        """Return the search ranges for this network."""
         if not load_graph(model, context, self.name).float_elements():
             raise Refused(f"{self.name}: the network has no float32 weights")
         return parameters
 
     def phrase(self, parameters: ParameterValues) -> str:
+        """Describe a step with these parameters."""
         return "weights and activations in float16"
 
     def transform(self, model: Path, parameters: ParameterValues, context: BuildContext) -> Path:
+        """Return the path of the changed file."""
         graph = load_graph(model, context, self.name)
         with quantizer_errors(self.name):
             paths = list(sys.path)

@@ -51,9 +51,11 @@ class QatInt8(TorchToOnnxMethod):
     usual = False
 
     def legal(self, target: Target) -> Parameters:
+        """Return the search ranges that the target supports."""
         return with_supported_schemes(self.parameters, target, self.name)
 
     def offer(self, model: "nn.Module", parameters: Parameters, context: BuildContext) -> Parameters:
+        """Return the search ranges for this network."""
         from orchestrator.plugin.networks import PRODUCTS
 
         quantized = sum(m.weight.numel() for m in model.modules() if isinstance(m, PRODUCTS))
@@ -67,9 +69,11 @@ class QatInt8(TorchToOnnxMethod):
         return narrowed(parameters, epochs=epochs_range(context), **({} if labelled else {"label_weight": {"choices": (0.0,)}}))
 
     def phrase(self, parameters: ParameterValues) -> str:
+        """Describe a step with these parameters."""
         return f"INT8 static after {plural(parameters['epochs'], 'epoch')} of quantization-aware training"
 
     def transform(self, model: "nn.Module", parameters: ParameterValues, context: BuildContext) -> Path:
+        """Return the path of the changed file."""
         from orchestrator.plugin.losses import TeacherLoss
         from orchestrator.plugin.masks import keep_zeros
         from orchestrator_quantization.batch_norm import fold, frozen

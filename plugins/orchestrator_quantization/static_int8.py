@@ -89,11 +89,13 @@ class StaticInt8(QuantizationMethod):
     needs = frozenset({Need.CALIBRATION})
 
     def legal(self, target: Target) -> Parameters:
+        """Return the search ranges that the target supports."""
         parameters = with_supported_schemes(self.parameters, target, self.name)
         signed = any(scheme.startswith("s8") for scheme in target.support.int8_schemes)
         return parameters if signed else narrowed(parameters, symmetry={"choices": ("symmetric",)})
 
     def offer(self, model: Path, parameters: Parameters, context: BuildContext) -> Parameters:
+        """Return the search ranges for this network."""
         elements = weight_elements(load_model(model, self.name))
         quantized, total = sum(elements.get(kind, 0) for kind in WEIGHTED), sum(elements.values())
         if not quantized or 2 * quantized < total:
@@ -121,6 +123,7 @@ class StaticInt8(QuantizationMethod):
         return changes
 
     def phrase(self, parameters: ParameterValues) -> str:
+        """Describe a step with these parameters."""
         parts = ["INT8 static"]
         if parameters["float_layers"] != 0:
             parts.append(f"{plural(parameters['float_layers'], 'layer')} left in float")
@@ -135,4 +138,5 @@ class StaticInt8(QuantizationMethod):
         return ", ".join(parts)
 
     def transform(self, model: Path, parameters: ParameterValues, context: BuildContext) -> Path:
+        """Return the path of the changed file."""
         return quantize(model, QuantizerSettings.of(parameters, context.target), context, self.name)

@@ -29,10 +29,12 @@ class WeightOnly(QuantizationMethod):
     )
 
     def legal(self, target: Target) -> Parameters:
+        """Return the search ranges that the target supports."""
         require_onnxruntime(target, self.name)
         return self.parameters
 
     def offer(self, model: Path, parameters: Parameters, context: BuildContext) -> Parameters:
+        """Return the search ranges for this network."""
         from orchestrator_quantization.embedding import embedding_lookups
 
         graph = load_graph(model, context, self.name)
@@ -46,9 +48,11 @@ class WeightOnly(QuantizationMethod):
         return parameters
 
     def phrase(self, parameters: ParameterValues) -> str:
+        """Describe a step with these parameters."""
         return f"weights in {parameters['bits']} bits, in blocks of {parameters['block_size']}"
 
     def transform(self, model: Path, parameters: ParameterValues, context: BuildContext) -> Path:
+        """Return the path of the changed file."""
         from orchestrator_quantization.embedding import quantize_embeddings
 
         graph = load_graph(model, context, self.name)

@@ -30,10 +30,12 @@ class WeightSharing(QuantizationMethod):
     usual = False
 
     def legal(self, target: Target) -> Parameters:
+        """Return the search ranges that the target supports."""
         require_onnxruntime(target, self.name)  # the only one known to decode shared weights once, at loading
         return self.parameters
 
     def offer(self, model: Path, parameters: Parameters, context: BuildContext) -> Parameters:
+        """Return the search ranges for this network."""
         from orchestrator_quantization.codebook import sharable
 
         graph = load_graph(model, context, self.name)
@@ -46,9 +48,11 @@ class WeightSharing(QuantizationMethod):
         return parameters
 
     def phrase(self, parameters: ParameterValues) -> str:
+        """Describe a step with these parameters."""
         return f"weights clustered to {parameters['clusters']} shared values a tensor"
 
     def transform(self, model: Path, parameters: ParameterValues, context: BuildContext) -> Path:
+        """Return the path of the changed file."""
         from orchestrator_quantization.codebook import share
 
         graph = load_graph(model, context, self.name)
