@@ -28,34 +28,11 @@ from tests.jobs import RUNTIME
 
 Devices = Callable[[str], SshDevice]
 
-STUBBORN = """
-def load(path, threads, options):
-    import ctypes, os, signal, sys, time
-    import numpy as np
-    held = []
-
-    def run(inputs):
-        if {what!r} == "hang":
-            time.sleep(600)
-        elif {what!r} == "segfault":
-            print("the last words", file=sys.stderr, flush=True)
-            os.kill(os.getpid(), signal.SIGSEGV)
-        elif {what!r} == "memory":
-            while True:
-                held.append(bytearray(20_000_000))
-                time.sleep(0.005)
-        elif {what!r} == "chatter":
-            print("noise on standard output")
-        elif {what!r} == "large":
-            return [np.zeros((len(inputs["image"]), 200_000), np.float32)]
-        return [inputs["image"].mean((1, 2, 3))]
-
-    return run
-"""
+STUBBORN = Path(__file__).with_name("stubborn.py").read_text()
 
 
 def stubborn(job: Job, what: str, **changes: float) -> Job:
-    return dataclasses.replace(job, load=STUBBORN.format(what=what), imports=("numpy",), **changes)  # type: ignore[arg-type]
+    return dataclasses.replace(job, load=STUBBORN.replace("BEHAVIOUR", what), imports=("numpy",), **changes)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -467,32 +444,23 @@ def test_outputs_that_do_not_fit_are_told_and_leave_nothing(disk: Path, bare: Bo
 
 # -- one search at a time, and nothing left running ---------------------------------------------------------------------
 
-SEARCH = """
-import sys, time
-sys.path.insert(0, {root!r})
-from orchestrator_devices.ssh import SshDevice
-from orchestrator.plugin.registry import Registry
-device = SshDevice().attach({reference!r})
-device.check(Registry.discover().runtimes()["onnxruntime"])
-guard = device.board.guard(threads=1, memory_bytes=None)
-print("ready", flush=True)
-time.sleep(600)
-"""
+HOLDER = Path(__file__).with_name("holder.py")
 
 
 def test_lock_is_held_against_others_and_freed_when_its_owner_is_killed(board: Board, devices: Devices) -> None:
-    code = SEARCH.format(root=str(Path(__file__).parents[2]), reference=board.reference)
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "ready\n"
-        device = devices(board.reference)
-        message = refusal(device, DeviceUnavailable)
-        assert "is in use by" in message
-        assert f"(process {other.pid}) since 2" in message
-        assert device.held_by() is not None
-        device.release()
-        children = psutil.Process(other.pid).children(recursive=True)
-        other.send_signal(signal.SIGKILL)
+    with subprocess.Popen([sys.executable, str(HOLDER), board.reference], stdout=subprocess.PIPE, text=True) as other:
+        try:
+            assert other.stdout is not None
+            assert other.stdout.readline() == "ready\n"
+            device = devices(board.reference)
+            message = refusal(device, DeviceUnavailable)
+            assert "is in use by" in message
+            assert f"(process {other.pid}) since 2" in message
+            assert device.held_by() is not None
+            device.release()
+            children = psutil.Process(other.pid).children(recursive=True)
+        finally:
+            other.send_signal(signal.SIGKILL)  # a failed assertion must not wait for it
     assert not psutil.wait_procs(children, timeout=10)[1], "no ssh client is left here"
     assert board.wait_empty(), "nothing is left there"
     device.check(RUNTIME)
