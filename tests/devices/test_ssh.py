@@ -456,7 +456,7 @@ def test_lock_is_held_against_others_and_freed_when_its_owner_is_killed(board: B
             message = refusal(device, DeviceUnavailable)
             assert "is in use by" in message
             assert f"(process {other.pid}) since 2" in message
-            assert device.held_by() is not None
+            assert device.status()["in_use_by"] is not None
             device.release()
             children = psutil.Process(other.pid).children(recursive=True)
         finally:
