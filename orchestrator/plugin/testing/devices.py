@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from orchestrator.plugin import Device, InputError, Job, JobFailed, OrchestratorError, Runtime
+from orchestrator.plugin import Device, DeviceListing, Finding, InputError, Job, JobFailed, OrchestratorError, Runtime
 from orchestrator.plugin.registry import Registry
 from orchestrator.plugin.testing.cases import make_case
 from orchestrator.plugin.testing.problems import must, wrong
@@ -94,6 +94,18 @@ class DeviceTests:
             json.dumps(facts)
         except TypeError as error:
             wrong(f"`environment()` cannot be written as JSON: {error}", "use plain numbers and strings")
+
+    def test_answers_for_the_command_line_are_plain(self) -> None:
+        """`references`, `setup_references`, `listing` and `diagnose` answer without connecting to anything."""
+        references = [self.device.reference_form(), *self.device.references(), *self.device.setup_references()]
+        must(all(isinstance(name, str) and name for name in references), f"references are {references!r:.80}", "return strings")
+        lines, findings = self.device.listing(), self.device.diagnose()
+        must(all(isinstance(line, DeviceListing) for line in lines), f"`listing()` gives {lines!r:.80}", "return DeviceListings")
+        must(
+            all(isinstance(finding, Finding) and finding.section == "devices" for finding in findings),
+            f"`diagnose()` gives {findings!r:.80}",
+            "return Findings of the section 'devices'",
+        )
 
     def test_session_times_runs_and_tells_its_memory(self, tmp_path: Path) -> None:
         """The three things that a session does."""
