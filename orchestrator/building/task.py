@@ -57,6 +57,7 @@ def load_task(spec: TaskSpec, registry: Registry) -> LoadedTask:
     """Load the model and the data and run the network on examples.
 
     Args:
+        registry: Plugins that load models and provide ready-made tasks.
         spec: `model` and `data` are set.
 
     Raises:
@@ -121,7 +122,7 @@ def _load_model(reference: str, registry: Registry) -> "nn.Module | OnnxModel":
 
 
 def _try(source: "nn.Module | OnnxModel", example: dict[str, np.ndarray], reference: str) -> dict[str, np.ndarray]:
-    """The outputs on the first validation examples, checked."""
+    """Return the outputs on the first validation examples after checking them."""
     shown = ", ".join(f"{name or 'input'}: {a.dtype} {a.shape}" for name, a in example.items())
     count = len(next(iter(example.values())))
     try:
@@ -148,7 +149,7 @@ def _try(source: "nn.Module | OnnxModel", example: dict[str, np.ndarray], refere
 
 
 def _classes(data: str, splits: dict[str, Split], outputs: dict[str, np.ndarray]) -> tuple[int | None, str | None]:
-    """The number of classes where this is a classification, or what keeps the labels from being class indices."""
+    """Return the number of classes of a classification, or the reason why the labels are no class indices."""
     first = next(iter(outputs.values()))
     labels = {name: _labels(split) for name, split in splits.items()}
     given = {name: array for name, array in labels.items() if array is not None}
@@ -169,7 +170,7 @@ def _classes(data: str, splits: dict[str, Split], outputs: dict[str, np.ndarray]
 
 
 def _labels(split: Split) -> np.ndarray | None:
-    """The labels; of a dataset, those of the first examples."""
+    """Return the labels; of a dataset, those of the first examples."""
     return split.labels if split.inputs is not None else split.take(range(min(split.count, 64)))[1]
 
 

@@ -75,13 +75,13 @@ class Prepared:
     judge: str | None
 
     def new_notes(self) -> tuple[str, ...]:
-        """What came up since the last time that somebody asked."""
+        """Return the notes since the last call."""
         found = tuple(self.later_notes)
         self.later_notes.clear()
         return found
 
     def inspect(self, graph: Path) -> ModelInfo:
-        """What is known of an exported model from its file, in the form that the runtime loads.
+        """Return the facts about an exported model that its file contains, in the form that the runtime loads.
 
         Raises:
             Refused, MethodError: the runtime cannot make its form of it.
@@ -90,7 +90,7 @@ class Prepared:
         return inspect(graph, file, self.target, {spec.name: (1, *spec.shape) for spec in self.task.inputs})
 
     def labels(self, split: str) -> np.ndarray | None:
-        """The labels of a split."""
+        """Return the labels of a split."""
         return self.task.splits[split].labels
 
 
@@ -180,7 +180,7 @@ def prepare(request: PrepareRequest, report: Report) -> Prepared:
 
 
 def _identity(request: PrepareRequest, task: LoadedTask, metric: Metric) -> Identity:
-    """What stands for the user's task in keys: weights and data, and the code that they belong to."""
+    """Return the identity of the user's task in keys: weights and data, and the code that they belong to."""
     model = task.module
     parts = [] if model is None else list(model.modules())
     return Identity(
@@ -206,7 +206,7 @@ def _weights(make: Callable[[], nn.Module]) -> str:
 
 
 def _student(reference: str | None, registry: Registry, task: LoadedTask, seed: int) -> Callable[[], nn.Module] | None:
-    """What makes the user's student network, tried once.
+    """Return the factory of the user's student network, after calling it once.
 
     Raises:
         InputError: the factory fails or returns something else, or the student's outputs are not the original's in form.
@@ -243,7 +243,7 @@ def _student(reference: str | None, registry: Registry, task: LoadedTask, seed: 
 
 
 def _loss(name: str | None, task: LoadedTask) -> Callable[[Any, Tensor], Tensor] | None:
-    """The training loss; by default cross entropy for class labels, else none."""
+    """Return the training loss; by default cross entropy for class labels, else none."""
     if name is None:
         return _builtin_loss("cross-entropy") if task.classes is not None else None
     if ":" not in name:
@@ -266,7 +266,7 @@ def _loss(name: str | None, task: LoadedTask) -> Callable[[Any, Tensor], Tensor]
 
 
 def _try_loss(name: str, loss: Callable[[Any, Tensor], Tensor], task: LoadedTask) -> None:
-    """A loss that fails is better known now than after the first pruning."""
+    """Call the loss once: a loss that fails is reported before the first training."""
     inputs, labels = task.splits["validation"].take(range(min(2, task.splits["validation"].count)))
     if task.module is None or labels is None:
         return
@@ -306,7 +306,7 @@ def _methods(registry: Registry, wanted: tuple[str, ...] | None) -> dict[str, Me
 
 
 def _lay_out(task: LoadedTask, folder: Path) -> None:
-    """The inputs that devices score on, one .npy file each; kept from the first preparation of the run."""
+    """Write the inputs that devices score on, one .npy file each; kept from the first preparation of the run."""
     for name in ("validation", "test"):
         split = task.splits.get(name)
         if split is None or split.inputs is None:

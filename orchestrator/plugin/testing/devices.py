@@ -30,7 +30,7 @@ class DeviceTests:
     network: ClassVar[str] = "plain-cnn"
 
     def attached(self) -> Device:
-        """The device behind the reference."""
+        """Return the device behind the reference."""
         reference = self.reference or self.device.scheme
         try:
             found: Device = self.device.attach(reference)
@@ -40,7 +40,7 @@ class DeviceTests:
         return found
 
     def job(self, folder: Path, **changes: Any) -> tuple[Job, Any]:
-        """A job on this device, and the outputs that it must give."""
+        """Return a job on this device, and the outputs that it must give."""
         case, runtime = make_case(self.network), self._runtime()
         inputs = {}
         for name, array in case.inputs.items():

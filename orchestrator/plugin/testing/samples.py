@@ -23,7 +23,7 @@ from orchestrator.values.task import TaskDescription, TaskSpec
 
 
 def sample_candidate(name: str, quality: float, latency_ms: float, size_bytes: int) -> CandidateResult:
-    """A candidate that was built, scored and timed."""
+    """Return a candidate that was built, scored and timed."""
     return CandidateResult(
         id=name,
         state="complete",
@@ -49,7 +49,7 @@ def sample_candidate(name: str, quality: float, latency_ms: float, size_bytes: i
 
 
 def sample_run() -> RunResult:
-    """A baseline, one candidate on the front, one that failed and one that was rejected; names that HTML and CSV must quote."""
+    """Return a run: a baseline, one candidate on the front, a failed and a rejected one, with names that need quoting."""
     failed = CandidateResult(
         id="fa11ed",
         state="failed",
@@ -89,7 +89,7 @@ def sample_empty_run() -> RunResult:
 
 
 def sample_start() -> SearchStarted:
-    """The beginning of that search."""
+    """Return the beginning of that search."""
     run = sample_run()
     return SearchStarted(
         run="/runs/one",
