@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from orchestrator.api.measure import MeasureOptions, compare, measure
     from orchestrator.api.search import build, compare_runs, evaluate, load_run, resume, search
     from orchestrator.api.search_targets import resume_targets, search_targets
-    from orchestrator.api.worker import WorkerOptions, WorkerResult, work
+    from orchestrator.api.worker import WorkerOptions, WorkerResult, run_worker
     from orchestrator.diagnosis import diagnose
     from orchestrator.diagnosis.result import Diagnosis
     from orchestrator.errors import (
@@ -50,7 +50,7 @@ _NAMES = {
     "api.measure": ("MeasureOptions", "compare", "measure"),
     "api.search": ("build", "compare_runs", "evaluate", "load_run", "resume", "search"),
     "api.search_targets": ("resume_targets", "search_targets"),
-    "api.worker": ("WorkerOptions", "WorkerResult", "work"),
+    "api.worker": ("WorkerOptions", "WorkerResult", "run_worker"),
     "diagnosis": ("diagnose",),
     "diagnosis.result": ("Diagnosis",),
     "errors": (
@@ -115,9 +115,9 @@ __all__ = [
     "measure",
     "resume",
     "resume_targets",
+    "run_worker",
     "search",
     "search_targets",
-    "work",
 ]
 
 

@@ -27,7 +27,6 @@ from orchestrator.measuring.model_info import scoring_batch
 from orchestrator.measuring.scoring import Evaluator
 from orchestrator.measuring.simulated import Run, Simulation
 from orchestrator.measuring.timing import Plan, Timing
-from orchestrator.measuring.verdict import verdict
 from orchestrator.plugin.device import Device, SimulatedDevice
 from orchestrator.plugin.registry import Registry
 from orchestrator.plugin.runtime import Runtime
@@ -41,6 +40,7 @@ LOADING_S = 600.0
 MOST_BYTES_IN_ONE_FILE = 2_000_000_000
 ROUNDS = 3
 MEMORY_SHARE = 0.75
+Verdict = Literal["faster", "slower", "same", "inconclusive"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,7 +61,7 @@ class MeasureOptions:
 
 
 def measure(
-    model: str | Path, options: MeasureOptions | None = None, *, samples: str | Path | None = None, **said: Any
+    model: str | Path, options: MeasureOptions | None = None, *, samples: str | Path | None = None, **values: Any
 ) -> ModelMeasurement:
     """Time one exported model on a target.
 
@@ -69,7 +69,7 @@ def measure(
         model: The file.
         options: The options; or give fields by name: `measure("model.onnx", target="host", threads=1)`.
         samples: A CSV file for the raw samples.
-        **said: Fields of the options.
+        **values: Fields of the options.
 
     Returns:
         The latency with its interval, memory, energy and size of the model.
@@ -78,19 +78,19 @@ def measure(
         InputError: An option cannot be used, or the runtime cannot load the model.
         EnvironmentFailure: The device is unreachable or in use.
     """
-    options = with_values(options or MeasureOptions(), said)
+    options = with_values(options or MeasureOptions(), values)
     _check_samples(samples)
     with open_bench([Path(model)], options) as bench:
         if bench.simulation is not None:
-            _no_samples(samples)
-            return bench.simulated_figures(0, bench.simulated()[0])
+            _refuse_samples(samples)
+            return bench.simulated_measurement(0, bench.simulated()[0])
         (timing,) = bench.time(Plan(precision_goal=options.precision_goal, max_seconds=options.max_seconds, rounds=ROUNDS))
         _write_samples(samples, {"model": timing})
-        return bench.figures(0, timing)
+        return bench.measurement(0, timing)
 
 
 def compare(
-    a: str | Path, b: str | Path, options: MeasureOptions | None = None, *, samples: str | Path | None = None, **said: Any
+    a: str | Path, b: str | Path, options: MeasureOptions | None = None, *, samples: str | Path | None = None, **values: Any
 ) -> Comparison:
     """Test whether B is faster than A on a target: timed side by side, in rounds of new processes.
 
@@ -99,7 +99,7 @@ def compare(
         b: The second model.
         options: The options; or give fields by name.
         samples: A CSV file for the raw samples.
-        **said: Fields of the options.
+        **values: Fields of the options.
 
     Returns:
         The ratio of B's time to A's with its interval, the verdict and both measurements.
@@ -108,7 +108,7 @@ def compare(
         InputError: As `measure`, and if the two have different inputs.
         EnvironmentFailure: The device is unreachable or in use.
     """
-    options = with_values(options or MeasureOptions(), said)
+    options = with_values(options or MeasureOptions(), values)
     _check_samples(samples)
     plan = Plan(
         precision_goal=options.precision_goal,
@@ -118,11 +118,25 @@ def compare(
     )
     with open_bench([Path(b), Path(a)], options) as bench:
         if bench.simulation is not None:
-            _no_samples(samples)
+            _refuse_samples(samples)
             return _compared_simulations(bench, options)
         above, below = bench.time(plan)
         _write_samples(samples, {"a": below, "b": above})
         return _compared(bench, above, below, options)
+
+
+def verdict(low: float, high: float, margin: float) -> Verdict:
+    """Return the verdict of an interval of the ratio of B's time to A's, given a margin that does not matter.
+
+    `faster` and `slower` only if the whole interval is beyond the margin, `same` only if all of it is within: a
+    test of difference and one of equivalence at once (Schuirmann 1987). Margins are ratios: 0.02 is from 1/1.02 to 1.02.
+    """
+    least, most = 1 / (1 + margin), 1 + margin
+    if high < least:
+        return "faster"
+    if low > most:
+        return "slower"
+    return "same" if least <= low and high <= most else "inconclusive"
 
 
 def _compared_simulations(bench: "Bench", options: MeasureOptions) -> Comparison:
@@ -130,21 +144,21 @@ def _compared_simulations(bench: "Bench", options: MeasureOptions) -> Comparison
     if bench.simulation is None:
         raise RuntimeError("nothing is simulated here")
     ratio = bench.simulation.ratio(above, below)
-    found = verdict(ratio.low, ratio.high, options.margin)
+    outcome = verdict(ratio.low, ratio.high, options.margin)
     return Comparison(
         ratio=ratio,
-        verdict=found,
+        verdict=outcome,
         margin=options.margin,
         basis="simulated",
         reason=_sentence(
-            found,
+            outcome,
             ratio,
             options.margin,
             "90 % band of the simulation",
             "the boards' own spread is no finer: give another --margin",
         ),
-        a=bench.simulated_figures(1, below),
-        b=bench.simulated_figures(0, above),
+        a=bench.simulated_measurement(1, below),
+        b=bench.simulated_measurement(0, above),
     )
 
 
@@ -154,29 +168,29 @@ def _compared(bench: "Bench", above: Timing, below: Timing, options: MeasureOpti
     ratio = above.cpu_ratio if basis == "cpu" else above.ratio
     if ratio is None:
         raise RuntimeError("two models were timed, and one has no ratio")
-    found = verdict(ratio.low, ratio.high, options.margin)
+    outcome = verdict(ratio.low, ratio.high, options.margin)
     return Comparison(
         ratio=ratio,
-        verdict=found,
+        verdict=outcome,
         margin=options.margin,
         basis=basis,
-        reason=_reason(found, ratio, options, basis, waited, bench),
-        a=bench.figures(1, below),
-        b=bench.figures(0, above),
+        reason=_reason(outcome, ratio, options, basis, waited, bench),
+        a=bench.measurement(1, below),
+        b=bench.measurement(0, above),
     )
 
 
-def _reason(found: str, ratio: Difference, options: MeasureOptions, basis: str, waited: float, bench: "Bench") -> str:
+def _reason(outcome: str, ratio: Difference, options: MeasureOptions, basis: str, waited: float, bench: "Bench") -> str:
     # With threads on all cores, wake-ups scatter times by several per cent.
     steadier = "--threads 1, which is steadier, " if bench.evaluator.threads > 1 else ""
     fix = f"give more time with --max-seconds, {steadier}another --margin, or a quieter machine"
-    said = _sentence(found, ratio, options.margin, "95 % interval", fix)
+    reason = _sentence(outcome, ratio, options.margin, "95 % interval", fix)
     if basis == "cpu":
-        said += f"; of CPU time, for other work took the core away for {waited:.0%} of the wall time"
-    return said + (f"; {bench.elsewhere}" if bench.elsewhere else "")
+        reason += f"; of CPU time, for other work took the core away for {waited:.0%} of the wall time"
+    return reason + (f"; {bench.host_note}" if bench.host_note else "")
 
 
-def _sentence(found: str, ratio: Difference, margin: float, kind: str, fix: str) -> str:
+def _sentence(outcome: str, ratio: Difference, margin: float, kind: str, fix: str) -> str:
     limit = f"{margin:.3g}" if margin < 0.001 else f"{margin * 100:.3g} %"
     interval = f"B takes {ratio.low:.4f} to {ratio.high:.4f} of A's time ({kind})"
     return {
@@ -184,7 +198,7 @@ def _sentence(found: str, ratio: Difference, margin: float, kind: str, fix: str)
         "slower": f"{interval}: longer by more than the margin of {limit}",
         "same": f"{interval}: the difference is within the margin of {limit}",
         "inconclusive": f"{interval}, which reaches across the edge of the margin of {limit}: {fix}",
-    }[found]
+    }[outcome]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +225,7 @@ class Bench:
     simulation: Simulation | None = None
 
     @property
-    def elsewhere(self) -> str | None:
+    def host_note(self) -> str | None:
         """Return a remark if this is not the target's own time."""
         target = self.evaluator.target
         return None if target.is_device else f"timed on this host, which is no {target.profile.title}"
@@ -225,7 +239,7 @@ class Bench:
         try:
             return self.evaluator.time(self.files, plan, seed=seed)
         except JobFailed as error:
-            raise self._blamed(error) from None
+            raise self._failed_model(error) from None
 
     def simulated(self) -> list[Run]:
         """Execute each model on the simulated CPU, in the order of the models.
@@ -257,18 +271,18 @@ class Bench:
         path, file = self.paths[k], self.files[k]
         batch = scoring_batch(path) if path.suffix == ".onnx" else 1
         try:
-            made = self.evaluator.outputs(file, inputs, folder, batch)
+            files = self.evaluator.outputs(file, inputs, folder, batch)
         except JobFailed as error:
             raise _unusable(path, self.runtime, self.evaluator.target.device, error) from None
-        return [np.load(each, allow_pickle=False) for each in made]
+        return [np.load(each, allow_pickle=False) for each in files]
 
-    def simulated_figures(self, k: int, run: Run) -> ModelMeasurement:
+    def simulated_measurement(self, k: int, run: Run) -> ModelMeasurement:
         """Return all values of one simulated model."""
         if self.simulation is None:
             raise RuntimeError("nothing is simulated here")
-        return self._figures(k, self.simulation.result(run, None), self.simulation.device.environment())
+        return self._measurement(k, self.simulation.result(run, None), self.simulation.device.environment())
 
-    def _blamed(self, error: JobFailed) -> OrchestratorError:
+    def _failed_model(self, error: JobFailed) -> OrchestratorError:
         """Return which of the models failed, by running each alone."""
         device = self.evaluator.target.device
         if len(self.files) == 1:
@@ -281,14 +295,14 @@ class Bench:
         names = " or ".join(f"'{path}'" for path in self.paths)
         return InputError(f"{names} failed on {device}, and each ran by itself afterwards: {error}")
 
-    def figures(self, k: int, timing: Timing) -> ModelMeasurement:
+    def measurement(self, k: int, timing: Timing) -> ModelMeasurement:
         """Return all values of one measured model."""
         latency = self.evaluator.latency(timing)
-        note = "; ".join(part for part in (latency.note, self.elsewhere) if part)
-        figures = self._figures(k, replace(latency, ratio=None, note=note or None), self.environment)
-        return replace(figures, peak_memory_bytes=timing.peak_memory_bytes, energy_mj=timing.energy_mj)
+        note = "; ".join(part for part in (latency.note, self.host_note) if part)
+        result = self._measurement(k, replace(latency, ratio=None, note=note or None), self.environment)
+        return replace(result, peak_memory_bytes=timing.peak_memory_bytes, energy_mj=timing.energy_mj)
 
-    def _figures(self, k: int, latency: LatencyResult, environment: dict[str, Any]) -> ModelMeasurement:
+    def _measurement(self, k: int, latency: LatencyResult, environment: dict[str, Any]) -> ModelMeasurement:
         path, content = self.paths[k], self.files[k].read_bytes()
         counted = count(path, self.shapes) if path.suffix == ".onnx" else None
         return ModelMeasurement(
@@ -306,10 +320,10 @@ class Bench:
     @functools.cached_property
     def environment(self) -> dict[str, Any]:
         """Return the description of the device, with the version of its runtime."""
-        found = self.evaluator.device.environment()
-        there = found.get("versions", {})
-        version = next((there[module] for module in self.runtime.imports if module in there), None)
-        return {**found, "runtime_version": version or self.runtime.version()}
+        environment = self.evaluator.device.environment()
+        versions = environment.get("versions", {})
+        version = next((versions[module] for module in self.runtime.imports if module in versions), None)
+        return {**environment, "runtime_version": version or self.runtime.version()}
 
 
 @contextmanager
@@ -323,9 +337,9 @@ def open_bench(paths: Sequence[Path], options: MeasureOptions, splits: Mapping[s
     """
     _check(options)
     registry = Registry.discover(without=options.without_plugins)
-    forms = [_form(path, options) for path in paths]
+    forms = [_model_inputs(path, options) for path in paths]
     for path, form in zip(paths[:-1], forms[:-1], strict=True):
-        _alike(paths[-1], forms[-1], path, form)
+        _require_same_inputs(paths[-1], forms[-1], path, form)
     arrays, inputs = _inputs(paths[0], forms[0], options, splits)
     target, runtime, devices = resolve_target(
         profile_named(options.target, registry),
@@ -343,14 +357,14 @@ def open_bench(paths: Sequence[Path], options: MeasureOptions, splits: Mapping[s
             folder = Path(scratch)
             (simulated or device).check(runtime)
             files = [_loadable(path, runtime, simulated or device, folder / str(k)) for k, path in enumerate(paths)]
-            laid = {name: folder / f"input{k}.npy" for k, name in enumerate(arrays)}
-            for name, file in laid.items():
+            input_files = {name: folder / f"input{k}.npy" for k, name in enumerate(arrays)}
+            for name, file in input_files.items():
                 np.save(file, arrays[name])
             evaluator = Evaluator(
                 target,
                 runtime,
                 device,
-                inputs=laid,
+                inputs=input_files,
                 most_s=LOADING_S,
                 memory_bytes=int(MEMORY_SHARE * psutil.virtual_memory().available),
                 seed=options.seed,
@@ -364,7 +378,7 @@ def open_bench(paths: Sequence[Path], options: MeasureOptions, splits: Mapping[s
                 evaluator=evaluator,
                 runtime=runtime,
                 registry=registry,
-                simulation=None if simulated is None else _simulation(target, runtime, simulated, laid, options),
+                simulation=None if simulated is None else _simulation(target, runtime, simulated, input_files, options),
             )
     finally:
         for each in (*devices, *([simulated] if simulated else [])):
@@ -397,7 +411,7 @@ def _check(options: MeasureOptions) -> None:
         raise InputError(f"--margin must be 0 or more, but got {options.margin}")
 
 
-def _form(path: Path, options: MeasureOptions) -> dict[str, TensorType]:
+def _model_inputs(path: Path, options: MeasureOptions) -> dict[str, TensorType]:
     """Return the inputs of a model; empty if the file is not ONNX and the data must name them."""
     if not path.is_file():
         raise InputError(f"there is no file '{path}'")
@@ -405,32 +419,32 @@ def _form(path: Path, options: MeasureOptions) -> dict[str, TensorType]:
         if options.data is None:
             raise InputError(f"'{path}' is no .onnx file, so its inputs are not known: give them with --data arrays.npz")
         return {}
-    found = read_inputs(path, options.input_shapes)
-    for name, kind in found.items():
+    inputs = read_inputs(path, options.input_shapes)
+    for name, kind in inputs.items():
         if not kind.shape:
             raise InputError(f"{path}: input '{name}' is a single number; its first axis must be the examples")
         if kind.shape[0] != 1:
             raise InputError(
                 f"{path}: input '{name}' has a fixed batch of {kind.shape[0]}; export it with a batch of 1 or a dynamic one"
             )
-    return found
+    return inputs
 
 
-def _alike(a: Path, first: Mapping[str, TensorType], b: Path, second: Mapping[str, TensorType]) -> None:
+def _require_same_inputs(a: Path, first: Mapping[str, TensorType], b: Path, second: Mapping[str, TensorType]) -> None:
     if first != second:
         raise InputError(
-            f"the two models take different inputs, so their times say nothing of each other: "
-            f"'{a}' takes {_words(first)}, '{b}' takes {_words(second)}"
+            f"the two models take different inputs, so their times cannot be compared: "
+            f"'{a}' takes {_format_inputs(first)}, '{b}' takes {_format_inputs(second)}"
         )
 
 
-def _words(form: Mapping[str, TensorType]) -> str:
+def _format_inputs(form: Mapping[str, TensorType]) -> str:
     return ", ".join(f"{name} {_dtype(kind).name}[{','.join(map(str, kind.shape))}]" for name, kind in form.items()) or "?"
 
 
 def _dtype(kind: TensorType) -> np.dtype[Any]:
-    found: np.dtype[Any] = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind.dtype))
-    return found
+    dtype: np.dtype[Any] = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind.dtype))
+    return dtype
 
 
 def _inputs(
@@ -444,22 +458,22 @@ def _inputs(
             arrays = {next(iter(form)): arrays[DEFAULT_INPUT]}
         for name in form:
             if name not in arrays:
-                raise InputError(f"--data '{options.data}' has no input '{name}', which '{path}' takes ({_words(form)})")
+                raise InputError(f"--data '{options.data}' has no input '{name}', which '{path}' takes ({_format_inputs(form)})")
             if tuple(arrays[name].shape[1:]) != form[name].shape[1:] or arrays[name].dtype != _dtype(form[name]):
                 got = f"{arrays[name].dtype.name}{list(arrays[name].shape[1:])}"
                 raise InputError(
-                    f"--data '{options.data}': an example of '{name}' is {got}, but '{path}' takes {_words(form)} "
+                    f"--data '{options.data}': an example of '{name}' is {got}, but '{path}' takes {_format_inputs(form)} "
                     f"(give the shape of dynamic axes with --input-shape)"
                 )
         names = form or arrays
         return {name: np.ascontiguousarray(arrays[name]) for name in names}, f"the first examples of {options.data}"
     random = np.random.default_rng(options.seed)
-    made = {}
+    arrays = {}
     for name, kind in form.items():
         shape, dtype = (EXAMPLES, *kind.shape[1:]), _dtype(kind)
         # Zeros and ones are valid as token ids, masks and flags.
-        made[name] = (random.standard_normal(shape) if dtype.kind == "f" else random.integers(0, 2, shape)).astype(dtype)
-    return made, "random (normal; whole numbers 0 and 1)"
+        arrays[name] = (random.standard_normal(shape) if dtype.kind == "f" else random.integers(0, 2, shape)).astype(dtype)
+    return arrays, "random (normal; whole numbers 0 and 1)"
 
 
 def _loadable(path: Path, runtime: Runtime, device: Device, folder: Path) -> Path:
@@ -492,7 +506,7 @@ def _check_samples(path: str | Path | None) -> None:
         raise InputError(f"--samples '{path}' cannot be written: {error.strerror}") from None
 
 
-def _no_samples(path: str | Path | None) -> None:
+def _refuse_samples(path: str | Path | None) -> None:
     if path is not None:
         raise InputError("--samples keeps measured times, and a simulated CPU has none")
 

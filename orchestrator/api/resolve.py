@@ -193,7 +193,7 @@ def resolve_target(
 
 
 def simulated_device(target: Target, registry: Registry) -> SimulatedDevice | None:
-    """The simulated CPU that stands in for a target."""
+    """Return the simulated CPU that stands in for a target."""
     if target.simulator is None:
         return None
     (device, *_) = attach(target.simulator, registry)
@@ -203,7 +203,7 @@ def simulated_device(target: Target, registry: Registry) -> SimulatedDevice | No
 def _simulated_profile(
     profile: HardwareProfile, device: SimulatedDevice, runtime: str, registry: Registry, *, searched: bool
 ) -> HardwareProfile:
-    """The profile whose machine the simulated CPU stands for: the user's target, or the CPU's usual board.
+    """Return the profile that the simulated CPU represents: the user's target, or the CPU's usual board.
 
     Raises:
         InputError: there is none, or it says nothing of that CPU.
@@ -224,7 +224,7 @@ def _simulated_profile(
 
 
 def _ready_simulator(profile: HardwareProfile, runtime: Runtime, registry: Registry) -> str | None:
-    """The simulated CPU that the profile has constants for, where that is set up here."""
+    """Return the simulated CPU that the profile has constants for, if it is set up on this host."""
     constants = profile.simulation(runtime.name)
     if profile.device is not None or constants is None:
         return None
@@ -241,7 +241,7 @@ def _ready_simulator(profile: HardwareProfile, runtime: Runtime, registry: Regis
 
 
 def attach(reference: str, registry: Registry) -> tuple[Device, ...]:
-    """The devices that a reference names; nothing is connected yet.
+    """Return the devices that a reference names, without connecting to them.
 
     Raises:
         InputError: one cannot be read, one stands there twice, or they are not of one kind.

@@ -82,7 +82,7 @@ class _Role:
     builds_only: str | None
 
 
-def work(options: WorkerOptions, *, observer: Observer = lambda _: None) -> WorkerResult:
+def run_worker(options: WorkerOptions, *, observer: Observer = lambda _: None) -> WorkerResult:
     """Build and, if this machine is of the leader's class, time candidates of a shared search until it is over.
 
     Args:

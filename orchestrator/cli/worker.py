@@ -38,14 +38,14 @@ def command(as_json: bool, **values: Any) -> None:
 
     A machine of the leader's class builds, scores and times candidates; another one builds them, and the leader times them.
     """
-    from orchestrator.api.worker import WorkerOptions, work
+    from orchestrator.api.worker import WorkerOptions, run_worker
     from orchestrator.cli.progress import progress
     from orchestrator.values.search import with_values
 
     options = with_values(WorkerOptions(storage=values.pop("storage")), shared.given(values))
     with progress(quiet_stdout=as_json) as (console, observer):
-        done = work(options, observer=observer)
+        result = run_worker(options, observer=observer)
     if as_json:
-        document(json.dumps(asdict(done), indent=1))
+        document(json.dumps(asdict(result), indent=1))
     else:
-        console.print(f"{done.candidates} candidates of {done.study}; {done.ended}", markup=False, highlight=False)
+        console.print(f"{result.candidates} candidates of {result.study}; {result.ended}", markup=False, highlight=False)

@@ -103,7 +103,7 @@ def test_what_cannot_be_told_is_inconclusive_and_exit_code_3(model: Path, monkey
 
 @pytest.mark.parametrize(("threads", "advised"), [(1, False), (2, True)])
 def test_advice_where_nothing_can_be_told_depends_on_the_threads(threads: int, advised: bool) -> None:
-    bench = SimpleNamespace(evaluator=SimpleNamespace(threads=threads), elsewhere=None)
+    bench = SimpleNamespace(evaluator=SimpleNamespace(threads=threads), host_note=None)
     ratio = Difference(value=1.0, low=0.95, high=1.05)
     reason = measure._reason("inconclusive", ratio, MeasureOptions(), "wall", 0.0, bench)  # type: ignore[arg-type]
     assert "B takes 0.9500 to 1.0500 of A's time" in reason

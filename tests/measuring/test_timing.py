@@ -9,12 +9,12 @@ import numpy as np
 import onnx
 import pytest
 
+from orchestrator.api.measure import verdict
 from orchestrator.api.resolve import profile_named, resolve_target
 from orchestrator.measuring.disturbance import observed
 from orchestrator.measuring.model_info import scoring_batch
 from orchestrator.measuring.scoring import Evaluator
 from orchestrator.measuring.timing import Plan, Timing, time_models
-from orchestrator.measuring.verdict import verdict
 from orchestrator.plugin import DeviceState, InputError, Job, JobFailed, Session
 from orchestrator.plugin.registry import Registry
 from orchestrator.values.results import LatencyResult

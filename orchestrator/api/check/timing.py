@@ -99,8 +99,8 @@ def _latency(bench: Bench, options: CheckOptions, test: RatioTest, taken: _Round
     if taken.by_cpu:
         counted = "CPU time" if taken.by_cpu == rounds else f"CPU time in {taken.by_cpu} of {rounds} rounds"
         notes.append(f"; by {counted}, for other work took the core away for up to {taken.waited:.0%} of the wall time")
-    if bench.elsewhere:
-        notes.append(f"; {bench.elsewhere}")
+    if bench.host_note:
+        notes.append(f"; {bench.host_note}")
     steadier = "--threads 1, which is steadier, " if bench.evaluator.threads > 1 else ""
     details = {
         "evidence": "measured-on-target" if bench.evaluator.target.is_device else "measured-on-host",
