@@ -1,10 +1,10 @@
-"""A user's data file: a function without arguments that returns the splits, each a pair (inputs, labels)."""
+"""Data file of a user: a function without arguments that returns the splits, each a pair (inputs, labels)."""
 
 import numpy as np
 
 
 def splits() -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Simulated motion sensors: six channels, 128 samples; at rest, walking, running."""
+    """Return windows of simulated motion sensors: six channels, 128 samples; at rest, walking, running."""
     generator = np.random.default_rng(0)
 
     def windows(count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""A user's model file: a function without arguments that returns the trained network. Nothing of the orchestrator is in here."""
+"""Model file of a user: a function without arguments that returns the trained network. It does not import the orchestrator."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ WEIGHTS = Path(__file__).with_name("weights.pt")
 
 
 class Classifier(nn.Module):
-    """Sensor windows (N, 6, 128) to logits (N, 3)."""
+    """Classifier of sensor windows (N, 6, 128) into three classes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -21,13 +21,13 @@ class Classifier(nn.Module):
         self.head = nn.Linear(64, 3)
 
     def forward(self, window: torch.Tensor) -> torch.Tensor:
-        """Logits."""
+        """Return the logits, shape (N, 3)."""
         logits: torch.Tensor = self.head(self.features(window).mean(-1))
         return logits
 
 
 def network() -> nn.Module:
-    """The trained network; trained here and now if weights.pt is not there yet (some seconds)."""
+    """Return the trained network; train it first if weights.pt does not exist (some seconds)."""
     model = Classifier()
     if WEIGHTS.exists():
         model.load_state_dict(torch.load(WEIGHTS, weights_only=True))

@@ -21,11 +21,11 @@ ORDER = ("morphology", "pruning", "distillation", "graph", "quantization")
 CITATION = re.compile(r"([A-Z][\w-]+(?: and [A-Z][\w-]+| et\s+al\.)?)\s+((?:19|20)\d\d)")
 HEAD = """# The methods
 
-What can stand in a recipe, in this order, one of a family at most. A structure that is changed is followed by distillation
-wherever there are train data. Each method declares its parameters, their defaults and search ranges in one place; these pages are
-written from the declarations. A search narrows them to what the target runs and the network has (`--dry-run` shows to what, and
-which method is refused and why). Methods marked *rare* take part where a search names them (`--method NAME`) or all
-(`--search thorough`).
+The families of methods in the order of a recipe, which has at most one method of each. If there are train data, a method that
+changes the structure is followed by distillation. Each method declares its parameters, their defaults and search ranges in one
+place, and these pages are generated from the declarations. A search narrows the ranges to those that the target supports and the
+network offers (`--dry-run` shows them, and the reason for each refused method). Methods marked *rare* are included in searches
+that name them (`--method NAME`) or include all methods (`--search thorough`).
 """
 
 
