@@ -60,7 +60,7 @@ def characterize(
     output: str | Path | None = None,
     overwrite: bool = False,
     progress: Callable[[str], None] | None = None,
-    **said: Any,
+    **values: Any,
 ) -> CharacterizedMachine:
     """Measure a machine by micro-benchmarks, and fit its latency models to them.
 
@@ -69,7 +69,7 @@ def characterize(
         output: The .toml file to write, or a folder, in which it gets the profile's name; None writes nothing.
         overwrite: True to replace an existing file.
         progress: Called with a description of each next step.
-        **said: Fields of the options.
+        **values: Fields of the options.
 
     Returns:
         The profile, its validation and notes.
@@ -79,7 +79,7 @@ def characterize(
         EnvironmentFailure: The device is unreachable or in use, or the file cannot be written.
         Interrupted: The user interrupted it; nothing was written.
     """
-    options = with_values(options or CharacterizeOptions(), said)
+    options = with_values(options or CharacterizeOptions(), values)
     begin = time.monotonic()
     if output is not None and not Path(output).is_dir():
         _target(Path(output), "", overwrite=overwrite)

@@ -64,13 +64,13 @@ def estimate(
     )
 
 
-def _runtime(profile: HardwareProfile, wanted: str | None) -> str:
+def _runtime(profile: HardwareProfile, requested: str | None) -> str:
     able = list(dict.fromkeys(table.runtime for table in profile.latency_models))
     listed = [support.name for support in profile.runtimes]
-    if wanted is not None:
-        if wanted not in able and wanted not in listed:
-            raise InputError(unknown("runtime", wanted, able or listed))
-        return wanted
+    if requested is not None:
+        if requested not in able and requested not in listed:
+            raise InputError(unknown("runtime", requested, able or listed))
+        return requested
     if not able:
         characterize = "" if profile.device is None else "; `orchestrate profiles characterize` measures them"
         raise InputError(

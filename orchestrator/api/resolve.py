@@ -267,14 +267,14 @@ def plugin_versions(registry: Registry) -> dict[str, str]:
     return {p.name: f"{p.package} {p.version}" for p in registry.plugins if not p.error}
 
 
-def _runtime(profile: HardwareProfile, registry: Registry, wanted: tuple[str, ...]) -> Runtime:
+def _runtime(profile: HardwareProfile, registry: Registry, requested: tuple[str, ...]) -> Runtime:
     known = registry.runtimes()
-    for name in wanted:
+    for name in requested:
         if name not in known:
             raise InputError(unknown("runtime", name, known) + _broken(registry))
-    registry.settle("runtimes", *wanted)
+    registry.settle("runtimes", *requested)
     there = [support.name for support in profile.runtimes]
-    listed = [name for name in wanted if name in there] or [] if wanted else there
+    listed = [name for name in requested if name in there] or [] if requested else there
     reasons = []
     for name in listed:
         if name not in known:
@@ -288,22 +288,22 @@ def _runtime(profile: HardwareProfile, registry: Registry, wanted: tuple[str, ..
         return known[name]
     if not listed:
         names = ", ".join(support.name for support in profile.runtimes)
-        raise InputError(f"target '{profile.name}' lists the runtimes {names}, but not {', '.join(wanted)}")
+        raise InputError(f"target '{profile.name}' lists the runtimes {names}, but not {', '.join(requested)}")
     raise InputError(f"target '{profile.name}' has no runtime that works here: {'; '.join(reasons)}")
 
 
-def _with_installed(profile: HardwareProfile, wanted: tuple[str, ...], registry: Registry) -> HardwareProfile:
+def _with_installed(profile: HardwareProfile, requested: tuple[str, ...], registry: Registry) -> HardwareProfile:
     """Return this machine's profile with the requested runtimes added, because it runs what is installed."""
     listed, known = {support.name for support in profile.runtimes}, registry.runtimes()
     added = [
         replace(profile.runtimes[0], name=name, channel_multiple={}, options={}, source="named")
-        for name in wanted
+        for name in requested
         if name in known and name not in listed
     ]
     if not added:
         return profile
-    said = "a runtime that the user named; what it runs well is taken to be what the first runtime does"
-    return replace(profile, runtimes=(*profile.runtimes, *added), sources={**profile.sources, "named": said})
+    source = "a runtime that the user named; what it runs well is taken to be what the first runtime does"
+    return replace(profile, runtimes=(*profile.runtimes, *added), sources={**profile.sources, "named": source})
 
 
 def _with_alternatives(target: Target, options: SearchOptions, registry: Registry) -> Target:

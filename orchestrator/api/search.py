@@ -41,12 +41,12 @@ from orchestrator.values.results import CandidateResult, RunResult
 from orchestrator.values.search import BudgetSpec, SearchOptions, with_values
 
 
-def nobody(event: dict[str, Any]) -> None:
+def ignore_event(event: dict[str, Any]) -> None:
     """Ignore events."""
 
 
 def search(
-    options: SearchOptions | None = None, *, output: str | Path | None = None, observer: Observer = nobody, **said: Any
+    options: SearchOptions | None = None, *, output: str | Path | None = None, observer: Observer = ignore_event, **values: Any
 ) -> RunResult:
     """Find the Pareto-optimal models for a target.
 
@@ -54,7 +54,7 @@ def search(
         options: The options; or give fields by name: `search(target="raspberry-pi", trials=20)`.
         output: The run directory, or None for a new one under `runs/`.
         observer: Called with a dict for every event.
-        **said: Fields of the options, of its task, budget and limits.
+        **values: Fields of the options, of its task, budget and limits.
 
     Returns:
         The results; the files are in the run directory `result.search["run"]`.
@@ -65,7 +65,7 @@ def search(
         Interrupted: The user interrupted it; `resume` continues.
     """
     started = time.monotonic()
-    options = with_values(options or SearchOptions(), said)
+    options = with_values(options or SearchOptions(), values)
     registry = Registry.discover(without=options.without_plugins)
     request, runtime, devices = plan(options, registry)
     path = Path(output) if output is not None else new_run(request.target.profile.name)
@@ -87,7 +87,7 @@ def search(
 
 
 def resume(
-    run_directory: str | Path, *, trials: int | None = None, timeout_s: float | None = None, observer: Observer = nobody
+    run_directory: str | Path, *, trials: int | None = None, timeout_s: float | None = None, observer: Observer = ignore_event
 ) -> RunResult:
     """Continue a run that was stopped in any way, or extend its budget.
 
@@ -173,7 +173,7 @@ def preview(options: SearchOptions) -> tuple[SearchRequest, RunState, SearchSpac
     with tempfile.TemporaryDirectory() as folder:
         run = RunDirectory.create(Path(folder) / "run")
         unwaiting = replace(request, options=replace(request.options, wait_for_device_s=0.0))
-        engine = _engine(run, unwaiting, registry, runtime, devices, started=started, observer=nobody)
+        engine = _engine(run, unwaiting, registry, runtime, devices, started=started, observer=ignore_event)
         workshop = engine.builder(None)
         try:
             with interrupt.heard(), closing(engine):
@@ -184,7 +184,9 @@ def preview(options: SearchOptions) -> tuple[SearchRequest, RunState, SearchSpac
     return request, state, SearchSpace(state.offers, registry.methods())
 
 
-def build(recipe: str | Path, output: str | Path, *, without_plugins: tuple[str, ...] = (), observer: Observer = nobody) -> Path:
+def build(
+    recipe: str | Path, output: str | Path, *, without_plugins: tuple[str, ...] = (), observer: Observer = ignore_event
+) -> Path:
     """Rebuild one candidate from its recipe.toml.
 
     Args:
@@ -222,26 +224,26 @@ def build(recipe: str | Path, output: str | Path, *, without_plugins: tuple[str,
         workshop = engine.builder(None)
         try:
             with interrupt.heard():
-                found = workshop.prepare()
-                if found.task.weights_digest != file.weights_digest:
+                prepared = workshop.prepare()
+                if prepared.task.weights_digest != file.weights_digest:
                     raise InputError(f"the weights of '{file.task.model}' are not those that the recipe was made for")
-                if found.task.data_digest != file.data_digest:
+                if prepared.task.data_digest != file.data_digest:
                     raise InputError(f"the data of '{file.task.data}' are not those that the recipe was made for")
-                made = workshop.build(file.recipe, run.folder("built"), timeout_s=request.candidate_timeout_s).model
+                built = workshop.build(file.recipe, run.folder("built"), timeout_s=request.candidate_timeout_s).model
         finally:
             workshop.close()
-        if made is None:
-            raise RuntimeError("a build that nobody stops has a model")
+        if built is None:
+            raise RuntimeError("a build that is not stopped has a model")
         folder.mkdir(parents=True, exist_ok=True)
-        final = folder / Path(made.path).name
-        shutil.copyfile(made.path, final)
-        if made.digest != file.model_digest:
+        final = folder / Path(built.path).name
+        shutil.copyfile(built.path, final)
+        if built.digest != file.model_digest:
             engine.note("the file is not the same to the byte: other versions, or another machine")
     return final
 
 
 def evaluate(
-    options: SearchOptions, recipes: Sequence[Recipe], *, output: str | Path | None = None, observer: Observer = nobody
+    options: SearchOptions, recipes: Sequence[Recipe], *, output: str | Path | None = None, observer: Observer = ignore_event
 ) -> list[CandidateResult]:
     """Build, score and time given recipes beside the original, without searching.
 
@@ -267,8 +269,8 @@ def evaluate(
     if len(named) > len(options.runtimes) and not options.runtimes:
         named = (resolve_target(profile_named(options.target, registry), registry)[0].runtime, *named)
     budget = replace(options.budget, trials=max(1, len(recipes)), timeout_s=None)
-    asked = replace(options, methods=methods, budget=budget, runtimes=tuple(dict.fromkeys(named)))
-    request, runtime, devices = plan(asked, registry)
+    requested = replace(options, methods=methods, budget=budget, runtimes=tuple(dict.fromkeys(named)))
+    request, runtime, devices = plan(requested, registry)
     with tempfile.TemporaryDirectory() as scratch:
         run = RunDirectory.create(Path(output) if output is not None else Path(scratch) / "run")
         engine = _engine(run, request, registry, runtime, devices, started=time.monotonic(), observer=observer)
@@ -277,11 +279,11 @@ def evaluate(
             with run.locked(), interrupt.heard(), closing(engine):
                 engine.connect()
                 state = engine.prepare(None, workshop)
-                found = [engine.baseline(state, workshop)]
-                found += [engine.evaluate(recipe, state, workshop) for recipe in recipes]
+                results = [engine.baseline(state, workshop)]
+                results += [engine.evaluate(recipe, state, workshop) for recipe in recipes]
         finally:
             workshop.close()
-    return found
+    return results
 
 
 def _engine(
@@ -319,10 +321,10 @@ def _run(
             try:
                 found = engine.finish(engine.search(prepared, workshop), workshop)
             except (Interrupted, EnvironmentFailure, OSError) as error:
-                told = _of_surroundings(error, run) if isinstance(error, OSError) else error
-                if told is not None:
-                    with suppress(*([] if isinstance(told, Interrupted) else [OSError])):  # the disk itself may have failed
-                        _publish_so_far(engine, prepared, told, registry, run)
+                failure = _of_surroundings(error, run) if isinstance(error, OSError) else error
+                if failure is not None:
+                    with suppress(*([] if isinstance(failure, Interrupted) else [OSError])):  # the disk itself may have failed
+                        _publish_so_far(engine, prepared, failure, registry, run)
                 raise
             result = compose(found, registry, run)
             publish(result, found, registry, run)
@@ -382,10 +384,10 @@ def surroundings(run: RunDirectory) -> Iterator[None]:
     except EnvironmentFailure as error:
         raise EnvironmentFailure(f"{error}; fix it, then {_way_on(run)}") from error
     except OSError as error:
-        told = _of_surroundings(error, run)
-        if told is None:
+        failure = _of_surroundings(error, run)
+        if failure is None:
             raise
-        raise EnvironmentFailure(f"{told}; fix it, then {_way_on(run)}") from error
+        raise EnvironmentFailure(f"{failure}; fix it, then {_way_on(run)}") from error
 
 
 def _of_surroundings(error: OSError, run: RunDirectory) -> EnvironmentFailure | None:
@@ -394,7 +396,7 @@ def _of_surroundings(error: OSError, run: RunDirectory) -> EnvironmentFailure | 
     inside = path is not None and path.is_relative_to(run.path)
     if path is not None and inside and isinstance(error, FileNotFoundError):
         gone = next((folder for folder in reversed(path.parents) if not folder.exists()), path)
-        return EnvironmentFailure(f"'{gone}' was deleted by somebody else")
+        return EnvironmentFailure(f"'{gone}' was deleted during the run")
     if inside or error.errno in FULL:
         return EnvironmentFailure(f"{error.strerror} ({error.filename or run.path})")
     return None

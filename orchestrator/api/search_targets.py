@@ -155,7 +155,7 @@ class Targets:
         except OSError as error:
             raise EnvironmentFailure(f"'{self.path}' cannot be written: {error.strerror}") from None
 
-    def search(self, k: int, before: Sequence[RunResult], *, observer: Observer = search.nobody) -> RunResult:
+    def search(self, k: int, before: Sequence[RunResult], *, observer: Observer = search.ignore_event) -> RunResult:
         """Search for one target, or resume it; a finished one is only read.
 
         Args:
@@ -197,8 +197,8 @@ def search_targets(
     *,
     targets: Sequence[str],
     output: str | Path | None = None,
-    observer: Observer = search.nobody,
-    **said: Any,
+    observer: Observer = search.ignore_event,
+    **values: Any,
 ) -> list[RunResult]:
     """Find the Pareto-optimal models for several targets: what is built for one is timed on all.
 
@@ -209,7 +209,7 @@ def search_targets(
         targets: Names or files of profiles, searched in this order.
         output: The common folder, or None for a new one under `runs/`.
         observer: Called with a dict for every event.
-        **said: Fields of the options.
+        **values: Fields of the options.
 
     Returns:
         The results for each target, in order.
@@ -219,12 +219,12 @@ def search_targets(
         EnvironmentFailure: The disk is full, the run directory is in use, ...
         Interrupted: The user interrupted it; `resume_targets` continues.
     """
-    several = Targets.begin(with_values(options or SearchOptions(), said), targets, output)
+    several = Targets.begin(with_values(options or SearchOptions(), values), targets, output)
     return _all(several, lambda k, before: several.search(k, before, observer=observer))
 
 
 def resume_targets(
-    folder: str | Path, *, trials: int | None = None, timeout_s: float | None = None, observer: Observer = search.nobody
+    folder: str | Path, *, trials: int | None = None, timeout_s: float | None = None, observer: Observer = search.ignore_event
 ) -> list[RunResult]:
     """Continue the runs for several targets: finished ones are read, a stopped one is resumed, the others are started.
 

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 @click.option("--markdown", type=click.Path(path_type=Path), metavar="FILE", help="Write the table as Markdown.")
 @click.option("--json", "as_json", is_flag=True, help="Every criterion on stdout as one JSON object.")
 @click.pass_context
-def command(context: click.Context, /, junit: Path | None, markdown: Path | None, as_json: bool, **said: Any) -> None:
+def command(context: click.Context, /, junit: Path | None, markdown: Path | None, as_json: bool, **values: Any) -> None:
     """Test whether a model has regressed against another one: a gate for CI.
 
     Both are timed here, side by side, and scored on the same examples:
@@ -58,7 +58,7 @@ def command(context: click.Context, /, junit: Path | None, markdown: Path | None
     """
     from orchestrator.api.check import check
 
-    baseline, candidate, options = _options(said)
+    baseline, candidate, options = _options(values)
     for option, path in (("--junit", junit), ("--markdown", markdown)):
         _writable(option, path)
     found = check(baseline, candidate, options)

@@ -120,7 +120,7 @@ def test_run_whose_work_is_deleted_ends_with_one_line(cli: Cli, project: Project
     shutil.rmtree(cli.folder / "run" / "work", ignore_errors=True)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 4, err
-    assert "deleted by somebody else; fix it, then begin again" in last_line(err)
+    assert "deleted during the run; fix it, then begin again" in last_line(err)
 
 
 def test_second_search_into_a_run_in_use_is_told_by_whom(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_what_was_deleted_is_named_whatever_noticed_it_first(tmp_path: Path, del
     noticed = gone if gone.suffix else gone / ".elapsed.123.tmp"
     with pytest.raises(EnvironmentFailure) as told, surroundings(run):
         noticed.read_bytes()
-    assert str(told.value) == f"'{gone}' was deleted by somebody else; fix it, then begin again"
+    assert str(told.value) == f"'{gone}' was deleted during the run; fix it, then begin again"
 
 
 def test_candidate_is_not_written_where_the_run_was_deleted(tmp_path: Path, make: Make) -> None:
