@@ -1,6 +1,6 @@
 """A warm guest: the real aarch64 runtime under qemu, which counts what a model's inference executes.
 
-The runtime is imported once, which takes ten seconds. For each model the guest forks a child (see `serving.py`), so that models
+The runtime is imported once, which takes ten seconds. For each model the guest forks a child (see `server.py`), so that models
 share the start, and the counts of one do not depend on those before it. They depend on the model, its input, the options, the
 runtime, the guest's libraries and the CPU, and on nothing else; `tests/qemu/test_emulator.py` holds that.
 """

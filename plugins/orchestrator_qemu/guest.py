@@ -5,7 +5,7 @@ folders to find modules, in the order of the disk, and asks for the owners of fi
 by a list that the emulator wrote (`/work/start.txt`), and what Python's allocator was left with so far is used up.
 
 Only modules that are part of the interpreter are imported here (`__future__` is none, so annotations are quoted). What counts is
-imported afterwards: `serving.py`.
+imported afterwards: `server.py`.
 """
 
 import gc
@@ -99,15 +99,15 @@ def use_up() -> "list[Any]":
 
 
 def main() -> None:
-    """Continue with `serving.py`."""
+    """Continue with `server.py`."""
     start = eval(read("/work/start.txt"))  # noqa: S307 the emulator's own; nothing is there yet that reads JSON
     sys.path[:] = start["paths"]
     sys.meta_path[:] = [BuiltinImporter, FrozenImporter, ListedModules(start["modules"])]
     sys.path_importer_cache.clear()
     sys.kept = use_up()  # type: ignore[attr-defined]
-    import serving  # type: ignore[import-not-found]
+    import server  # type: ignore[import-not-found]
 
-    serving.main(start)
+    server.main(start)
 
 
 main()

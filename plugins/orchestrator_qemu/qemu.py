@@ -13,7 +13,7 @@ from orchestrator.errors import EnvironmentFailure
 PROGRAM = "qemu-aarch64"
 SOURCES = Path(__file__).parent / "plugin"
 PLUGIN = ("plugin/counter.c", "plugin/caches.h", "plugin/qemu_api.h")
-GUEST = ("guest.py", "serving.py", "steady.py")
+GUEST = ("guest.py", "server.py", "determinism.py")
 FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-Wall", "-Wextra")
 ASK_S = 60.0
 

@@ -23,7 +23,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-import steady  # type: ignore[import-not-found]  # lies beside this file in the guest
+import determinism  # type: ignore[import-not-found]  # lies beside this file in the guest
 
 MARKER = 0x4F524348  # prctl's option that the counting plugin listens to
 BEGIN, END = 0, 1
@@ -53,7 +53,7 @@ def serve(load: Callable[..., Any]) -> None:
 
     The first inference plans memory; the second is what every later one is like.
     """
-    CLOCK.value = steady.EPOCH_NS
+    CLOCK.value = determinism.EPOCH_NS
     request = json.loads(read("/work/request.json"))
     try:
         import numpy as np
@@ -129,4 +129,4 @@ def listen(start: dict[str, Any]) -> None:
 
 REPLIES = os.dup(1)
 os.dup2(2, 1)  # what libraries print is no answer
-CODE, CLOCK = steady.overwrite()
+CODE, CLOCK = determinism.overwrite()
