@@ -82,8 +82,8 @@ def select(model: nn.Module, chain: InnerChain, channels: Sequence[int], shares:
     index = torch.tensor(list(channels), device=device)
     for name in chain.outputs:
         layer: Any = model.get_submodule(name)
-        held: tuple[dict[str, Any], ...] = (layer._parameters, layer._buffers)
-        for tensors in held:
+        stored: tuple[dict[str, Any], ...] = (layer._parameters, layer._buffers)
+        for tensors in stored:
             for key, tensor in tensors.items():
                 if tensor is not None and tensor.ndim and len(tensor) == chain.channels:
                     tensors[key] = _like(tensor, tensor.detach().index_select(0, index))

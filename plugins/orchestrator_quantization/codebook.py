@@ -110,21 +110,21 @@ def _bytes(elements: float, clusters: int) -> float:
 def _singles(graph: OnnxGraph, name: str, shape: tuple[int, ...], centres: Array, indices: Array) -> list[Any]:
     """Return nodes that decode one weight from each byte."""
     book = graph.add_constant(f"{name}_codebook", centres)
-    held = graph.add_constant(f"{name}_indices", indices.reshape(shape))
-    return _looked_up(name, held, book, name)
+    stored = graph.add_constant(f"{name}_indices", indices.reshape(shape))
+    return _lookup(name, stored, book, name)
 
 
 def _pairs(graph: OnnxGraph, name: str, shape: tuple[int, ...], centres: Array, indices: Array) -> list[Any]:
     """Return nodes that decode two weights from each byte by a codebook of pairs: 4-bit tensors need operator set 21."""
     padded = np.concatenate([centres, np.zeros(NIBBLE - len(centres), dtype=np.float32)])
     book = graph.add_constant(f"{name}_codebook", np.stack(np.meshgrid(padded, padded, indexing="ij"), -1).reshape(-1, 2))
-    held = graph.add_constant(f"{name}_indices", (indices[0::2] * NIBBLE + indices[1::2]).astype(np.uint8))
+    stored = graph.add_constant(f"{name}_indices", (indices[0::2] * NIBBLE + indices[1::2]).astype(np.uint8))
     form = graph.add_constant(f"{name}_shape", np.array(shape, dtype=np.int64))
-    looked_up = _looked_up(name, held, book, f"{name}_pairs")
-    return [*looked_up, onnx.helper.make_node("Reshape", [f"{name}_pairs", form], [name], f"{name}_whole")]
+    lookup = _lookup(name, stored, book, f"{name}_pairs")
+    return [*lookup, onnx.helper.make_node("Reshape", [f"{name}_pairs", form], [name], f"{name}_whole")]
 
 
-def _looked_up(name: str, indices: str, book: str, output: str) -> list[Any]:
+def _lookup(name: str, indices: str, book: str, output: str) -> list[Any]:
     wide = f"{name}_wide"  # Gather takes no index of 8 bits
     return [
         onnx.helper.make_node("Cast", [indices], [wide], wide, to=onnx.TensorProto.INT32),
