@@ -61,24 +61,24 @@ def command(context: click.Context, /, junit: Path | None, markdown: Path | None
     baseline, candidate, options = _options(values)
     for option, path in (("--junit", junit), ("--markdown", markdown)):
         _writable(option, path)
-    found = check(baseline, candidate, options)
-    _show(found, as_json)
-    _write(found, junit, markdown)
-    context.exit(found.exit_code)
+    result = check(baseline, candidate, options)
+    _show(result, as_json)
+    _write(result, junit, markdown)
+    context.exit(result.exit_code)
 
 
-def _options(said: dict[str, Any]) -> "tuple[Path, Path, CheckOptions]":
+def _options(arguments: dict[str, Any]) -> "tuple[Path, Path, CheckOptions]":
     """Return the two inputs and the options: an option wins over pyproject.toml."""
     from orchestrator.api.check.settings import CheckOptions, limit, read_table
     from orchestrator.values.units import parse_seconds
 
     values = read_table(Path.cwd())
     for name in ("max_slowdown", "max_drop", "max_growth", "max_memory_growth"):
-        if (text := said.pop(name)) is not None:
+        if (text := arguments.pop(name)) is not None:
             values[name] = limit(text, f"--{name.replace('_', '-')}", share=name != "max_drop")
-    if (text := said.pop("budget")) is not None:
+    if (text := arguments.pop("budget")) is not None:
         values["budget_s"] = parse_seconds(text, "--budget")
-    values |= {name: value for name, value in said.items() if value is not None}
+    values |= {name: value for name, value in arguments.items() if value is not None}
     sides = []
     for name in ("baseline", "candidate"):
         path = values.pop(name, None)
@@ -100,26 +100,26 @@ def _writable(option: str, path: Path | None) -> None:
         raise InputError(f"{option} '{path}' cannot be written: it is a folder, or not yours to write")
 
 
-def _show(found: "CheckResult", as_json: bool) -> None:
+def _show(result: "CheckResult", as_json: bool) -> None:
     from orchestrator.report.annotations import annotations
     from orchestrator.report.check_text import LEAST_CONSOLE, print_checked
     from orchestrator.report.measure_text import print_json
 
     if as_json:
-        document(print_json(found.plain()))
+        document(print_json(result.plain()))
     else:
         from rich.console import Console
 
         console = Console(highlight=False)
         if not console.is_terminal and console.width < LEAST_CONSOLE:
             console = Console(highlight=False, width=LEAST_CONSOLE)
-        print_checked(found, console)
+        print_checked(result, console)
     if os.environ.get("GITHUB_ACTIONS") == "true":
-        for line in annotations(found):
+        for line in annotations(result):
             click.echo(line, err=as_json)
 
 
-def _write(found: "CheckResult", junit: Path | None, markdown: Path | None) -> None:
+def _write(result: "CheckResult", junit: Path | None, markdown: Path | None) -> None:
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if junit is None and markdown is None and not summary:
         return
@@ -127,10 +127,10 @@ def _write(found: "CheckResult", junit: Path | None, markdown: Path | None) -> N
 
     registry = Registry.discover()
     if junit is not None:
-        write_output(junit, registry.render("junit", found), "--junit")
+        write_output(junit, registry.render("junit", result), "--junit")
     if markdown is None and not summary:
         return
-    text = registry.render("markdown", found)
+    text = registry.render("markdown", result)
     if markdown is not None:
         write_output(markdown, text, "--markdown")
     if summary:

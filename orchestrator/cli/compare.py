@@ -30,10 +30,10 @@ def command(context: click.Context, /, a: Path, b: Path, samples: Path | None, a
     from orchestrator.api.measure import MeasureOptions, compare
     from orchestrator.report.measure_text import compared_lines, print_json
 
-    found = compare(a, b, MeasureOptions(**values), samples=samples)
+    result = compare(a, b, MeasureOptions(**values), samples=samples)
     if as_json:
-        document(print_json(found.plain()))
+        document(print_json(result.plain()))
     else:
-        click.echo("\n".join(compared_lines(found)))
-    if found.verdict == "inconclusive":
+        click.echo("\n".join(compared_lines(result)))
+    if result.verdict == "inconclusive":
         context.exit(EXIT_INCONCLUSIVE)

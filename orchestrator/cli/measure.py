@@ -25,8 +25,8 @@ def command(model: Path, samples: Path | None, as_json: bool, **values: Any) -> 
     from orchestrator.api.measure import MeasureOptions, measure
     from orchestrator.report.measure_text import measured_lines, print_json
 
-    found = measure(model, MeasureOptions(**values), samples=samples)
+    result = measure(model, MeasureOptions(**values), samples=samples)
     if as_json:
-        document(print_json(found.plain()))
+        document(print_json(result.plain()))
     else:
-        click.echo("\n".join(measured_lines(found)))
+        click.echo("\n".join(measured_lines(result)))
