@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from orchestrator.plugin.networks import PRODUCTS
+from orchestrator.plugin.networks import PRODUCTS, shared_parameters
 
 NAMES = ("weight", "in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 
@@ -14,16 +14,13 @@ def weights(model: nn.Module) -> dict[str, nn.Parameter]:
     A weight that several layers share (an embedding that is the last layer too) is left out: it would be sparse in one of them
     only.
     """
-    owners: dict[int, int] = {}
-    for module in model.modules():
-        for parameter in module.parameters(recurse=False):
-            owners[id(parameter)] = owners.get(id(parameter), 0) + 1
+    shared = shared_parameters(model)
     layers = [(name, m) for name, m in model.named_modules() if isinstance(m, (*PRODUCTS, nn.MultiheadAttention))]
     return {
         f"{layer}.{name}" if layer else name: parameter
         for layer, module in layers
         for name, parameter in module.named_parameters(recurse=False)
-        if name in NAMES and owners[id(parameter)] == 1
+        if name in NAMES and id(parameter) not in shared
     }
 
 

@@ -1,20 +1,10 @@
-"""Sparse weights: single weights that are zero, in a network of unchanged shape."""
+"""Unstructured and N:M sparsity: single weights set to zero, in a network of unchanged shape."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-from orchestrator.plugin import (
-    BuildContext,
-    Choice,
-    MethodError,
-    Number,
-    Parameter,
-    ParameterValue,
-    Refused,
-    TorchMethod,
-    narrowed,
-    percent,
-)
+from orchestrator.plugin import BuildContext, Choice, MethodError, Number, Parameters, ParameterValues, Refused, narrowed, percent
+from orchestrator_pruning.base import PruningMethod
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,23 +13,22 @@ PATTERNS: Mapping[str, tuple[int, int]] = {"2:4": (2, 4), "4:8": (4, 8)}
 """N:M patterns: N weights of M neighbours along the input channels stay."""
 
 
-class Sparsity(TorchMethod):
-    """Sets the weights of least magnitude to zero, and keeps them there through all later training.
+class Sparsity(PruningMethod):
+    """Sets the weights of least magnitude to zero (Han et al. 2015), and keeps them at zero through all later training.
 
-    The runtimes of today's profiles have no kernels for sparse weights: a sparse network is not a bit faster there, and its file
-    is as long. What gains is the *compressed* size (zip, over-the-air updates, flash with compression), and chips with N:M units.
+    The runtimes of today's profiles have no kernels for sparse weights: a sparse network is not faster there, and its file has
+    the same size. The *compressed* size is smaller (zip, over-the-air updates, compressed flash), and chips with N:M units gain speed.
     """
 
     name = "sparsity"
     version = 1
-    family = "pruning"
     reads = frozenset[str]()
     summary = "Zeroes single weights of least magnitude, freely (Han et al. 2015) or N of every M (Mishra et al. 2021)."
-    parameters: ClassVar[tuple[Parameter, ...]] = (
+    parameters: ClassVar[Parameters] = (
         Choice(
             name="pattern",
-            help="which weights may go: any, or just two of every four or four of every eight along the input channels; only the "
-            "compressed size gains by it, no runtime is faster",
+            help="removable weights: any, or two of every four or four of every eight along the input channels; it reduces the "
+            "compressed size, no runtime is faster",
             choices=("unstructured", "2:4", "4:8"),
         ),
         Number(
@@ -54,12 +43,10 @@ class Sparsity(TorchMethod):
             bounds=(0.01, 0.99),
         ),
     )
-    after = frozenset({"morphology"})
-    before = frozenset({"distillation", "graph", "quantization"})
     keeps = frozenset({"zeros"})
     usual = False
 
-    def offer(self, model: "nn.Module", parameters: tuple[Parameter, ...], context: BuildContext) -> tuple[Parameter, ...]:
+    def offer(self, model: "nn.Module", parameters: Parameters, context: BuildContext) -> Parameters:
         """Return the search ranges for this network."""
         from orchestrator_pruning.magnitude import fits, weights
 
@@ -69,13 +56,13 @@ class Sparsity(TorchMethod):
         patterns = tuple(p for p in ("unstructured", *PATTERNS) if p not in PATTERNS or any(fits(w, PATTERNS[p]) for w in layers))
         return narrowed(parameters, pattern={"choices": patterns})
 
-    def phrase(self, parameters: Mapping[str, ParameterValue]) -> str:
+    def phrase(self, parameters: ParameterValues) -> str:
         """Describe a step with these parameters."""
         if parameters["pattern"] == "unstructured":
             return f"{percent(parameters['ratio'])} of the weights zeroed by magnitude"
         return f"weights zeroed by magnitude in the pattern {parameters['pattern']}"
 
-    def transform(self, model: "nn.Module", parameters: Mapping[str, ParameterValue], context: BuildContext) -> "nn.Module":
+    def transform(self, model: "nn.Module", parameters: ParameterValues, context: BuildContext) -> "nn.Module":
         """Return the changed network."""
         import torch
 
