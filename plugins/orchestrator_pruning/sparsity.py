@@ -17,7 +17,8 @@ class Sparsity(PruningMethod):
     """Sets the weights of least magnitude to zero (Han et al. 2015), and keeps them at zero through all later training.
 
     The runtimes of today's profiles have no kernels for sparse weights: a sparse network is not faster there, and its file has
-    the same size. The *compressed* size is smaller (zip, over-the-air updates, compressed flash), and chips with N:M units gain speed.
+    the same size. The *compressed* size is smaller (zip, over-the-air updates, compressed flash), and chips with N:M units gain
+    speed.
     """
 
     name = "sparsity"
