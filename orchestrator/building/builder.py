@@ -33,9 +33,9 @@ from orchestrator.building.store import Store
 from orchestrator.building.task import LoadedTask
 from orchestrator.errors import FULL, MethodError, Refused
 from orchestrator.plugin.masks import reset_zeros
-from orchestrator.plugin.method import BuildContext, Method, Need, OnnxMethod, TorchMethod, TorchToOnnxMethod
+from orchestrator.plugin.method import EVERYTHING, BuildContext, Method, Need, OnnxMethod, TorchMethod, TorchToOnnxMethod
 from orchestrator.plugin.parameters import Choice, Number, checked
-from orchestrator.plugin.reads import EVERYTHING, Access, restricted
+from orchestrator.plugin.reads import Access, restricted
 from orchestrator.values.recipe import Recipe, Step
 from orchestrator.values.target import Target
 from orchestrator.values.task import TaskDescription

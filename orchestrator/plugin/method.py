@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from orchestrator.plugin.parameters import Parameter
-from orchestrator.plugin.reads import EVERYTHING
 from orchestrator.values.recipe import ParameterValue
 from orchestrator.values.target import Target
 from orchestrator.values.task import TaskDescription
@@ -19,6 +18,10 @@ if TYPE_CHECKING:
 
     Inputs = Mapping[str, Tensor]
     Loss = Callable[[Any, Inputs, "Tensor | None"], Tensor]
+
+TRAINING_PARTS = frozenset({"epochs", "student", "task_loss", "train"})
+EVERYTHING = TRAINING_PARTS | {"target", "task"}
+"""All that a method may declare in `reads`, in its coarsest parts."""
 
 
 class Need(StrEnum):

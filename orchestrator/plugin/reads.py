@@ -8,19 +8,15 @@ A read is "target", "target.runtime" (any field of `Target`, or "support"), "tar
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from orchestrator.errors import MethodError
+from orchestrator.plugin.method import EVERYTHING, TRAINING_PARTS, BuildContext
 from orchestrator.values.target import Target
 
-if TYPE_CHECKING:
-    from orchestrator.plugin.method import BuildContext
-
-OWN = frozenset({"epochs", "student", "task_loss", "train"})
 TASK = frozenset({"spec", "name", "metric", "direction"})
 TARGET = frozenset(field.name for field in dataclasses.fields(Target)) | {"support"}
 MULTIPLE = "channel_multiple"
-EVERYTHING = OWN | {"target", "task"}
 
 
 def is_read(name: str) -> bool:
@@ -89,9 +85,9 @@ class TargetView(View):
         return multiple
 
 
-def restricted(context: "BuildContext", access: Access) -> "BuildContext":
+def restricted(context: BuildContext, access: Access) -> BuildContext:
     """Return a view of a context that offers only the declared parts."""
-    view: Any = View(context, OWN, access)
+    view: Any = View(context, TRAINING_PARTS, access)
     view.target = None if context.target is None else TargetView(context.target, TARGET, access, "target.")
     view.task = View(context.task, TASK, access, "task.")
-    return cast("BuildContext", view)
+    return cast(BuildContext, view)
