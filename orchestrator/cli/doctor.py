@@ -19,7 +19,7 @@ COLOURS = {"ok": "green", "warning": "yellow", "missing": "yellow", "broken": "r
 )
 @click.option("--json", "as_json", is_flag=True, help="All findings on stdout as one JSON object.")
 def command(target: str, as_json: bool) -> int:
-    """See what works on this machine, and what to install for the rest.
+    """Check what works on this machine, and what to install for the rest.
 
     Libraries are imported, each runtime runs a tiny model, every target is looked at. Exit code 0 when a search for the target
     would run, 1 when it would not:

@@ -13,7 +13,7 @@ from orchestrator.values.distribution import DISTRIBUTION
 
 COMMANDS = {
     "build": "Rebuild one candidate from its recipe.toml.",
-    "check": "Test whether a model has regressed: a gate for CI.",
+    "check": "Test whether a model has regressed against another one: a gate for CI.",
     "completion": "Print the script that completes `orchestrate` in a SHELL.",
     "compare": "Test whether B is faster than A on this target.",
     "compare-runs": "Compare two runs.",

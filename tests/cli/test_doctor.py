@@ -98,7 +98,7 @@ def test_limits_of_a_container_and_settings_of_threads_are_found(tmp_path: Path,
     monkeypatch.setattr(cgroup, "MEMBERSHIP", tmp_path / "membership")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     facts = {"cpu": "a CPU", "machine": "x", "system": "y", "cores": 4, "governor": "powersave"}
-    monkeypatch.setattr(machine.agent, "facts", lambda: facts)
+    monkeypatch.setattr(machine, "machine_facts", lambda: facts)
     monkeypatch.chdir(tmp_path)
     found = {finding.name: finding for finding in machine.machine()}
     assert found["cpu limit"].state == "warning" and "0.25 of 4 cores" in found["cpu limit"].text
