@@ -8,6 +8,7 @@ the results, the recipes that an unkilled run begins with among them, no process
 """
 
 import argparse
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -21,7 +22,7 @@ import onnx
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from orchestrator.report.results import read_results
-from tests.conftest import DATA, tiny_onnx
+from tests.conftest import PROJECTS, tiny_onnx
 from tests.study.killing import Killed
 
 TRIALS = 6
@@ -30,10 +31,8 @@ TRIALS = 6
 def _project(folder: Path) -> list[str]:
     """A small network and its data as files; the options of a search on them."""
     onnx.save(tiny_onnx(), folder / "model.onnx")
-    namespace: dict[str, object] = {}
-    exec(DATA, namespace)  # noqa: S102 our own text
-    made = namespace["splits"](count=200)  # type: ignore[operator]
-    np.savez(folder / "arrays.npz", **{f"{n}_{k}": a for n, (x, y) in made.items() for k, a in (("x", x), ("y", y))})
+    data = runpy.run_path(str(PROJECTS / "classifier" / "data.py"))["splits"](count=200)
+    np.savez(folder / "arrays.npz", **{f"{n}_{k}": a for n, (x, y) in data.items() for k, a in (("x", x), ("y", y))})
     return ["--model", str(folder / "model.onnx"), "--data", str(folder / "arrays.npz"), "--trials", str(TRIALS)]
 
 

@@ -11,6 +11,7 @@ package, with fsync), where that is installed, else a journal.
 import argparse
 import contextlib
 import os
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -23,7 +24,7 @@ import onnx
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.overhead import PLUGIN
-from tests.conftest import DATA, install, tiny_onnx
+from tests.conftest import PROJECTS, install, tiny_onnx
 from tests.study import postgres
 
 SLEEPING = "import os\nimport time\n" + PLUGIN.replace(
@@ -39,10 +40,8 @@ SLEEPING = "import os\nimport time\n" + PLUGIN.replace(
 
 def _task(folder: Path) -> list[str]:
     onnx.save(tiny_onnx(), folder / "model.onnx")
-    namespace: dict[str, object] = {}
-    exec(DATA, namespace)  # noqa: S102 our own text
-    made = namespace["splits"](count=200)  # type: ignore[operator]
-    np.savez(folder / "arrays.npz", **{f"{n}_{k}": a for n, (x, y) in made.items() for k, a in (("x", x), ("y", y))})
+    data = runpy.run_path(str(PROJECTS / "classifier" / "data.py"))["splits"](count=200)
+    np.savez(folder / "arrays.npz", **{f"{n}_{k}": a for n, (x, y) in data.items() for k, a in (("x", x), ("y", y))})
     return ["--model", str(folder / "model.onnx"), "--data", str(folder / "arrays.npz")]
 
 
