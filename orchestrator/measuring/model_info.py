@@ -58,7 +58,6 @@ def inspect(graph: Path, file: Path, target: Target, shapes: dict[str, tuple[int
         file: The file that the runtime loads: the same, or its own form of it.
         target: The target.
         shapes: `{input name: shape with a batch of 1}`, for dynamic axes.
-        runtime: The runtime, or None for the target's first.
 
     Raises:
         InputError: The graph cannot be read, or its latency cannot be estimated.

@@ -122,7 +122,7 @@ class SimulationModel:
     """Constants that turn the counts of a simulated execution into milliseconds, for one runtime on this machine.
 
     Attributes:
-        cpu: The simulated CPU that stands in for the cores ("cortex-a72"; the names are those of `simulating.cpus`).
+        cpu: The simulated CPU that stands in for the cores ("cortex-a72"; the names are those of `orchestrate devices list`).
         cluster: The name of the cluster whose clock the milliseconds are for.
         cycles: Cycles for one cycle of the pipeline model ("pipeline") and for one miss of each cache ("l1_miss", "l2_miss").
         error: For each number format, half-width of the 90 % band of the milliseconds of one thread, as a factor.

@@ -52,7 +52,7 @@ class ArtifactResult:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Difference:
-    """Candidate minus baseline on the same examples, with its 95 % interval (paired bootstrap)."""
+    """Candidate minus baseline on the same examples, with its 95 % interval (see `measuring.paired_tests`)."""
 
     value: float
     low: float

@@ -1,7 +1,7 @@
 """Tables of the pipelines of Cortex-A53, A72 and A76: the resources of an instruction, their duration, its latency.
 
 The tables were written from the sources below before anything was compared with a measured time, and nothing in them was
-fitted; what they miss is left to the three constants of a board (`simulating.cost`). One thing was chosen on measured times, for
+fitted; what they miss is left to the three constants of a board (`cost.py`). One thing was chosen on measured times, for
 no source says it: whether a pipeline can pass by an instruction that waits (`fills_gaps`). The A72 comes out nearer to "no", the
 A76 to "yes"; docs/simulation.md has the figures of both.
 

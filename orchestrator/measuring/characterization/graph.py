@@ -83,7 +83,7 @@ class Network:
         """Return the finished model."""
         graph = helper.make_graph(
             self._nodes,
-            "calibration",
+            "characterization",
             [helper.make_tensor_value_info(INPUT, self._type, self._shape)],
             [helper.make_tensor_value_info(result, self._type, None)],
             self._weights,
