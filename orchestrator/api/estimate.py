@@ -74,7 +74,7 @@ def _runtime(profile: HardwareProfile, requested: str | None) -> str:
     if not able:
         characterize = "" if profile.device is None else "; `orchestrate profiles characterize` measures them"
         raise InputError(
-            f"target '{profile.name}' has no latency model: no figures of that machine are known, so nothing can be "
+            f"target '{profile.name}' has no latency model: no constants of that machine are known, so nothing can be "
             f"estimated{characterize}"
         )
     return next((name for name in listed if name in able), able[0])

@@ -21,7 +21,7 @@ SHOWN = 12
 )
 @shared.input_shapes
 @shared.without_plugins
-@click.option("--json", "as_json", is_flag=True, help="The figures on stdout as one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print the values on stdout as one JSON object.")
 def command(model: Path, as_json: bool, **values: Any) -> None:
     """Compute a MODEL's latency on a target that is not here.
 

@@ -12,7 +12,7 @@ from orchestrator.cli.output import document
 @click.command(name="measure")
 @click.argument("model", type=click.Path(path_type=Path))
 @shared.measuring
-@click.option("--json", "as_json", is_flag=True, help="The figures on stdout as one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print the values on stdout as one JSON object.")
 def command(model: Path, samples: Path | None, as_json: bool, **values: Any) -> None:
     """Time one exported MODEL on a target.
 

@@ -45,7 +45,7 @@ def unused_sources(data: Table) -> Iterator[Problem]:
     used = {table.get("source") for _, table in _tables(data)}
     for name in _mapping(data.get("sources")):
         if name not in used:
-            yield ("sources", name), f"nothing uses the source '{name}'; delete it, or name it where its figures stand"
+            yield ("sources", name), f"nothing uses the source '{name}'; delete it, or name it where its values are"
 
 
 def _names(data: Table) -> Iterator[Problem]:
@@ -120,7 +120,10 @@ def _sources(data: Table) -> Iterator[Problem]:
     sources = _mapping(data.get("sources"))
     for name, text in sources.items():
         if isinstance(text, str) and not text.strip():
-            yield ("sources", name), f"the source '{name}' is empty; say where its figures come from (who, what, which version)"
+            yield (
+                ("sources", name),
+                f"the source '{name}' is empty; describe where its values come from (who, what, which version)",
+            )
     for here, table in _tables(data):
         source = table.get("source")
         if isinstance(source, str) and source not in sources:

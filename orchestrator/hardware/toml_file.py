@@ -99,7 +99,7 @@ def _message(kind: type, problem: Any) -> str:
         return _missing_unit(str(location[-1]), known) or unknown("key", str(location[-1]), known)
     if problem["type"] == "missing":
         if location[-1] == "source":
-            return 'these figures have no source; add source = "NAME" and say under [sources] where they come from'
+            return 'these values have no source; add source = "NAME" and describe it under [sources]'
         return f"the key '{location[-1]}' is missing; add it"
     law = problem["msg"].replace("Input should ", "must ", 1)
     value = problem["input"]

@@ -187,7 +187,7 @@ def _figures(run: RunResult, candidate: CandidateResult) -> str:
         rows.append(
             ["energy of one inference", formatting.energy(candidate.energy_mj), "", formatting.energy(base.energy_mj), ""]
         )
-    heads = ["figure", "this model", "interval", "baseline", "against the baseline"]
+    heads = ["value", "this model", "interval", "baseline", "against the baseline"]
     return table(heads, [[safe(cell) for cell in row] for row in rows], left=1) if rows else "Nothing was measured."
 
 
@@ -272,7 +272,7 @@ def _code(
     else:
         if runtime != OWN:
             said = f"It was scored and timed in {safe(runtime)}, whose plugin does not say how to run it"
-            parts.append(f"{said}. In {OWN} its figures may be others.")
+            parts.append(f"{said}. In {OWN} its values may differ.")
         parts.append(f"With `{file}` in the working directory:\n\n```python\n{python_program(file, threads)}```")
         if (program := cpp_program(file, threads, inputs, outputs)) is not None:
             parts.append(f"The same in C++17, with onnxruntime's headers and library (`-lonnxruntime`):\n\n```cpp\n{program}```")

@@ -99,7 +99,7 @@ def why_no_box(runs: Sequence[RunResult]) -> str:
     """Return the reason why `box_of` these runs is None: identical points span no box."""
     if not _points(runs, unit_of(runs[0])):
         return "nothing has all three of quality, latency and size"
-    return "the front holds nothing whose figures are other than the original's"
+    return "the front holds no candidate whose values differ from the original's"
 
 
 def _points(runs: Sequence[RunResult], unit_ms: float | None) -> list[Point]:

@@ -94,7 +94,7 @@ def _machine(conditions: dict[str, Any], environment: dict[str, Any]) -> str:
 def _warnings(found: ModelMeasurement) -> list[str]:
     lines = []
     if found.latency.disturbed:
-        lines.append(f"disturbed {found.latency.disturbed}: read the figures with care")
+        lines.append(f"disturbed {found.latency.disturbed}: the values are unreliable")
     if not (found.latency.conditions or {}).get("stationary", True):
         lines.append("unsteady  the times were still changing when measuring began")
     if found.latency.note:

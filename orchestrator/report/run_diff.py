@@ -284,7 +284,7 @@ def _volume(run: RunResult, box: Box) -> float:
 def _notes(a: RunResult, b: RunResult) -> list[str]:
     notes = []
     if a.task.digest != b.task.digest:
-        notes.append("The model or the data are not the same: the figures are of two different tasks.")
+        notes.append("The model or the data are not the same: the values are of two different tasks.")
     if a.task.metric != b.task.metric:
         notes.append(f"The metrics differ ({formatting.line(a.task.metric)}, {formatting.line(b.task.metric)}).")
     kinds = [objective_evidence(run) for run in (a, b)]

@@ -111,7 +111,7 @@ def _tables(found: RunComparison) -> Iterator[tuple[str, list[list[str]]]]:
         pairs = [f"{cells[k]}\n{cells[k + 1]}" for k in (0, 2, 4)]
         members.append([f"{row['id']}\n{row['recipe']}", row["on"], *pairs])
     if members:
-        yield "Fronts, the figures of A above those of B", members
+        yield "Fronts, the values of A above those of B", members
 
 
 def _kind(evidence: Evidence | None) -> str:

@@ -43,7 +43,7 @@ def render_markdown(run: RunResult) -> str:
         f"# {safe(run.task.name)} on {safe(place(run))}",
         f"**{safe(headline(run))}** {safe(formatting.line(run.reason, 1000))}".strip(),
         markdown_table(["candidate", "part", "recipe", *map(safe, heads)], rows, left=3),
-        "Square brackets hold 95 % intervals; figures with ~ were computed, not measured, and have 90 % bands of their error.",
+        "Square brackets hold 95 % intervals; values with ~ were computed, not measured, and have 90 % bands of their error.",
     ]
     if groups := failure_groups(run):
         parts.append("## What did not work, and why")

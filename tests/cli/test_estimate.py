@@ -70,7 +70,7 @@ def test_bad_input_is_one_line(cli: Cli, model: str) -> None:
 
 def test_board_without_figures_says_so(cli: Cli, model: str) -> None:
     said = refused(cli, model, "--target", "host")
-    assert "no figures of that machine are known" in said and "orchestrate profiles characterize" in said
+    assert "no constants of that machine are known" in said and "orchestrate profiles characterize" in said
 
 
 def test_unknown_operators_and_open_shapes_are_named(cli: Cli) -> None:

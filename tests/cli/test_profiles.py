@@ -95,7 +95,7 @@ def test_every_problem_has_its_line_when_a_profile_is_checked(run: Run, tmp_path
     ]
     assert "write clock_hz, in hertz" in lines[1]
     assert "if 4 GiB are meant" in lines[2]
-    assert "these figures have no source" in lines[3]
+    assert "these values have no source" in lines[3]
     assert lines[-1] == "orchestrate: odd.toml has 4 problems, listed above"
 
 

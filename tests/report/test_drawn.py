@@ -58,7 +58,7 @@ def test_axis_on_which_all_are_alike_takes_nothing_from_the_others(full_run: Run
 def test_run_whose_candidates_all_failed_has_no_hypervolume_and_says_why(failed_run: RunResult) -> None:
     assert box_of([failed_run]) is None
     assert course_of(failed_run) is None
-    why = "There is no hypervolume to follow: the front holds nothing whose figures are other than the original&#39;s."
+    why = "There is no hypervolume to follow: the front holds no candidate whose values differ from the original&#39;s."
     assert why in render_html(failed_run)
 
 

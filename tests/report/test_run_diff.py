@@ -182,7 +182,7 @@ def test_runs_that_recommend_nothing_do_not_recommend_the_same(full_run: RunResu
 def test_runs_without_a_model_of_their_own_have_no_hypervolume(failed_run: RunResult, empty_run: RunResult) -> None:
     found = compared(failed_run, failed_run, NAMES)
     assert (found.hypervolume.a, found.hypervolume.b) == (None, None)
-    assert "the front holds nothing whose figures are other than the original's" in shown(found)[0]
+    assert "the front holds no candidate whose values differ from the original's" in shown(found)[0]
     assert compared(empty_run, empty_run, NAMES).hypervolume.reason == "nothing has all three of quality, latency and size"
 
 

@@ -8,7 +8,7 @@ from orchestrator.plugin import InputError, Metric
 from orchestrator.plugin.testing.problems import must, wrong
 from orchestrator.values.direction import Direction
 
-EXAMPLES, CLASSES = 60, 4
+EXAMPLES, CLASSES = 60, 10  # more than the five of a top-5 metric
 
 
 class MetricTests:
@@ -25,7 +25,7 @@ class MetricTests:
     def good(self, generator: np.random.Generator) -> tuple[list[Any], Any, list[Any]]:
         """Return perfect outputs, their labels, and the original's outputs; first axis 60 examples.
 
-        By default a classifier of four classes or, where the metric does not take those, three numbers for each example.
+        By default a classifier of ten classes or, where the metric does not take those, three numbers for each example.
         """
         labels = np.arange(EXAMPLES) % CLASSES
         noise = generator.normal(size=(EXAMPLES, CLASSES)).astype(np.float32)
