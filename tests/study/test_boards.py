@@ -169,7 +169,7 @@ def test_board_is_left_out_where_it_is_not_there_or_the_original_fails(lab: Cli,
     assert done.returncode == 0, done.stderr
     found = results(lab.folder / "run")
     notes = " ".join(found["notes"])
-    assert "lab://a was left out, for it was not there when the search began" in notes
+    assert "lab://a was left out, for it was unavailable when the search began" in notes
     assert "lab://b was left out, for the original fails on it: no such operator here" in notes
     assert found["baseline"]["latency"][0]["device"] == "lab://c"
 

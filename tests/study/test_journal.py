@@ -123,7 +123,7 @@ def test_records_after_a_deletion_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "study.journal"
     journal = RunJournal(path)
     path.unlink()
-    with pytest.raises(EnvironmentFailure, match=r"study\.journal' was deleted by another process"):
+    with pytest.raises(EnvironmentFailure, match=r"study\.journal' was deleted during the run"):
         journal.append_logs([{"a": 1}])
     assert not path.exists()
 

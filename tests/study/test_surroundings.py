@@ -86,7 +86,7 @@ def test_study_that_is_deleted_is_made_again_from_the_records(cli: Cli, project:
     _, err = process.communicate(timeout=120)
     assert process.returncode == 4, err
     said = last_line(err)
-    assert "study.journal' was deleted by another process; fix it, then continue with: orchestrate resume" in said
+    assert "study.journal' was deleted during the run; fix it, then continue with: orchestrate resume" in said
     before = {c.id: c.trial for c in RunDirectory(run).read_candidates().values() if c.trial is not None}
     wanted = len(before) + 2
     done = cli("resume", "run", "--trials", str(wanted))
@@ -224,7 +224,7 @@ def test_candidate_is_not_written_where_the_run_was_deleted(tmp_path: Path, make
     run = RunDirectory.create(tmp_path / "run")
     run.write_candidate(make("baseline"))
     run._has_state = True
-    with pytest.raises(EnvironmentFailure, match=r"run\.json' was deleted by another process"):
+    with pytest.raises(EnvironmentFailure, match=r"run\.json' was deleted during the run"):
         run.write_candidate(make("a"))
 
 

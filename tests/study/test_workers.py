@@ -360,7 +360,7 @@ def test_a_worker_ends_when_nobody_leads_for_too_long(shop: Shop, project: Proje
     leader.communicate(timeout=60)
     _, err = worker.communicate(timeout=120)
     assert worker.returncode == 4
-    assert "has given no sign of life for 3 s" in err.strip().splitlines()[-1]
+    assert "has given no heartbeat for 3 s" in err.strip().splitlines()[-1]
 
 
 # -- what a worker refuses, each in one line ------------------------------------------------------------------------
@@ -370,7 +370,7 @@ def test_a_worker_ends_when_nobody_leads_for_too_long(shop: Shop, project: Proje
 def test_a_worker_says_what_is_wrong_when_it_cannot_join(shop: Shop, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     storage = f"journal:{shop.folder / 'study'}"
     none = shop("worker", "--storage", storage, "--wait", "0")
-    assert (none.returncode, "holds no search that goes on" in none.stderr) == (2, True)
+    assert (none.returncode, "holds no search that runs" in none.stderr) == (2, True)
     monkeypatch.setenv("SLEEP", "2")
     leader = shop.start(*arguments(project, storage, "--trials", "50"))
     until(lambda: builds(shop.folder), leader)
@@ -378,7 +378,7 @@ def test_a_worker_says_what_is_wrong_when_it_cannot_join(shop: Shop, project: Pr
         named = shop("worker", "--storage", storage, "--wait", "0", "--study", "another")
         assert "holds no search 'another'; it holds run-" in named.stderr
         elsewhere = shop("worker", "--storage", storage, "--artifacts", str(shop.folder / "empty"))
-        assert "it must be a place that all machines see; --artifacts says" in elsewhere.stderr
+        assert "it must be a place that all machines see; give this machine's path to it with --artifacts" in elsewhere.stderr
         other = project.folder / "other.npz"
         _other_data(project.folder / "arrays.npz", other)
         wrong = shop("worker", "--storage", storage, "--data", str(other))

@@ -217,7 +217,7 @@ class RunDirectory:
         if self._has_state:
             for path in (self._state, self.data, self.candidates):
                 if not path.exists():
-                    raise EnvironmentFailure(f"'{path}' was deleted by another process")
+                    raise EnvironmentFailure(f"'{path}' was deleted during the run")
         write_atomic(self.candidates / f"{candidate.id}.json", json.dumps(asdict(candidate), indent=1))
 
     def read_candidates(self) -> dict[str, CandidateResult]:

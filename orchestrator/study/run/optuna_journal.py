@@ -46,7 +46,7 @@ class RunJournal(JournalFileBackend):
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
         status = os.fstat(self._file)
         if status.st_nlink == 0:
-            raise EnvironmentFailure(f"the study '{self._path}' was deleted by another process")
+            raise EnvironmentFailure(f"the study '{self._path}' was deleted during the run")
         try:
             written = os.write(self._file, lines)
             if written < len(lines):
