@@ -154,7 +154,7 @@ def _file(module: ModuleType | None) -> Path:
 
 @functools.cache
 def _tree_digest(path: Path) -> str:
-    """Of a file, or of all Python files below a folder, with their names."""
+    """Return the digest of a file, or of all Python files below a folder, with their names."""
     if not path.is_dir():
         return file_digest(path) if path.is_file() else ""
     files = sorted(path.rglob("*.py"))

@@ -36,7 +36,7 @@ class Split:
         return self if self.inputs is not None else _materialise(self, range(self.count))
 
     def take(self, indices: "np.ndarray | range") -> tuple[dict[str, np.ndarray], np.ndarray | None]:
-        """Those examples as one batch."""
+        """Return examples as one batch."""
         if self.inputs is None:
             part = _materialise(self, indices)
             return part.inputs or {}, part.labels
@@ -203,7 +203,7 @@ def _items(dataset: Any, indices: list[int]) -> Iterable[Any]:
 
 
 def _materialise(split: Split, indices: "np.ndarray | range") -> Split:
-    """Those items of a dataset as arrays."""
+    """Return items of a dataset as arrays."""
     rows: dict[str, list[np.ndarray]] = {}
     labels: list[Any] = []
     for index, item in zip(indices, _items(split.dataset, [int(i) for i in indices]), strict=True):

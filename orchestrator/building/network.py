@@ -1,4 +1,4 @@
-"""How this task's networks are called: named inputs in, a flat list of output tensors out."""
+"""Calling convention of this task's networks: named inputs in, a flat list of output tensors out."""
 
 import inspect
 from collections.abc import Mapping

@@ -80,7 +80,7 @@ class Store:
 
     @property
     def keeps(self) -> bool:
-        """Whether there is any use in asking."""
+        """Return True if the store can be used."""
         return self._folder is not None
 
     def get(self, kind: str, key: str) -> bytes | None:

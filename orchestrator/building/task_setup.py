@@ -1,4 +1,4 @@
-"""What happens once, before the first candidate: the task is loaded, checked and described, and its data laid out for scoring."""
+"""Task set-up before the first candidate: the task is loaded, checked and described, and its data are written for scoring."""
 
 import copy
 import json

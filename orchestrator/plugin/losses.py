@@ -1,4 +1,4 @@
-"""What a student is trained towards. Loads torch: plugins import it where they use it."""
+"""Losses for the training of a student. Loads torch: plugins import it where they use it."""
 
 import copy
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""What methods on torch networks need of them again and again. Loads torch: plugins import it where they use it."""
+"""Helpers for methods on torch networks. Loads torch: plugins import it where they use it."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What report formats show: selections, tables, texts and the hypervolume, for plugins that render reports."""
+"""Content of reports: selections, tables, texts and the hypervolume, for plugins that render reports."""
 
 from orchestrator.report import formatting
 from orchestrator.report.changes import changes

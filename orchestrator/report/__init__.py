@@ -1,1 +1,1 @@
-"""What reports contain: selections, tables and texts, results.json, model cards. Formats are plugins."""
+"""Content of reports: selections, tables and texts, results.json, model cards. Formats are plugins."""

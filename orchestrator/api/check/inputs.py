@@ -16,7 +16,7 @@ BESIDE_A_MODEL = (".md", ".toml", ".json", ".txt", ".html")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelInput:
-    """One model.
+    """An input of a check.
 
     Attributes:
         given: The path as given.

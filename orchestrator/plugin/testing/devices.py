@@ -1,4 +1,4 @@
-"""What every device is held to."""
+"""Conformance tests of devices."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What every hardware profile, ready-made search and ready-made task is held to."""
+"""Conformance tests of hardware profiles, ready-made searches and ready-made tasks."""
 
 from pathlib import Path
 from typing import Any, ClassVar

@@ -1,4 +1,4 @@
-"""What every method is held to."""
+"""Conformance tests of methods."""
 
 import copy
 import functools

@@ -1,4 +1,4 @@
-"""What every metric is held to."""
+"""Conformance tests of metrics."""
 
 from typing import Any, ClassVar
 

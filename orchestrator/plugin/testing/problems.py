@@ -1,4 +1,4 @@
-"""How the kit says what is wrong: one problem, and how to fix it, without a traceback of the kit's own."""
+"""Problems that the kit reports: one line and its fix, without a traceback of the kit's own."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What every report is held to, and every plugin as a whole."""
+"""Conformance tests of reports, and of plugins as a whole."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar

@@ -1,4 +1,4 @@
-"""What every runtime is held to."""
+"""Conformance tests of runtimes."""
 
 import importlib
 import json

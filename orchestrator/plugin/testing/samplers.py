@@ -1,4 +1,4 @@
-"""What every sampler is held to."""
+"""Conformance tests of samplers."""
 
 import warnings
 from collections.abc import Callable
