@@ -2,10 +2,11 @@
 
 import contextlib
 import copy
+import functools
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import onnx
@@ -38,7 +39,7 @@ def export_onnx(model: nn.Module, example: Inputs, path: Path) -> None:
     reasons = []
     for inputs, dynamic in ((example, (shapes,)), ({n: t[:1] for n, t in example.items()}, None)):
         try:
-            with _quiet():
+            with _quiet(), _operators_once():
                 torch.onnx.export(
                     flat,
                     tuple(inputs.values()),
@@ -80,6 +81,30 @@ def _lighten(path: Path) -> None:
     model.graph.ClearField("metadata_props")
     model.ClearField("metadata_props")
     onnx.save(model, path)
+
+
+@contextlib.contextmanager
+def _operators_once() -> Iterator[None]:
+    """Let the exporter build its table of ONNX operators once a process, not for every network: half of a small one's export.
+
+    Without translations of the caller's, the exporter only reads the table (torch 2.13).
+    """
+    try:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+    except ImportError:  # another version of torch
+        yield
+        return
+    build = ONNXRegistry.from_torchlib
+    ONNXRegistry.from_torchlib = functools.partial(_operators, build)  # type: ignore[assignment,method-assign]
+    try:
+        yield
+    finally:
+        ONNXRegistry.from_torchlib = build  # type: ignore[method-assign]
+
+
+@functools.cache
+def _operators(build: Callable[..., object], *args: object, **options: object) -> object:
+    return build(*args, **options)
 
 
 @contextlib.contextmanager
