@@ -4,7 +4,7 @@ import copy
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from orchestrator.building.export import export_onnx
+from orchestrator.hardware.probe import probe_host
 from orchestrator.plugin import BuildContext, HardwareProfile, Target, TaskDescription
 from orchestrator.plugin.masks import zeros_kept
 from orchestrator.values.direction import Direction
@@ -115,10 +116,18 @@ def target(
     multiple: int = 1,
     formats: tuple[Any, ...] = ("float32", "int8"),
     schemes: tuple[Any, ...] = ("u8s8", "s8s8", "u8u8"),
-    isa: tuple[str, ...] = ("avx2", "avx512_vnni"),
+    isa: tuple[str, ...] | None = None,
     runtime: str = "onnxruntime",
 ) -> Target:
-    """Return a target with a profile in memory."""
+    """Return a target with a profile in memory.
+
+    Args:
+        multiple: Channels in float32 are a multiple of this.
+        formats: Number formats of the runtime.
+        schemes: Its INT8 schemes.
+        isa: Instruction-set features; None: this machine's, whose kernels compute the kit's networks.
+        runtime: Its name.
+    """
     support = RuntimeSupport(
         name=runtime,
         threads=1,
@@ -133,11 +142,16 @@ def target(
         title="A machine",
         kind="desktop",
         sources={"test": "a test"},
-        clusters=(Cluster(name="all", cores=2, clock_hz=1e9, isa=isa, source="test"),),
+        clusters=(Cluster(name="all", cores=2, clock_hz=1e9, isa=_host_features() if isa is None else isa, source="test"),),
         memory=Memory(size_bytes=1 << 33, bandwidth_bytes_per_second=1e10, source="test"),
         runtimes=(support,),
     )
     return Target(profile=profile, device="host", is_device=True, runtime=runtime, threads=1)
+
+
+@cache
+def _host_features() -> tuple[str, ...]:
+    return probe_host().clusters[0].isa
 
 
 def forward(model: nn.Module, inputs: Mapping[str, Tensor]) -> Any:
