@@ -235,7 +235,7 @@ def near_misses_by_definition(known: Sequence[CandidateResult], direction: Direc
 @pytest.mark.parametrize("direction", list(Direction))
 def test_vectorised_front_is_the_front_by_definition(make: Make, direction: Direction) -> None:
     random = np.random.default_rng(5)
-    for _ in range(300):
+    for _ in range(100):
         known = drawn(make, random, int(random.integers(1, 40)), direction)
         front = front_of(known, direction, LIMITS)
         assert identifiers(front.front()) == front_by_definition(known, direction)
