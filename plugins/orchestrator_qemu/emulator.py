@@ -10,7 +10,7 @@ import functools
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -77,7 +77,6 @@ class Emulator:
         *,
         timeout_s: float,
         memory_bytes: int | None = None,
-        beside: Sequence[Path] = (),
     ) -> Trace:
         """Count one inference of one thread in the steady state.
 
@@ -87,15 +86,12 @@ class Emulator:
             options: Session options of the runtime.
             timeout_s: After so many seconds the model is given up.
             memory_bytes: It is given up when the guest grows by more than this; None: no limit.
-            beside: Files that the model refers to, which lie beside it.
 
         Raises:
             JobFailed: the model could not be loaded or run, or crashed, hung or outgrew its memory. The emulator goes on.
             EnvironmentFailure: the guest does not start, or the disk is full.
         """
-        count = functools.partial(
-            self._counted, model, inputs, options, timeout_s=timeout_s, memory_bytes=memory_bytes, beside=beside
-        )
+        count = functools.partial(self._counted, model, inputs, options, timeout_s=timeout_s, memory_bytes=memory_bytes)
         try:
             return count()
         except _GuestGone:  # a model runs in a child of its own: the guest was killed from outside, perhaps long before
@@ -109,12 +105,11 @@ class Emulator:
         *,
         timeout_s: float,
         memory_bytes: int | None,
-        beside: Sequence[Path],
     ) -> Trace:
         guest = self._warm()
         guest.trace.unlink(missing_ok=True)
         try:
-            with guest.request_files(model, inputs, options, beside):
+            with guest.request_files(model, inputs, options):
                 guest.ask(timeout_s=timeout_s, memory_bytes=memory_bytes, waiting=self._waiting)
             phases = trace.read(guest.trace)
         except _GuestGone:
@@ -204,18 +199,17 @@ class _Guest:
             raise EnvironmentFailure(f"the guest does not start: {self._last_error() or 'no message'}")
 
     @contextlib.contextmanager
-    def request_files(self, model: Path, inputs: Mapping[str, Path], options: Mapping[str, Any], beside: Sequence[Path]) -> Any:
+    def request_files(self, model: Path, inputs: Mapping[str, Path], options: Mapping[str, Any]) -> Any:
         """Write a request, and delete its files afterwards."""
-        files = {f"model{model.suffix}": model, **{path.name: path for path in beside}}
+        model_name = f"model{model.suffix}"
         examples = {f"input{k}.npy": path for k, path in enumerate(inputs.values())}
         request = {
-            "model": f"/{WORK}/model{model.suffix}",
+            "model": f"/{WORK}/{model_name}",
             "inputs": {name: f"/{WORK}/input{k}.npy" for k, name in enumerate(inputs)},
             "options": dict(options),
         }
         try:
-            for name, path in files.items():
-                link(path.resolve(), self._work / name)
+            link(model.resolve(), self._work / model_name)
             for name, path in examples.items():
                 first = np.load(path, mmap_mode="r", allow_pickle=False)[:1]
                 np.save(self._work / name, np.ascontiguousarray(first), allow_pickle=False)
@@ -226,7 +220,7 @@ class _Guest:
         except OSError as error:
             raise EnvironmentFailure(f"cannot copy the model for the guest: {error}") from None
         finally:
-            for name in (*files, *examples, "request.json"):
+            for name in (model_name, *examples, "request.json"):
                 (self._work / name).unlink(missing_ok=True)
 
     def ask(self, *, timeout_s: float, memory_bytes: int | None, waiting: Callable[[], None]) -> None:
